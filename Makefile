@@ -1,0 +1,40 @@
+# Works on a machine with Python 3.11, make and the package registries; nothing else by hand.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup run test test-heavy check bench lock clean
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+run: setup ## everything, with real servers and demo people
+	@exec $(BIN)/responder dev
+
+test: setup ## every test that takes a moment
+	$(BIN)/python -m pytest -m "not heavy"
+
+test-heavy: setup ## the others
+	$(BIN)/python -m pytest -m heavy
+
+check: setup ## lint, types, imports, compose file
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+bench: setup ## side by side with what one would write instead
+	$(BIN)/python benchmarks/run.py
+
+lock: ## pin what is installed now
+	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools > requirements.lock
+
+clean:
+	rm -rf $(VENV)

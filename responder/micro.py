@@ -1,0 +1,115 @@
+"""The NATS services convention (ADR-32): what $SRV answers, and the figures behind it."""
+
+# https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-32.md
+#
+# nats-py has a service of its own. It sends the text of exceptions to callers, drops requests when it
+# stops, and is passed over by `nats micro ls` without a description.
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+PREFIX: Final = "$SRV"
+# Seconds; the buckets OpenTelemetry recommends for messaging, and smaller ones.
+BUCKETS: Final = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075),
+    *(0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0),
+)
+
+
+class Endpoint:
+    """A subject that is answered, and what has happened on it so far."""
+
+    def __init__(self, name: str, subject: str) -> None:
+        self.name = name
+        self.subject = subject
+        self.requests = 0
+        self.seconds = 0.0
+        self.last_error = ""
+        self.errors: Counter[str] = Counter()
+        self.buckets = [0] * (len(BUCKETS) + 1)
+
+    def count(self, seconds: float, error: str | None) -> None:
+        """Count a request that took so long, and the code of the error it was answered with."""
+        self.requests += 1
+        self.seconds += seconds
+        self.buckets[bisect_left(BUCKETS, seconds)] += 1
+        if error is not None:
+            self.errors[error] += 1
+            self.last_error = error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """An instance of a service, as $SRV describes it."""
+
+    name: str
+    id: str
+    version: str
+    description: str
+    queue_group: str
+    started: datetime
+    endpoints: list[Endpoint]
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def subjects(self, verb: str) -> list[str]:
+        """The three subjects of PING, INFO or STATS."""
+        return [
+            f"{PREFIX}.{verb}",
+            f"{PREFIX}.{verb}.{self.name}",
+            f"{PREFIX}.{verb}.{self.name}.{self.id}",
+        ]
+
+    def ping(self) -> bytes:
+        """The answer to $SRV.PING."""
+        return self._reply("ping")
+
+    def info(self) -> bytes:
+        """The answer to $SRV.INFO."""
+        endpoints = [
+            {
+                "name": endpoint.name,
+                "subject": endpoint.subject,
+                "queue_group": self.queue_group,
+                "metadata": {},
+            }
+            for endpoint in self.endpoints
+        ]
+        return self._reply("info", description=self.description, endpoints=endpoints)
+
+    def stats(self) -> bytes:
+        """The answer to $SRV.STATS; times are in nanoseconds."""
+        endpoints = [
+            {
+                "name": endpoint.name,
+                "subject": endpoint.subject,
+                "queue_group": self.queue_group,
+                "num_requests": endpoint.requests,
+                "num_errors": endpoint.errors.total(),
+                "last_error": endpoint.last_error,
+                "processing_time": round(endpoint.seconds * 1e9),
+                "average_processing_time": round(
+                    endpoint.seconds * 1e9 / max(endpoint.requests, 1)
+                ),
+            }
+            for endpoint in self.endpoints
+        ]
+        return self._reply("stats", started=self.started, endpoints=endpoints)
+
+    def _reply(self, verb: str, **more: object) -> bytes:
+        return msgspec.json.encode(
+            {
+                "type": f"io.nats.micro.v1.{verb}_response",
+                "name": self.name,
+                "id": self.id,
+                "version": self.version,
+                "metadata": self.metadata,
+                **more,
+            }
+        )

@@ -1,0 +1,61 @@
+"""User, UserPage, UserBatch: what callers see."""
+
+# These models are the contract in Python: the client returns them, and OpenAPI is made from them.
+# Replies of a worker are not built from them (see the encoder in `wire`, which a property test holds
+# equal to them), and reading a reply ignores keys that a newer worker may have added.
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+class Reply(BaseModel):
+    """A value that a worker answers with: frozen, camelCase as JSON, snake_case in Python."""
+
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore"
+    )
+
+
+class User(Reply):
+    """A user as Better Auth stores it now, with the organization context of one membership."""
+
+    id: str
+    email: str | None
+    email_verified: bool
+    name: str | None
+    image: str | None = Field(
+        description="null also where a data URL would push the record over the message limit"
+    )
+    is_anonymous: bool
+    role: str = Field(description="platform roles, comma-separated as Better Auth stores them")
+    banned: bool = Field(
+        description="as stored: stays true after banExpires has passed, until the next sign-in"
+    )
+    ban_reason: str | None
+    ban_expires: datetime | None = Field(description="null is a ban without end")
+    organization_id: str | None
+    org_role: str | None = Field(description="the role in that organization, as stored")
+    manager_id: str | None
+    department_id: str | None
+
+    def is_banned(self, at: datetime) -> bool:
+        """Tell whether the ban is in force at a time (Better Auth: banExpires null or ahead)."""
+        return self.banned and (self.ban_expires is None or self.ban_expires > at)
+
+
+class UserPage(Reply):
+    """A page of an organization's members; `next_cursor` is None on the last."""
+
+    users: list[User]
+    next_cursor: str | None
+
+
+class UserBatch(Reply):
+    """The users found among the ids asked for, and the ids that were not, in request order."""
+
+    users: list[User]
+    missing: list[str]

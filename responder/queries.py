@@ -1,0 +1,340 @@
+"""All SQL: the catalog queries, and the lookups built from a schema."""
+
+# Strategy: the lookups are text, made once per schema, that could be pasted into psql. Values are
+# parameters, always; names pass through `ident`; columns are named one by one, so that a role with
+# column privileges suffices and nothing else is ever read.
+#
+# A parameter is sent as text and cast to its column's type, because casting the column instead would
+# read the whole table. Every lookup answers with the fields of `models.User` in their order, then the
+# size of the image, which is left out beyond a cap: images may be data URLs of a megabyte, and a
+# batch must not pull hundreds of them into memory at once.
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from responder.models import User
+from responder.schema import Column, Schema, Table
+
+CATALOG_COLUMNS: Final = """
+select n.nspname::text as schema, c.relname::text as table, a.attname::text as name,
+       a.attnotnull as not_null, tn.nspname::text as type_schema, t.typname::text as type,
+       t.typcategory::text as category
+from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+join pg_catalog.pg_type d on d.oid = a.atttypid
+join pg_catalog.pg_type t on t.oid = case d.typtype when 'd' then d.typbasetype else d.oid end
+join pg_catalog.pg_namespace tn on tn.oid = t.typnamespace
+where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition
+  and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+order by n.nspname, c.relname, a.attnum
+"""
+
+CATALOG_REFERENCES: Final = """
+select distinct fn.nspname::text as from_schema, f.relname::text as from_table,
+       tn.nspname::text as to_schema, t.relname::text as to_table
+from pg_catalog.pg_constraint k
+join pg_catalog.pg_class f on f.oid = k.conrelid
+join pg_catalog.pg_namespace fn on fn.oid = f.relnamespace
+join pg_catalog.pg_class t on t.oid = k.confrelid
+join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
+where k.contype = 'f'
+"""
+
+FIELDS: Final = tuple(str(field.alias) for field in User.model_fields.values())
+MEMBERSHIP_FIELDS: Final = ("organizationId", "orgRole", "managerId", "departmentId")
+NO_MEMBERSHIP: Final = (None,) * len(MEMBERSHIP_FIELDS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """The SQL that lists an organization, and what its cursors may hold.
+
+    Rows hold the fields of User, the size of the image, then createdAt and id of the membership.
+    The fields are null where a membership has lost its user.
+    """
+
+    first: str
+    after: str
+    after_null: str  # from where createdAt is null on
+    zoned: bool  # whether createdAt has a time zone
+    is_member_id: Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookups:
+    """The SQL of every lookup on one schema, and what its keys may look like.
+
+    Parameters are named in each text's first line. Rows hold the ordinal of the key, from 1, the
+    fields of User, then the size of the image in bytes.
+    """
+
+    by_id: str
+    by_ids: str
+    by_email: str
+    by_emails: str
+    pages: Pages | None
+    is_user_id: Callable[[str], bool]
+    is_organization_id: Callable[[str], bool]
+
+
+def lookups(schema: Schema, *, timezone: str = "UTC") -> Lookups:
+    """Build the lookups of a schema; timestamps without zone are in `timezone`."""
+    users, members = schema.users, schema.members
+    user_id = users.columns["id"]
+    fields = _fields(schema, timezone)
+    lone = _membership(schema, "$2::text")
+    each = _membership(schema, "k.organization")
+    return Lookups(
+        by_id=f"""-- $1 id, $2 organization or null, $3 cap of the image in bytes
+select 1::bigint as n, {fields}
+from {_name(users)} u{lone}
+where u.{ident(user_id.name)} = {_cast("$1::text", user_id)}""",
+        by_ids=f"""-- $1 ids, $2 organizations or nulls, $3 cap of the image in bytes
+select k.n, {fields}
+from unnest($1::text[], $2::text[]) with ordinality as k(id, organization, n)
+join {_name(users)} u on u.{ident(user_id.name)} = {_cast("k.id", user_id)}{each}""",
+        by_email=f"""-- $1 email, $2 organization or null, $3 cap of the image in bytes
+select 1::bigint as n, {fields}
+from {_earliest(users, "$1::text")} u{lone}""",
+        by_emails=f"""-- $1 emails, $2 organizations or nulls, $3 cap of the image in bytes
+select k.n, {fields}
+from unnest($1::text[], $2::text[]) with ordinality as k(email, organization, n)
+cross join lateral {_earliest(users, "k.email")} u{each}""",
+        pages=_pages(users, members, fields) if members else None,
+        is_user_id=_accepts(user_id),
+        is_organization_id=_accepts(members.columns["organizationId"]) if members else is_text,
+    )
+
+
+def ident(name: str) -> str:
+    """Quote a name.
+
+    >>> ident('we"ird name')
+    '"we""ird name"'
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Quote a constant.
+
+    >>> literal("O'Hara")
+    "'O''Hara'"
+    """
+    return "'" + text.replace("'", "''") + "'"
+
+
+# What can be a key. What cannot would fail a whole batch, or match by PostgreSQL's lenient input
+# rules (` 7`, `0x7`, braced uuids) what it does not equal.
+
+
+def is_text(key: str) -> bool:
+    """Tell whether a text column can hold this: any UTF-8 but NUL."""
+    if "\0" in key:
+        return False
+    if key.isascii():
+        return True
+    try:
+        key.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
+
+
+def _is_uuid(key: str) -> bool:
+    return _UUID.fullmatch(key) is not None
+
+
+def _is_integer(bits: int) -> Callable[[str], bool]:
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    return lambda key: _INTEGER.fullmatch(key) is not None and low <= int(key) <= high
+
+
+_UUID = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII
+)
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
+_KEYS: Final[dict[str, Callable[[str], bool]]] = {
+    "uuid": _is_uuid,
+    "int2": _is_integer(16),
+    "int4": _is_integer(32),
+    "int8": _is_integer(64),
+}
+
+
+def _accepts(column: Column) -> Callable[[str], bool]:
+    return _KEYS.get(column.type, is_text)
+
+
+# The parts of a lookup.
+
+
+def _name(table: Table) -> str:
+    return f"{ident(table.schema)}.{ident(table.name)}"
+
+
+def _cast(value: str, column: Column) -> str:
+    if column.type in ("text", "varchar"):  # they compare with text through their own index
+        return value
+    return f"{value}::{_type(column)}"
+
+
+def _type(column: Column) -> str:
+    return f"{ident(column.type_schema)}.{ident(column.type)}"
+
+
+_NO_COLUMNS: Final[Mapping[str, Column]] = {}
+
+
+def _fields(schema: Schema, timezone: str) -> str:
+    """The fields of User in their order, then the image's size; $3 is the cap."""
+    user = schema.users.columns.get
+    member = (schema.members.columns if schema.members else _NO_COLUMNS).get
+
+    def text(column: Column | None, alias: str = "u") -> str:
+        if column is None:
+            return "null::text"
+        name = f"{alias}.{ident(column.name)}"
+        if column.category == "A":
+            return f"array_to_string({name}, ',')"
+        return name if column.type == "text" else f"{name}::text"
+
+    def flag(column: Column | None) -> str:
+        if column is None:
+            return "false"
+        name = f"u.{ident(column.name)}"
+        return f"{name} is not null" if column.category == "D" else f"coalesce({name}, false)"
+
+    image = text(user("image"))
+    expressions = {
+        "id": text(user("id")),
+        "email": text(user("email")),
+        "emailVerified": flag(user("emailVerified")),
+        "name": text(user("name")),
+        "image": f"case when octet_length({image}) <= $3::int then {image} end",
+        "isAnonymous": flag(user("isAnonymous")),
+        "role": f"coalesce(nullif({text(user('role'))}, ''), 'user')",
+        "banned": flag(user("banned")),
+        "banReason": text(user("banReason")),
+        "banExpires": _instant(user("banExpires"), timezone),
+        "organizationId": text(member("organizationId"), "m"),
+        "orgRole": text(member("role"), "m"),
+        "managerId": text(member("managerId"), "m"),
+        "departmentId": text(member("departmentId"), "m"),
+    }
+    columns = [f'{expressions[field]} as "{field}"' for field in FIELDS]
+    return ",\n       ".join([*columns, f"octet_length({image}) as image_size"])
+
+
+def _instant(column: Column | None, timezone: str) -> str:
+    """A timestamp as JavaScript writes it. A time past year 9999 is no end at all."""
+    if column is None:
+        return "null::text"
+    name = f"u.{ident(column.name)}"
+    if column.type == "timestamptz":
+        name = f"{name} at time zone 'UTC'"
+    elif timezone != "UTC":
+        name = f"{name} at time zone {literal(timezone)} at time zone 'UTC'"
+    return f"""case when {name} < timestamp '10000-01-01'
+            then to_char(greatest({name}, timestamp '0001-01-01'), \
+'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') end"""
+
+
+def _earliest(users: Table, email: str) -> str:
+    """The earliest of the users with an email: Better Auth compares exactly, in lower case."""
+    column = users.columns["email"]
+    names = ", ".join(ident(each.name) for each in users.columns.values())
+    order = _order(users, "", users.columns["id"])
+    return f"""(
+  select {names} from {_name(users)}
+  where {ident(column.name)} = {_cast(email, column)}
+  order by {order} limit 1
+)"""
+
+
+def _membership(schema: Schema, organization: str) -> str:
+    """The membership that speaks for a user: in the organization named, else the earliest."""
+    members = schema.members
+    if members is None:
+        return ""
+    column = members.columns
+    names = ", ".join(f"m.{ident(each.name)}" for each in column.values())
+    tie_breaker = column.get("id", column["organizationId"])
+    return f"""
+left join lateral (
+  select {names} from {_name(members)} m
+  where m.{ident(column["userId"].name)} = u.{ident(schema.users.columns["id"].name)}
+    and ({organization} is null
+         or m.{ident(column["organizationId"].name)} = {_cast(organization, column["organizationId"])})
+  order by {_order(members, "m.", tie_breaker)} limit 1
+) m on true"""
+
+
+def _pages(users: Table, members: Table, fields: str) -> Pages:
+    """The members of an organization in their order, from a position on.
+
+    The page is cut before users are joined, so that its cost is that of its own length. Where
+    duplicate memberships exist the earliest is listed, and the others are as if they were not there.
+    """
+    column = members.columns
+    names = ", ".join(f"m.{ident(each.name)}" for each in column.values())
+    organization, user = (ident(column[field].name) for field in ("organizationId", "userId"))
+    tie_breaker = column.get("id", column["userId"])
+    tie, created = ident(tie_breaker.name), column.get("createdAt")
+    order = _order(members, "m.", tie_breaker)
+    is_earliest = ""
+    if "id" in column:
+        is_earliest = f"""
+    and m.{tie} = (select d.{tie} from {_name(members)} d
+                   where d.{organization} = m.{organization} and d.{user} = m.{user}
+                   order by {_order(members, "d.", tie_breaker)} limit 1)"""
+
+    def memberships(condition: str) -> str:
+        return f"""(
+  select {names} from {_name(members)} m
+  where m.{organization} = {_cast("$1::text", column["organizationId"])}{condition}{is_earliest}
+  order by {order} limit $2::int
+)"""
+
+    def page(first_line: str, source: str) -> str:
+        return f"""-- $1 organization, $2 limit, $3 cap of the image in bytes{first_line}
+select {fields}, {f"m.{ident(created.name)}" if created else "null"} as created_at, \
+m.{tie}::text as member_id
+from {source} m
+left join {_name(users)} u on u.{ident(users.columns["id"].name)} = m.{user}
+order by {order}"""
+
+    later = f"\n    and m.{tie} > {_cast('$4::text', tie_breaker)}"
+    if created is None:
+        after_null = after = memberships(later)
+    else:
+        name = f"m.{ident(created.name)}"
+        after_null = memberships(f"\n    and {name} is null{later}")
+        after = memberships(
+            f"\n    and ({name}, m.{tie}) > "
+            f"($5::{_type(created)}, {_cast('$4::text', tie_breaker)})"
+        )
+        if not created.not_null:
+            # `(c, id) > (…)` is null, not true, where c is: those come last, and one index serves
+            # both halves, which an `or` between them would not allow.
+            nulls = memberships(f"\n    and {name} is null")
+            unaliased = _order(members, "", tie_breaker)
+            after = f"(\n{after} union all {nulls}\norder by {unaliased} limit $2::int\n)"
+    return Pages(
+        first=page("", memberships("")),
+        after=page(", $4 id, $5 createdAt", after),
+        after_null=page(", $4 id", after_null),
+        zoned=created is not None and created.type == "timestamptz",
+        is_member_id=_accepts(tie_breaker),
+    )
+
+
+def _order(table: Table, alias: str, tie_breaker: Column) -> str:
+    created = table.columns.get("createdAt")
+    first = f"{alias}{ident(created.name)} nulls last, " if created else ""
+    return f"{first}{alias}{ident(tie_breaker.name)}"

@@ -1,0 +1,315 @@
+"""Requests and replies as bytes, subjects, headers; both ends; no I/O."""
+
+# Strategy: each message has its two ends side by side here, so that worker and client cannot drift.
+#
+# A request in its common form (camelCase JSON) is decoded in one step by a typed decoder. Anything
+# that one refuses goes the long way, which knows every other form the contract allows and finds the
+# words for what is wrong. A property test holds the two ways equal.
+#
+# A user is written by an encoder made from the fields of `models.User`, straight from the database
+# row: building and dumping the model itself costs ten times as much.
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+
+from responder.errors import (
+    BY_CODE,
+    InternalError,
+    InvalidRequestError,
+    PayloadTooLargeError,
+    ResponderError,
+)
+from responder.models import User
+
+GET: Final = "get"
+BY_EMAIL: Final = "by_email"
+ORG_LIST: Final = "org_list"
+GET_MANY: Final = "get_many"
+
+MAX_PAGE: Final = 500
+MAX_IDS: Final = 500
+TOO_MANY_IDS: Final = "the users do not fit into one message: ask for fewer ids"
+
+AUTHORIZATION: Final = "Authorization"
+TIMEOUT: Final = "Responder-Timeout-Ms"
+TRACEPARENT: Final = "traceparent"
+ERROR: Final = "Nats-Service-Error"
+ERROR_CODE: Final = "Nats-Service-Error-Code"
+
+
+# Requests
+
+
+class Request(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What a caller asks for: snake_case in Python, either case as JSON."""
+
+
+class ById(Request, frozen=True, omit_defaults=True):
+    """The request of `users.get`."""
+
+    id: str
+    organization_id: str | None = None
+
+
+class ByEmail(Request, frozen=True, omit_defaults=True):
+    """The request of `users.by_email`."""
+
+    email: str
+    organization_id: str | None = None
+
+
+class OrgList(Request, frozen=True, omit_defaults=True):
+    """The request of `users.org_list`."""
+
+    organization_id: str
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 100
+    cursor: str | None = None
+
+
+class ByIds(Request, frozen=True, omit_defaults=True):
+    """The request of `users.get_many`."""
+
+    ids: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_IDS)]
+    organization_id: str | None = None
+
+
+R = TypeVar("R", bound=Request)
+
+
+def decode_by_id(payload: bytes) -> ById:
+    """Read the request of `users.get`; raises InvalidRequestError."""
+    try:
+        return _BY_ID.decode(payload)
+    except _REFUSED:
+        return _decode(payload, ById, bare="id")
+
+
+def decode_by_email(payload: bytes) -> ByEmail:
+    """Read the request of `users.by_email`; raises InvalidRequestError."""
+    try:
+        return _BY_EMAIL.decode(payload)
+    except _REFUSED:
+        return _decode(payload, ByEmail, bare="email")
+
+
+def decode_org_list(payload: bytes) -> OrgList:
+    """Read the request of `users.org_list`; raises InvalidRequestError."""
+    try:
+        return _ORG_LIST.decode(payload)
+    except _REFUSED:
+        return _decode(payload, OrgList, bare="organizationId")
+
+
+def decode_by_ids(payload: bytes) -> ByIds:
+    """Read the request of `users.get_many`; raises InvalidRequestError."""
+    try:
+        return _BY_IDS.decode(payload)
+    except _REFUSED:
+        return _decode(payload, ByIds, bare=None)
+
+
+def encode_request(request: Request) -> bytes:
+    """Write a request."""
+    return _json(request)
+
+
+_BY_ID = msgspec.json.Decoder(ById)
+_BY_EMAIL = msgspec.json.Decoder(ByEmail)
+_ORG_LIST = msgspec.json.Decoder(OrgList)
+_BY_IDS = msgspec.json.Decoder(ByIds)
+# msgspec lets bytes that are not UTF-8 and bottomless nesting through as Python's own errors.
+_REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+def _decode(payload: bytes, form: type[R], *, bare: str | None) -> R:
+    """Read a request in any form: snake_case, lone surrogates, and bare text if a key is named."""
+    try:
+        text = payload.decode().strip()
+    except UnicodeDecodeError:
+        raise InvalidRequestError("the payload is not UTF-8") from None
+    if not text:
+        raise InvalidRequestError("the payload is empty")
+    if text.startswith("{"):
+        return _convert(_parse(text), form)
+    if bare is None:
+        raise InvalidRequestError("the payload is not a JSON object")
+    return _convert({bare: text}, form)
+
+
+def _parse(text: str) -> dict[str, Any]:
+    # The standard library reads lone surrogates, which msgspec does not: an id may hold one.
+    try:
+        value: dict[str, Any] = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidRequestError("the payload is not valid JSON") from None
+    return value
+
+
+def _convert(value: Mapping[str, Any], form: type[R]) -> R:
+    names = {field.name: field.encode_name for field in msgspec.structs.fields(form)}
+    known = {**names, **{name: name for name in names.values()}}
+    if unknown := [key for key in value if key not in known]:
+        raise InvalidRequestError(f"unknown key: {excerpt(', '.join(unknown))}")
+    fields = {known[key]: item for key, item in value.items()}
+    if len(fields) < len(value):
+        raise InvalidRequestError("a key is given twice, in camelCase and in snake_case")
+    try:
+        return msgspec.convert(fields, form)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).replace("`", "").partition(" - at $.")
+        raise InvalidRequestError(f"{where}: {what}" if where else what) from None
+
+
+def excerpt(text: str) -> str:
+    """Return what an error may echo of a request: 64 characters, each of them printable."""
+    return "".join(char if char.isprintable() else "?" for char in text[:64])
+
+
+# Headers
+
+
+def decode_headers(block: bytes) -> dict[str, list[str]]:
+    """Read a header block: values by lower-cased name, in order.
+
+    Raises InvalidRequestError for a block that is not what ADR-4 describes. nats-py's own reader
+    keeps one value of a repeated name, tells `Authorization` from `authorization`, and raises into
+    its read loop for some blocks that the server lets through.
+    """
+    try:
+        version, *lines = block.decode().split("\r\n")
+    except UnicodeDecodeError:
+        raise InvalidRequestError("headers: not UTF-8") from None
+    if not version.startswith("NATS/1.0"):
+        raise InvalidRequestError("headers: not a NATS/1.0 block")
+    headers: dict[str, list[str]] = {}
+    for line in filter(None, lines):
+        name, colon, value = line.partition(":")
+        if not colon or not _TOKEN.fullmatch(name):
+            raise InvalidRequestError("headers: not a name, a colon and a value")
+        headers.setdefault(name.lower(), []).append(value.strip())
+    return headers
+
+
+def encode_headers(headers: Mapping[str, str]) -> bytes:
+    """Write a header block; line breaks in values become spaces."""
+    lines = [f"{name}: {' '.join(value.split())}\r\n" for name, value in headers.items()]
+    return f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
+
+
+def requested_timeout(headers: Mapping[str, Sequence[str]]) -> float | None:
+    """Return the caller's own timeout in seconds, None without one; raises InvalidRequestError."""
+    values = headers.get(TIMEOUT.lower())
+    if not values:
+        return None
+    if len(values) > 1 or not _MILLISECONDS.fullmatch(values[0]):
+        raise InvalidRequestError(f"{TIMEOUT}: expected one whole number of milliseconds")
+    return int(values[0]) / 1000
+
+
+def is_no_responders(headers: bytes) -> bool:
+    """Tell whether this is the server's own answer that nobody listens (ADR-4's status 503)."""
+    return headers.startswith(b"NATS/1.0 503")
+
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_MILLISECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
+
+
+# Replies
+
+
+def encode_user(row: Iterable[object]) -> bytes:
+    """Write one User from the values of its fields, in their order."""
+    return _encode(_Row(*row))
+
+
+def encode_user_without_image(row: Iterable[object]) -> bytes:
+    """Write one User whose image does not fit into a message."""
+    return _encode(msgspec.structs.replace(_Row(*row), image=None))
+
+
+def encode_batch(users: Iterable[bytes], missing: Sequence[str], *, limit: int) -> bytes:
+    """Write a UserBatch from written users; raises PayloadTooLargeError over `limit` bytes."""
+    body = b'{"users":[%b],"missing":%b}' % (b",".join(users), _json(missing))
+    if len(body) > limit:
+        raise PayloadTooLargeError(TOO_MANY_IDS)
+    return body
+
+
+def encode_page(users: Iterable[bytes], next_cursor: str | None) -> bytes:
+    """Write a UserPage from written users."""
+    return b'{"users":[%b],"nextCursor":%b}' % (b",".join(users), _encode(next_cursor))
+
+
+def encode_error(error: ResponderError) -> tuple[bytes, bytes]:
+    """Write an error as the headers of ADR-32 and a body that says the same."""
+    headers = encode_headers({ERROR: error.message, ERROR_CODE: str(error.number)})
+    return headers, _json({"code": error.code, "message": error.message})
+
+
+def decode_error(headers: bytes, body: bytes) -> ResponderError | None:
+    """Return the error that a reply is, None for a value."""
+    if not headers or ERROR_CODE.lower() not in decode_headers(headers):
+        return None
+    try:
+        value = msgspec.json.decode(body, type=_Error)
+        return BY_CODE[value.code](value.message)
+    except (msgspec.MsgspecError, KeyError):
+        return InternalError("the worker answered with an error that is not of the contract")
+
+
+class _Error(msgspec.Struct):
+    code: str
+    message: str
+
+
+_Row = msgspec.defstruct(
+    "_Row", [(str(field.alias), Any) for field in User.model_fields.values()], gc=False
+)
+_encode = msgspec.json.Encoder().encode
+
+
+def _json(value: object) -> bytes:
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:  # a lone surrogate, which the standard library escapes
+        return json.dumps(msgspec.to_builtins(value)).encode()
+
+
+# Cursors: where a page ended, bound to its organization. Opaque to callers, not secret: whoever may
+# list the organization may start anywhere in it.
+
+
+class Position(msgspec.Struct, frozen=True, array_like=True):
+    """The place of a membership in its organization's order."""
+
+    organization_id: str
+    created_at: str | None
+    member_id: str
+
+
+def encode_cursor(position: Position) -> str:
+    """Write a cursor."""
+    return base64.urlsafe_b64encode(_encode(position)).rstrip(b"=").decode()
+
+
+def decode_cursor(cursor: str, organization_id: str) -> Position:
+    """Read a cursor of that organization; raises InvalidRequestError."""
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        position = msgspec.json.decode(
+            base64.b64decode(padded, b"-_", validate=True), type=Position
+        )
+    except (UnicodeEncodeError, binascii.Error, *_REFUSED):
+        raise InvalidRequestError("cursor: not one that users.org_list gave") from None
+    if position.organization_id != organization_id:
+        raise InvalidRequestError("cursor: of another organization")
+    return position

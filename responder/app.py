@@ -1,0 +1,174 @@
+"""The whole service, wired, in one `async with`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from responder.admin import Metrics, admin
+from responder.bridge import Bridge
+from responder.client import UsersClient
+from responder.connection import Connection, connected
+from responder.database import Database, check_url
+from responder.directory import Directory
+from responder.errors import (
+    AmbiguousSchemaError,
+    SchemaError,
+    SettingsError,
+    UnavailableError,
+)
+from responder.listeners import listening
+from responder.settings import Settings
+from responder.worker import Worker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A service that runs: where it listens, and how one learns that it cannot go on."""
+
+    http_url: str | None
+    admin_url: str | None
+    closed: asyncio.Event  # set when the connection to NATS is closed for good
+
+
+@asynccontextmanager
+async def serving(settings: Settings, *, worker: bool = True) -> AsyncIterator[Running]:
+    """Run worker, bridge and admin listener, or the bridge without the worker.
+
+    What is opened last is closed first: HTTP takes no more requests while NATS still answers, the
+    worker answers what has arrived while PostgreSQL is still there.
+
+    Raises SettingsError if the settings cannot work.
+    """
+    _check(settings, worker=worker)
+    metrics: dict[str, Any] = {}
+    async with AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(
+            connected(settings.nats_url, name="responder", options=nats_options(settings))
+        )
+        checks: list[Callable[[], Awaitable[None]]] = [_nats_check(connection, settings.timeout)]
+        if worker:
+            database = await stack.enter_async_context(_database(settings).running())
+            directory = Directory(
+                database, max_reply=lambda: connection.max_payload, max_batch=settings.max_batch
+            )
+            answering = Worker(
+                connection,
+                directory,
+                database.batching,
+                prefix=settings.subject_prefix,
+                queue_group=settings.queue_group,
+                timeout=settings.timeout,
+                drain_timeout=settings.drain_timeout,
+                version=version("better-auth-responder"),
+            )
+            await _first_discovery(database, settings.timeout)
+            await stack.enter_async_context(answering.running())
+            checks.append(database.check)
+            metrics |= {
+                "endpoints": answering.service.endpoints,
+                "pending": lambda: database.batching.pending,
+                "images_omitted": lambda: directory.images_omitted,
+            }
+        http_url = admin_url = None
+        if settings.http_listen:
+            bridge = Bridge(
+                UsersClient(connection, prefix=settings.subject_prefix, timeout=settings.timeout),
+                auth_required=settings.http_auth == "required",
+                successors=settings.successors,
+            )
+            metrics["http_requests"] = bridge.requests
+        if settings.admin_listen:
+            admin_url = await stack.enter_async_context(
+                listening(
+                    admin(checks, Metrics(**metrics)),
+                    settings.admin_listen,
+                    setting="RESPONDER_ADMIN_LISTEN",
+                    drain_timeout=settings.drain_timeout,
+                )
+            )
+        if settings.http_listen:
+            http_url = await stack.enter_async_context(
+                listening(
+                    bridge,
+                    settings.http_listen,
+                    setting="RESPONDER_HTTP_LISTEN",
+                    drain_timeout=settings.drain_timeout,
+                )
+            )
+        yield Running(http_url=http_url, admin_url=admin_url, closed=connection.closed)
+
+
+def nats_options(settings: Settings) -> dict[str, Any]:
+    """Return the credentials and TLS of the settings, as nats-py's `connect` takes them."""
+    options: dict[str, Any] = {
+        "user": settings.nats_user,
+        "password": settings.nats_password,
+        "token": settings.nats_token,
+        "user_credentials": settings.nats_creds,
+        "nkeys_seed": settings.nats_nkey,
+    }
+    if settings.nats_ca or settings.nats_cert:
+        try:
+            context = ssl.create_default_context(cafile=settings.nats_ca)
+            if settings.nats_cert:
+                context.load_cert_chain(settings.nats_cert, settings.nats_key)
+        except OSError as error:  # ssl.SSLError is one
+            raise SettingsError(
+                f"NATS_CA, NATS_CERT, NATS_KEY: {error.strerror or type(error).__name__}"
+            ) from None
+        options["tls"] = context
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _check(settings: Settings, *, worker: bool) -> None:
+    if worker:
+        if not settings.database_url:
+            raise SettingsError("DATABASE_URL: required, as the Better Auth application has it")
+        check_url(settings.database_url)
+    if settings.http_listen and settings.http_auth == "required":
+        raise SettingsError(
+            "RESPONDER_HTTP_AUTH: tokens cannot be verified yet; "
+            "set it to disabled to answer HTTP requests without, or RESPONDER_HTTP_LISTEN to off"
+        )
+
+
+def _database(settings: Settings) -> Database:
+    return Database(
+        settings.database_url or "",
+        connections=settings.connections,
+        timeout=settings.timeout,
+        max_pending=settings.max_pending,
+        users=settings.users_table,
+        members=settings.members_table,
+        timezone=settings.timezone,
+    )
+
+
+async def _first_discovery(database: Database, timeout: float) -> None:
+    """Wait a little for the tables to be found: what only the operator can decide ends the start."""
+    try:
+        async with asyncio.timeout(timeout):
+            await database.settled()
+    except AmbiguousSchemaError as problem:
+        raise SettingsError(problem.message) from None
+    except (SchemaError, TimeoutError):
+        log.warning("started without the tables; they are looked for until they are there")
+
+
+def _nats_check(connection: Connection, timeout: float) -> Callable[[], Awaitable[None]]:
+    async def check() -> None:
+        try:
+            await connection.rtt(timeout=timeout)  # type: ignore[arg-type]  # it takes a float
+        except Exception:  # noqa: BLE001 - of whatever kind, it is not ready
+            raise UnavailableError("NATS is out of reach") from None
+
+    return check

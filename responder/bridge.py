@@ -1,0 +1,238 @@
+"""Ask the worker, from HTTP: an ASGI app over a client."""
+
+# Strategy: HTTP in, NATS out, and the same bytes back; nothing is decided here that the worker decides.
+# Starlette gives requests and responses. Routes are matched here, on the path as it was sent: a `%2F`
+# in an email belongs to the email, which a router that decodes first can no longer tell.
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from importlib.resources import files
+from typing import Final, TypeAlias
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from responder import wire
+from responder.client import UsersClient
+from responder.errors import (
+    InternalError,
+    InvalidRequestError,
+    NotFoundError,
+    ResponderError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from responder.openapi import document
+
+log = logging.getLogger(__name__)
+
+NO_STORE: Final = {"Cache-Control": "no-store", "Vary": "Authorization"}
+DEFAULT_SUCCESSORS: Final = "/api/auth"
+
+Serve: TypeAlias = Callable[[Request, str], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    template: str
+    methods: dict[str, Serve]
+    pattern: re.Pattern[bytes]
+
+
+class Bridge:
+    """Answers HTTP requests by asking a worker over NATS.
+
+    Args:
+        client: asks.
+        auth_required: whether a request without a token is refused.
+        successors: base of Better Auth's HTTP API, where writes go, if it is known.
+    """
+
+    def __init__(
+        self, client: UsersClient, *, auth_required: bool, successors: str | None = None
+    ) -> None:
+        self.requests: Counter[tuple[str, str, int]] = Counter()
+        self._client = client
+        self._auth_required = auth_required
+        self._successors = successors
+        get: dict[str, Serve] = {"GET": self._user, "HEAD": self._user}
+        by_email: dict[str, Serve] = {"GET": self._user_by_email, "HEAD": self._user_by_email}
+        create = {"POST": self._gone("create-user")}
+        change = {"PATCH": self._gone("set-role"), "DELETE": self._gone("remove-user")}
+        openapi = _static(msgspec.json.encode(document()), "application/json")
+        docs = _static(files("responder").joinpath("docs.html").read_bytes(), "text/html")
+        self._routes = [
+            _route("/api/v1/users/email/{email}", by_email),
+            _route("/api/v1/users/{id}", {**get, **change}),
+            _route("/api/v1/users", create),
+            _route("/users/{id}", change),
+            _route("/users", create),
+            _route("/openapi.json", {"GET": openapi, "HEAD": openapi}),
+            _route("/docs", {"GET": docs, "HEAD": docs}),
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI)."""
+        request = Request(scope, receive)
+        template, response = await self._respond(request)
+        self.requests[request.method, template, response.status_code] += 1
+        log.debug("%s %s %d", request.method, template, response.status_code)
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request) -> tuple[str, Response]:
+        path: bytes = request.scope["raw_path"]
+        for route in self._routes:
+            match = route.pattern.fullmatch(path)
+            if match is None:
+                continue
+            serve = route.methods.get(request.method)
+            if serve is None:
+                return route.template, _method_not_allowed(route.methods)
+            try:
+                parameter = _decode(match[1]) if match.lastindex else ""
+                return route.template, await serve(request, parameter)
+            except ResponderError as error:
+                return route.template, _problem(error)
+            except Exception:
+                log.exception("a request to %s failed", route.template)
+                return route.template, _problem(InternalError())
+        return "none", _problem(NotFoundError("no such route"))
+
+    async def _user(self, request: Request, id: str) -> Response:  # noqa: A002
+        return await self._ask(request, wire.GET, wire.ById(id, _organization(request)))
+
+    async def _user_by_email(self, request: Request, email: str) -> Response:
+        return await self._ask(request, wire.BY_EMAIL, wire.ByEmail(email, _organization(request)))
+
+    async def _ask(self, request: Request, endpoint: str, asked: wire.Request) -> Response:
+        headers = self._headers(request)
+        body = await self._client.ask(endpoint, wire.encode_request(asked), headers=headers)
+        return Response(body, media_type="application/json", headers=NO_STORE)
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        """What is passed on to the worker: the token, and the trace."""
+        headers = {}
+        authorization = request.headers.getlist(wire.AUTHORIZATION)
+        if not authorization and self._auth_required:
+            raise UnauthenticatedError("a token is required: Authorization: Bearer <JWT>")
+        if len(authorization) > 1:
+            raise UnauthenticatedError("expected exactly one Authorization: Bearer <JWT>")
+        if authorization:
+            headers[wire.AUTHORIZATION] = authorization[0]
+        if trace := request.headers.get(wire.TRACEPARENT):
+            headers[wire.TRACEPARENT] = trace
+        return headers
+
+    def _gone(self, successor: str) -> Serve:
+        """A write that this service does not do; Better Auth does, and this is where."""
+        base = self._successors or DEFAULT_SUCCESSORS
+        path = re.sub(r"^https?://[^/]*", "", base)
+        name = f"POST {path}/admin/{successor}"
+        headers = dict(NO_STORE)
+        if self._successors:
+            headers["Link"] = f'<{base}/admin/{successor}>; rel="successor-version"'
+        response = _problem_response(
+            HTTPStatus.GONE,
+            "gone",
+            f"users are written by Better Auth: {name}",
+            headers,
+            successor=name,
+        )
+
+        async def serve(_: Request, __: str) -> Response:
+            return response
+
+        return serve
+
+
+def _route(template: str, methods: dict[str, Serve]) -> _Route:
+    pattern = re.sub(
+        r"\{\w+\}", "([^/]+)", re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
+    )
+    return _Route(template, methods, re.compile(pattern.encode()))
+
+
+def _static(body: bytes, media_type: str) -> Serve:
+    async def serve(_: Request, __: str) -> Response:
+        return Response(body, media_type=media_type, headers={"Cache-Control": "no-store"})
+
+    return serve
+
+
+def _decode(segment: bytes) -> str:
+    """Decode a segment of a path, once; `+` is literal there."""
+    if _BAD_ESCAPE.search(segment):
+        raise InvalidRequestError("path: % is not followed by two hexadecimal digits")
+    try:
+        return unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError:
+        raise InvalidRequestError("path: not UTF-8") from None
+
+
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+
+def _organization(request: Request) -> str | None:
+    """Read the one query parameter there is."""
+    try:
+        query = request.scope["query_string"].decode("ascii")
+        given = parse_qsl(query, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidRequestError("query: not UTF-8") from None
+    except ValueError:
+        raise InvalidRequestError("query: too many parameters") from None
+    names = [name for name, _ in given]
+    unknown = [name for name in names if name != "organizationId"]
+    if unknown:
+        raise InvalidRequestError(f"unknown query parameter: {wire.excerpt(unknown[0])}")
+    if len(names) > 1:
+        raise InvalidRequestError("organizationId: given more than once")
+    return given[0][1] if given else None
+
+
+def _problem(error: ResponderError) -> Response:
+    headers = dict(NO_STORE)
+    if isinstance(error, UnauthenticatedError):
+        headers["WWW-Authenticate"] = 'Bearer realm="users"'
+    if isinstance(error, UnavailableError):
+        headers["Retry-After"] = "1"
+    return _problem_response(HTTPStatus(error.number), error.code, error.message, headers)
+
+
+def _method_not_allowed(methods: dict[str, Serve]) -> Response:
+    allow = ", ".join(sorted(methods))
+    return _problem_response(
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        f"allowed here: {allow}",
+        {**NO_STORE, "Allow": allow},
+    )
+
+
+def _problem_response(
+    status: HTTPStatus, code: str, detail: str, headers: dict[str, str], **more: str
+) -> Response:
+    """An error as RFC 9457 writes it."""
+    body = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": detail,
+        "code": code,
+        **more,
+    }
+    return Response(
+        msgspec.json.encode(body),
+        status_code=status.value,
+        media_type="application/problem+json",
+        headers=headers,
+    )

@@ -1,0 +1,141 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+
+import msgspec
+import uvloop
+
+from responder.app import nats_options, serving
+from responder.client import UsersClient
+from responder.errors import ResponderError, SettingsError
+from responder.settings import Settings
+
+GOOD, FAILED, WRONG_USE = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0 good, 1 failed, 2 wrong use."""
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], Coroutine[None, None, int]] = arguments.run
+    try:
+        return uvloop.run(run(arguments))
+    except SettingsError as error:
+        print(f"responder: {error}", file=sys.stderr)
+        return WRONG_USE
+    except ResponderError as error:
+        print(f"responder: {error.code}: {error.message}", file=sys.stderr)
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="responder", description="Answers who a Better Auth user is, over NATS and HTTP."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    dev = commands.add_parser("dev", help="everything, with real servers and demo people")
+    dev.set_defaults(run=_dev)
+    serve = commands.add_parser("serve", help="worker, HTTP bridge and admin listener")
+    serve.add_argument("--no-http", action="store_true", help="without the bridge")
+    serve.set_defaults(run=_serve)
+    bridge = commands.add_parser("bridge", help="the HTTP bridge alone")
+    bridge.set_defaults(run=_bridge)
+    request = commands.add_parser("request", help="one request over NATS, and its reply")
+    request.add_argument("subject", help="such as users.get")
+    request.add_argument("payload", nargs="?", default="", help="JSON, or a bare id or email")
+    request.set_defaults(run=_request)
+    return parser
+
+
+async def _serve(arguments: argparse.Namespace) -> int:
+    settings = Settings.read()
+    if arguments.no_http:
+        settings = settings.model_copy(update={"http_listen": None})
+    return await _run(settings, worker=True)
+
+
+async def _bridge(_: argparse.Namespace) -> int:
+    return await _run(Settings.read(), worker=False)
+
+
+async def _run(settings: Settings, *, worker: bool) -> int:
+    configure_logging(settings.log_level, settings.log_format)
+    stop = stop_signal()
+    log = logging.getLogger("responder")
+    async with serving(settings, worker=worker) as running:
+        log.info("ready: HTTP %s, admin %s", running.http_url or "off", running.admin_url or "off")
+        closed: asyncio.Future[object] = asyncio.ensure_future(running.closed.wait())
+        await asyncio.wait({stop, closed}, return_when=asyncio.FIRST_COMPLETED)
+        closed.cancel()
+    # Closed for good by NATS: let the supervisor start us again.
+    return GOOD if stop.done() else FAILED
+
+
+async def _request(arguments: argparse.Namespace) -> int:
+    settings = Settings.read()
+    prefix, _, endpoint = arguments.subject.rpartition(".")
+    async with UsersClient.connect(
+        settings.nats_url, prefix=prefix, timeout=settings.timeout, **nats_options(settings)
+    ) as users:
+        reply = await users.ask(endpoint, arguments.payload.encode())
+    print(json.dumps(msgspec.json.decode(reply), indent=2, ensure_ascii=False))
+    return GOOD
+
+
+async def _dev(_: argparse.Namespace) -> int:
+    try:
+        from responder.dev import service  # noqa: PLC0415 - its servers are an extra
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"responder dev needs {error.name}: pip install 'better-auth-responder[dev]'"
+        ) from None
+    configure_logging("warning", "text")
+    stop = stop_signal()
+    async with service.running() as requests:
+        print(requests, flush=True)
+        await stop
+        print("\nstopping", flush=True)
+    return GOOD
+
+
+def stop_signal() -> asyncio.Future[object]:
+    """Return a future that SIGINT or SIGTERM completes."""
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[object] = loop.create_future()
+
+    def end() -> None:
+        if not stop.done():
+            stop.set_result(None)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end)
+    return stop
+
+
+def configure_logging(level: str, style: str) -> None:
+    """Write log lines to standard error, as text or as JSON."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        _Json() if style == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "ts": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)

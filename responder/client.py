@@ -1,0 +1,153 @@
+"""Ask the worker, from Python."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
+
+from responder import wire
+from responder.connection import Connection, NoRespondersError, connected
+from responder.errors import (
+    InternalError,
+    PayloadTooLargeError,
+    UnavailableError,
+)
+from responder.models import Reply, User, UserBatch, UserPage
+
+# How long to look for a worker when none listens (seconds): one that restarts is back by then, and
+# such a request has reached nobody, so that repeating it is safe.
+PATIENCE: Final = 0.3
+
+M = TypeVar("M", bound=Reply)
+
+
+class UsersClient:
+    """Reads users from the workers of a company; raises the contract's errors.
+
+        async with UsersClient.connect("nats://127.0.0.1:4222") as users:
+            user = await users.get("KbO8WbOTItGbdi0KY5YfJyfimmurNJra")
+
+    Args:
+        connection: to NATS, see `connect`.
+        prefix: of the subjects.
+        timeout: seconds that a request may take.
+    """
+
+    def __init__(
+        self, connection: Connection, *, prefix: str = "users", timeout: float = 2.0
+    ) -> None:
+        self._connection = connection
+        self._prefix = prefix
+        self._timeout = timeout
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls,
+        servers: str | Sequence[str] = "nats://127.0.0.1:4222",
+        *,
+        prefix: str = "users",
+        timeout: float = 2.0,
+        **options: Any,
+    ) -> AsyncIterator[UsersClient]:
+        """Connect while the context is open.
+
+        Args:
+            servers: URLs, as a list or comma-separated.
+            prefix: of the subjects.
+            timeout: seconds that a request may take.
+            options: credentials and TLS, as nats-py's `connect` takes them.
+
+        Raises UnavailableError if NATS cannot be reached.
+        """
+        urls = servers.split(",") if isinstance(servers, str) else servers
+        async with connected(
+            urls, name="responder-client", options=options, patience=timeout
+        ) as connection:
+            yield cls(connection, prefix=prefix, timeout=timeout)
+
+    async def get(self, id: str, *, organization_id: str | None = None) -> User:  # noqa: A002
+        """Return the user with an id; raises NotFoundError."""
+        return await self._ask(User, wire.GET, wire.ById(id, organization_id))
+
+    async def by_email(self, email: str, *, organization_id: str | None = None) -> User:
+        """Return the user with an email, in any case; raises NotFoundError."""
+        return await self._ask(User, wire.BY_EMAIL, wire.ByEmail(email, organization_id))
+
+    async def get_many(
+        self, ids: Sequence[str], *, organization_id: str | None = None
+    ) -> UserBatch:
+        """Return the users among any number of ids, and the ids that are nobody's.
+
+        More ids than one request may hold, or one reply, are asked for in parts.
+        """
+        unique = list(dict.fromkeys(ids))
+        users: list[User] = []
+        missing: list[str] = []
+        parts = [unique[n : n + wire.MAX_IDS] for n in range(0, len(unique), wire.MAX_IDS)]
+        while parts:
+            part = parts.pop(0)
+            try:
+                batch = await self._ask(UserBatch, wire.GET_MANY, wire.ByIds(part, organization_id))
+            except PayloadTooLargeError:
+                if len(part) == 1:
+                    raise
+                half = len(part) // 2
+                parts[:0] = [part[:half], part[half:]]
+                continue
+            users += batch.users
+            missing += batch.missing
+        return UserBatch(users=users, missing=missing)
+
+    async def org_list(self, organization_id: str, *, page: int = 100) -> AsyncIterator[User]:
+        """Iterate over all members of an organization, `page` at a time."""
+        cursor = None
+        while True:
+            request = wire.OrgList(organization_id, page, cursor)
+            answer = await self._ask(UserPage, wire.ORG_LIST, request)
+            for user in answer.users:
+                yield user
+            cursor = answer.next_cursor
+            if cursor is None:
+                return
+
+    async def _ask(self, model: type[M], endpoint: str, request: wire.Request) -> M:
+        body = await self.ask(endpoint, wire.encode_request(request))
+        try:
+            return model.model_validate_json(body)
+        except ValidationError:
+            raise InternalError("the worker answered with something else") from None
+
+    async def ask(
+        self, endpoint: str, payload: bytes, *, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        """Return the payload of a reply, or raise the error that it is.
+
+        Raises UnavailableError if no worker listens, RequestTimeoutError if none answers in time.
+        """
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        subject = f"{self._prefix}.{endpoint}"
+        pause = 0.01
+        while True:
+            left = self._timeout - (loop.time() - start)
+            block = wire.encode_headers({**(headers or {}), wire.TIMEOUT: str(round(left * 1000))})
+            try:
+                reply_headers, body = await self._connection.ask(
+                    subject, payload, headers=block, timeout=left
+                )
+            except NoRespondersError:
+                if loop.time() - start > min(PATIENCE, self._timeout / 2):
+                    raise UnavailableError("no worker listens") from None
+                await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - jitter
+                pause *= 2
+                continue
+            error = wire.decode_error(reply_headers, body)
+            if error is not None:
+                raise error
+            return body

@@ -1,0 +1,246 @@
+"""A NATS connection that loses nothing and never goes deaf."""
+
+# Strategy: nats-py does what it is good at (TLS, credentials, the protocol, reconnecting); what
+# passes over the connection is ours, because a service cannot live with nats-py's way of it:
+#
+# - It hands messages to a queue and a task for each subscription, which awaits one callback at a time.
+#   Here a message is passed on from the read loop, at once, to a function that must not wait. So all
+#   that arrived in one read is known before anything is done about it.
+# - Its reader of headers raises into the read loop for some blocks that the server lets through, as
+#   does its decoding of subjects; the loop ends, and the client stays "connected" and deaf. Here
+#   headers stay bytes until the receiver reads them.
+# - It wakes its writer for each message. Here all that is sent in one turn leaves in one write.
+# - A late PONG, or anything unexpected, ends the read loop in the same silent way. Here the loop's
+#   end is a reconnect.
+# - It closes for good on any error the server reports but two. Credentials are rotated under
+#   running services, so here these are a reconnect, too.
+#
+# All of this overrides private methods of the one version that pyproject.toml pins; the tests of this
+# module fail if another behaves differently.
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeAlias
+
+from nats import errors
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+
+from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
+from responder.wire import is_no_responders
+
+log = logging.getLogger(__name__)
+
+# Called with subject, reply subject, headers and payload; must not wait, and should not raise.
+Receive: TypeAlias = Callable[[bytes, bytes, bytes, bytes], None]
+
+PING_INTERVAL: Final = 10  # seconds; after two without an answer the server is taken for dead
+SILENCE: Final = 20_000  # milliseconds after which TCP gives up on bytes nobody acknowledges
+MAX_UNSENT: Final = 8 * 1024 * 1024  # bytes kept for the time after a reconnect
+
+
+class NoRespondersError(Exception):
+    """Nobody listens on the subject: the request reached no one, and may safely be repeated."""
+
+
+class Connection(Client):
+    """A connection to NATS, see `connected`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._receivers: dict[int, Receive] = {}
+        self._requests: dict[bytes, asyncio.Future[tuple[bytes, bytes]]] = {}
+        self._numbers = itertools.count()
+        self._inbox = b""
+        self.closed = asyncio.Event()
+
+    async def listen(self, subject: str, receive: Receive, *, queue: str = "") -> Subscription:
+        """Pass every message on a subject to `receive`, until the subscription is drained."""
+        subscription = await self.subscribe(subject, queue=queue)
+        self._receivers[subscription._id] = receive  # noqa: SLF001
+        return subscription
+
+    def send(self, subject: bytes, payload: bytes, headers: bytes = b"") -> None:
+        """Send a message; what is sent in one turn of the loop leaves in one write.
+
+        While there is no connection messages are kept, up to a bound, and then dropped.
+        """
+        if headers:
+            size = len(headers)
+            head = b"HPUB %b %d %d\r\n%b" % (subject, size, size + len(payload), headers)
+        else:
+            head = b"PUB %b %d\r\n" % (subject, len(payload))
+        if not self.is_connected and self._pending_data_size + len(payload) > MAX_UNSENT:
+            log.warning("dropped a message: no connection to NATS, and too much to send already")
+            return
+        self._pending.append(b"%b%b\r\n" % (head, payload))
+        self._pending_data_size += len(head) + len(payload) + 2
+        if self._flush_queue is not None and self._flush_queue.empty():
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    async def ask(
+        self, subject: str, payload: bytes, *, headers: bytes = b"", timeout: float
+    ) -> tuple[bytes, bytes]:
+        """Send a request and return headers and payload of its reply.
+
+        Raises NoRespondersError if nobody listens, RequestTimeoutError if nobody answers within
+        `timeout` seconds, UnavailableError if that is because there is no connection,
+        PayloadTooLargeError if the request is too large to send.
+        """
+        if len(headers) + len(payload) > self.max_payload:
+            raise PayloadTooLargeError("the request does not fit into one message")
+        reply = b"%b%d" % (self._inbox, next(self._numbers))
+        answer = asyncio.get_running_loop().create_future()
+        self._requests[reply] = answer
+        try:
+            async with asyncio.timeout(timeout):
+                head = b"%b %b" % (subject.encode(), reply)
+                self.send(head, payload, headers)
+                reply_headers, body = await answer
+        except TimeoutError:
+            if not self.is_connected:
+                raise UnavailableError("NATS is out of reach") from None
+            raise RequestTimeoutError from None
+        finally:
+            del self._requests[reply]
+        if is_no_responders(reply_headers):
+            raise NoRespondersError
+        return reply_headers, body
+
+    async def open_inbox(self) -> None:
+        """Listen for the replies to our own requests."""
+        self._inbox = self.new_inbox().encode() + b"."
+        await self.listen(f"{self._inbox.decode()}*", self._receive_reply)
+
+    def keep_alive(self) -> None:
+        """Let TCP notice a peer that is gone, with bytes on their way to it or without."""
+        transport = self._transport
+        writer = getattr(transport, "_io_writer", None)
+        if writer is None:  # a websocket has its own pings
+            return
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE)
+
+    def _receive_reply(self, subject: bytes, _: bytes, headers: bytes, payload: bytes) -> None:
+        answer = self._requests.get(subject)
+        if answer is not None and not answer.done():
+            answer.set_result((headers, payload))
+
+    # What follows overrides nats-py.
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        receive = self._receivers.get(sid)
+        if receive is None:
+            return
+        try:
+            receive(subject, reply, headers or b"", data)
+        except Exception:
+            # There is no caller to raise to, and the read loop must go on.
+            log.exception("a message was not received")
+
+    async def _process_pong(self) -> None:
+        if self._pongs and self._pongs[0].done():  # whoever waited for it has given up
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+            return
+        await super()._process_pong()
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        if self.is_connected:
+            await self._process_op_err(errors.StaleConnectionError())
+
+    async def _process_err(self, err_msg: str) -> None:
+        if self.is_connected and "permissions violation" not in err_msg:
+            await self._process_op_err(errors.Error(f"nats: {err_msg}"))
+            return
+        await super()._process_err(err_msg)
+
+
+@asynccontextmanager
+async def connected(
+    servers: Sequence[str],
+    *,
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    patience: float | None = None,
+    on_lame_duck: Callable[[], Awaitable[None]] | None = None,
+) -> AsyncIterator[Connection]:
+    """Connect to NATS, and reconnect for ever, until the context is left; that flushes and closes.
+
+    Args:
+        servers: URLs.
+        name: shown in the server's list of connections.
+        options: credentials and TLS, as arguments of nats-py's `connect`.
+        patience: seconds to try for at first; None is for ever.
+        on_lame_duck: called when the server announces that it is about to shut down.
+
+    Raises UnavailableError if no server was reached in that time.
+    """
+    connection = Connection()
+    said: set[str] = set()  # one line for each way in which an outage shows, not for each attempt
+
+    async def disconnected() -> None:
+        if not connection.is_closed:
+            log.warning("lost the connection to NATS")
+
+    async def reconnected() -> None:
+        log.info("connected to NATS again")
+        said.clear()
+        connection.keep_alive()
+
+    async def failed(error: Exception) -> None:
+        name = type(error).__name__
+        if name not in said:
+            said.add(name)
+            log.warning("NATS: %s", name)
+
+    async def closed() -> None:
+        connection.closed.set()
+
+    try:
+        try:
+            async with asyncio.timeout(patience):
+                await connection.connect(
+                    servers=list(servers),
+                    name=name,
+                    connect_timeout=2,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=1,
+                    ping_interval=PING_INTERVAL,
+                    max_outstanding_pings=2,
+                    disconnected_cb=disconnected,
+                    reconnected_cb=reconnected,
+                    error_cb=failed,
+                    closed_cb=closed,
+                    lame_duck_mode_cb=on_lame_duck,
+                    **(options or {}),
+                )
+        except (OSError, errors.Error) as error:  # a timeout is an OSError
+            raise UnavailableError("NATS is out of reach") from error
+        said.clear()
+        connection.keep_alive()
+        await connection.open_inbox()
+        yield connection
+    finally:
+        await _close(connection)
+
+
+async def _close(connection: Connection) -> None:
+    try:
+        if connection.is_connected:
+            await connection.flush(timeout=2)
+    except errors.Error as error:
+        log.warning("NATS: %s", type(error).__name__)
+    finally:
+        await connection.close()

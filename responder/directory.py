@@ -1,0 +1,236 @@
+"""The lookups themselves, whoever asks and however."""
+
+# Rows become bytes here, once, and stay bytes until they are on the wire.
+#
+# Images may be data URLs of up to a megabyte. A batch brings along only small ones; a user with a
+# larger one is asked for again alone, a page or a list of ids again as a whole when it is known how
+# many of them fit into a message. So what a query can pull into memory is bounded by the size of one
+# message, not of five hundred.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from itertools import accumulate
+from typing import Final
+
+from responder import wire
+from responder.batching import ALONE, Alone, Answer, Done, Lookup
+from responder.database import Connection, Database, Record
+from responder.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    PayloadTooLargeError,
+    ResponderError,
+    UnavailableError,
+)
+from responder.queries import FIELDS, MEMBERSHIP_FIELDS, NO_MEMBERSHIP, Pages, is_text
+
+SMALL_IMAGE: Final = 8 * 1024  # bytes; what a batch brings along
+FRAME: Final = 1024  # bytes; what surrounds the users of a list, cursor included
+
+_WIDTH: Final = len(FIELDS)
+_OWN_WIDTH: Final = _WIDTH - len(MEMBERSHIP_FIELDS)
+_NOT_FOUND: Final = NotFoundError("no such user")
+
+
+class Directory:
+    """Answers lookups from the database.
+
+    Args:
+        max_reply: returns the largest reply that can be sent now, in bytes.
+        max_batch: how many keys may share a query.
+    """
+
+    def __init__(self, database: Database, *, max_reply: Callable[[], int], max_batch: int) -> None:
+        self.images_omitted = 0
+        self._database = database
+        self._max_reply = max_reply
+        self._users = Lookup[wire.ById, Connection](self._fetch_users, max_batch=max_batch)
+        self._emails = Lookup[wire.ByEmail, Connection](self._fetch_emails, max_batch=max_batch)
+        self._pages = Lookup[_Page, Connection](self._fetch_page, max_batch=1)
+        self._lists = Lookup[wire.ByIds, Connection](self._fetch_list, max_batch=1)
+        for lookup in (self._users, self._emails, self._pages, self._lists):
+            database.batching.add(lookup)
+
+    def load_user(self, key: wire.ById, *, deadline: float, done: Done) -> None:
+        """Load a user by id: a User, or NotFoundError."""
+        self._database.load(self._users, key, deadline=deadline, done=done)
+
+    def load_email(self, key: wire.ByEmail, *, deadline: float, done: Done) -> None:
+        """Load a user by email: a User, or NotFoundError."""
+        self._database.load(self._emails, key, deadline=deadline, done=done)
+
+    def load_page(self, key: wire.OrgList, *, deadline: float, done: Done) -> None:
+        """Load members of an organization: a UserPage; raises InvalidRequestError for a cursor."""
+        position = key.cursor and wire.decode_cursor(key.cursor, key.organization_id)
+        self._database.load(self._pages, (key, position or None), deadline=deadline, done=done)
+
+    def load_list(self, key: wire.ByIds, *, deadline: float, done: Done) -> None:
+        """Load users by their ids: a UserBatch, or PayloadTooLargeError."""
+        self._database.load(self._lists, key, deadline=deadline, done=done)
+
+    async def _fetch_users(
+        self, connection: Connection, keys: Sequence[wire.ById]
+    ) -> Sequence[Answer | Alone]:
+        lookups = self._database.lookups
+        ids = [key.id if lookups.is_user_id(key.id) else None for key in keys]
+        organizations = [key.organization_id for key in keys]
+        return await self._fetch(connection, lookups.by_id, lookups.by_ids, ids, organizations)
+
+    async def _fetch_emails(
+        self, connection: Connection, keys: Sequence[wire.ByEmail]
+    ) -> Sequence[Answer | Alone]:
+        lookups = self._database.lookups
+        emails = [key.email.lower() if is_text(key.email) else None for key in keys]
+        organizations = [key.organization_id for key in keys]
+        return await self._fetch(
+            connection, lookups.by_email, lookups.by_emails, emails, organizations
+        )
+
+    async def _fetch(
+        self,
+        connection: Connection,
+        by_one: str,
+        by_many: str,
+        keys: Sequence[str | None],
+        organizations: Sequence[str | None],
+    ) -> Sequence[Answer | Alone]:
+        """Look keys up, a lone one by a statement of its own. A key that is None matches nothing."""
+        limit = self._max_reply()
+        possible = self._possible(organizations)
+        if len(keys) == 1:
+            cap = limit
+            rows = await connection.fetch(by_one, keys[0], possible[0], cap)
+        else:
+            cap = SMALL_IMAGE
+            rows = await connection.fetch(by_many, keys, possible, cap)
+        answers: list[Answer | Alone] = [_NOT_FOUND] * len(keys)
+        for row in rows:
+            at = row[0] - 1
+            size = row[_WIDTH + 1]
+            if size is not None and size > cap and len(keys) > 1:
+                answers[at] = ALONE
+                continue
+            fields = row[1 : _WIDTH + 1]
+            if possible[at] is not organizations[at]:
+                fields = fields[:_OWN_WIDTH] + NO_MEMBERSHIP
+            answers[at] = self._write(fields, size, limit)
+        return answers
+
+    async def _fetch_page(self, connection: Connection, keys: Sequence[_Page]) -> Sequence[Answer]:
+        ((request, position),) = keys
+        lookups = self._database.lookups
+        if lookups.pages is None:
+            return [UnavailableError("there is no member table in this database")]
+        if not lookups.is_organization_id(request.organization_id):
+            return [wire.encode_page((), None)]
+        try:
+            sql, start = _start(lookups.pages, position)
+        except ValueError:
+            return [InvalidRequestError("cursor: not one that users.org_list gave")]
+        limit = self._max_reply()
+        wanted = request.limit
+        arguments = (request.organization_id, wanted + 1, SMALL_IMAGE, *start)
+        rows = await connection.fetch(sql, *arguments)
+        sizes = [_image_size(row, limit) for row in rows]
+        if max(sizes, default=0) > SMALL_IMAGE:
+            wanted = max(1, min(wanted, sum(total <= limit for total in accumulate(sizes))))
+            arguments = (request.organization_id, wanted + 1, limit, *start)
+            rows = await connection.fetch(sql, *arguments)
+        return [self._write_page(request.organization_id, rows, wanted, limit)]
+
+    async def _fetch_list(
+        self, connection: Connection, keys: Sequence[wire.ByIds]
+    ) -> Sequence[Answer]:
+        (request,) = keys
+        lookups = self._database.lookups
+        limit = self._max_reply()
+        ids = list(dict.fromkeys(request.ids))
+        organizations = [request.organization_id] * len(ids)
+        possible = self._possible(organizations)
+        lookup = [key if lookups.is_user_id(key) else None for key in ids]
+        rows = await connection.fetch(lookups.by_ids, lookup, possible, SMALL_IMAGE)
+        sizes = [_image_size(row, limit, first=1) for row in rows]
+        if sum(sizes) > limit:
+            return [PayloadTooLargeError(wire.TOO_MANY_IDS)]
+        if max(sizes, default=0) > SMALL_IMAGE:
+            rows = await connection.fetch(lookups.by_ids, lookup, possible, limit)
+        users: dict[int, bytes] = {}
+        for row in rows:
+            fields = row[1 : _WIDTH + 1]
+            if possible[0] is not organizations[0]:
+                fields = fields[:_OWN_WIDTH] + NO_MEMBERSHIP
+            answer = self._write(fields, row[_WIDTH + 1], limit - FRAME)
+            if isinstance(answer, ResponderError):
+                return [answer]
+            users[row[0]] = answer
+        found = [user for _, user in sorted(users.items())]
+        missing = [key for at, key in enumerate(ids, start=1) if at not in users]
+        try:
+            return [wire.encode_batch(found, missing, limit=limit)]
+        except PayloadTooLargeError as error:
+            return [error]
+
+    def _possible(self, organizations: Sequence[str | None]) -> list[str | None]:
+        known = self._database.lookups.is_organization_id
+        return [each if each is not None and known(each) else None for each in organizations]
+
+    def _write(self, fields: Sequence[object], image_size: int | None, limit: int) -> Answer:
+        body = wire.encode_user(fields)
+        if image_size is not None and image_size > limit:
+            self.images_omitted += 1  # the query has left it out
+        if len(body) <= limit:
+            return body
+        body = wire.encode_user_without_image(fields)
+        if len(body) > limit:
+            return PayloadTooLargeError("the record does not fit into one message")
+        self.images_omitted += 1
+        return body
+
+    def _write_page(
+        self, organization_id: str, rows: Sequence[Record], wanted: int, limit: int
+    ) -> Answer:
+        """Write as many of the users wanted as fit, and where the next page starts."""
+        users: list[bytes] = []
+        for row in rows[:wanted]:
+            answer: Answer = b""  # a membership that has lost its user is passed over
+            if row[0] is not None:
+                answer = self._write(row[:_WIDTH], row[_WIDTH], limit - FRAME)
+            if isinstance(answer, ResponderError):
+                if not users:
+                    return answer
+                break
+            users.append(answer)
+        size = FRAME + sum(map(len, users)) + len(users)
+        while size > limit and len(users) > 1:
+            size -= len(users.pop()) + 1
+        cursor = None
+        if len(users) < len(rows):
+            created_at, member_id = rows[len(users) - 1][_WIDTH + 1 :]
+            created = created_at.isoformat() if created_at is not None else None
+            cursor = wire.encode_cursor(wire.Position(organization_id, created, member_id))
+        return wire.encode_page(filter(None, users), cursor)
+
+
+_Page = tuple[wire.OrgList, wire.Position | None]
+
+
+def _start(pages: Pages, position: wire.Position | None) -> tuple[str, list[object]]:
+    """The SQL of a page and its last parameters; raises ValueError for an impossible position."""
+    if position is None:
+        return pages.first, []
+    if not pages.is_member_id(position.member_id):
+        raise ValueError
+    if position.created_at is None:
+        return pages.after_null, [position.member_id]
+    created = datetime.fromisoformat(position.created_at)
+    if (created.tzinfo is not None) is not pages.zoned:
+        raise ValueError
+    return pages.after, [position.member_id, created]
+
+
+def _image_size(row: Record, limit: int, *, first: int = 0) -> int:
+    """What the image of a row will add to a reply: nothing where it is over the limit."""
+    size = row[first + _WIDTH] or 0
+    return size if size <= limit else 0

@@ -1,0 +1,68 @@
+"""An ASGI app served on a socket, as a context."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from responder.errors import SettingsError
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the process, which has more than this server to stop."""
+        yield
+
+
+@asynccontextmanager
+async def listening(
+    app: ASGIApp, address: tuple[str, int], *, setting: str, drain_timeout: float
+) -> AsyncIterator[str]:
+    """Serve an app; leaving the context answers the requests that have arrived.
+
+    Args:
+        app: to serve.
+        address: host and port; port 0 is any free one.
+        setting: the name of the setting that the address is from, for the error.
+        drain_timeout: seconds that leaving may take.
+
+    Yields the base URL. Raises SettingsError if the address cannot be listened on.
+    """
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise SettingsError(
+            f"{setting}: cannot listen on {host}:{port}: {error.strerror}"
+        ) from None
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http="httptools",
+            lifespan="off",
+            ws="none",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(drain_timeout)),
+        )
+    )
+    shown = f"[{host}]" if ":" in host else host
+    serving = asyncio.create_task(server.serve(sockets=[sock]), name=setting)
+    try:
+        yield f"http://{shown}:{sock.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+        sock.close()

@@ -1,0 +1,108 @@
+"""What the operator may set."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from responder.errors import SettingsError
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _address(value: object) -> object:
+    if not isinstance(value, str) or value == "off":
+        return None if value == "off" else value
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > MAX_PORT:
+        raise ValueError("expected host:port, or off")
+    return host.strip("[]"), int(port)
+
+
+MAX_PORT = 2**16 - 1
+Address = Annotated[tuple[str, int] | None, BeforeValidator(_address)]
+Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+Subject = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+class Settings(BaseModel):
+    """The settings of a process; each is an environment variable, named by its alias."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    database_url: str | None = Field(None, alias="DATABASE_URL")
+    nats_url: Annotated[list[str], BeforeValidator(_split)] = Field(
+        ["nats://127.0.0.1:4222"], alias="NATS_URL"
+    )
+    nats_user: str | None = Field(None, alias="NATS_USER")
+    nats_password: str | None = Field(None, alias="NATS_PASSWORD")
+    nats_token: str | None = Field(None, alias="NATS_TOKEN")
+    nats_creds: str | None = Field(None, alias="NATS_CREDS")
+    nats_nkey: str | None = Field(None, alias="NATS_NKEY")
+    nats_ca: str | None = Field(None, alias="NATS_CA")
+    nats_cert: str | None = Field(None, alias="NATS_CERT")
+    nats_key: str | None = Field(None, alias="NATS_KEY")
+    better_auth_url: str | None = Field(None, alias="BETTER_AUTH_URL")
+    subject_prefix: Subject = Field("users", alias="RESPONDER_SUBJECT_PREFIX")
+    queue_group: Token = Field("responder", alias="RESPONDER_QUEUE_GROUP")
+    http_listen: Address = Field(("127.0.0.1", 8080), alias="RESPONDER_HTTP_LISTEN")
+    admin_listen: Address = Field(("127.0.0.1", 8081), alias="RESPONDER_ADMIN_LISTEN")
+    http_auth: Literal["required", "disabled"] = Field("required", alias="RESPONDER_HTTP_AUTH")
+    users_table: str | None = Field(None, alias="RESPONDER_USERS_TABLE")
+    members_table: str | None = Field(None, alias="RESPONDER_MEMBERS_TABLE")
+    timezone: str = Field("UTC", alias="RESPONDER_TIMEZONE")
+    timeout: Seconds = Field(2.0, alias="RESPONDER_TIMEOUT")
+    connections: int = Field(4, ge=1, le=1000, alias="RESPONDER_CONNECTIONS")
+    max_batch: int = Field(256, ge=1, le=10_000, alias="RESPONDER_MAX_BATCH")
+    max_pending: int = Field(4096, ge=1, le=1_000_000, alias="RESPONDER_MAX_PENDING")
+    drain_timeout: Seconds = Field(10.0, alias="RESPONDER_DRAIN_TIMEOUT")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", alias="RESPONDER_LOG_LEVEL"
+    )
+    log_format: Literal["text", "json"] = Field(
+        default_factory=lambda: "text" if sys.stderr.isatty() else "json",
+        alias="RESPONDER_LOG_FORMAT",
+    )
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings from variables; raises SettingsError, which never shows a value.
+
+        Without an argument: from `.env` in the working directory, overruled by the environment.
+        """
+        if environ is None:
+            file = {key: value or "" for key, value in dotenv_values(Path(".env")).items()}
+            environ = {**file, **os.environ}
+        # An empty variable is how many tools write "not set".
+        given: dict[str, Any] = {key: value for key, value in environ.items() if value.strip()}
+        names = [str(each.alias) for each in cls.model_fields.values()]
+        for name in given:
+            if name.startswith("RESPONDER_") and name not in names:
+                near = difflib.get_close_matches(name, names, n=1, cutoff=0.85)
+                if near:
+                    raise SettingsError(f"{name} is not a setting; did you mean {near[0]}?")
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            raise SettingsError(f"{problem['loc'][0]}: {problem['msg']}") from None
+
+    @property
+    def successors(self) -> str | None:
+        """The base of Better Auth's HTTP API, where writes go; None if it is not known."""
+        if self.better_auth_url is None:
+            return None
+        url = urlsplit(self.better_auth_url)
+        path = url.path.rstrip("/") or "/api/auth"
+        return f"{url.scheme}://{url.netloc}{path}"

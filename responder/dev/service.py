@@ -1,0 +1,98 @@
+"""The whole service on private servers with demo people, and requests to try it with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+
+from responder.app import serving
+from responder.dev import nats, people, postgres
+from responder.settings import Settings
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[str]:
+    """Run everything while the context is open; yields requests ready to paste."""
+    async with (
+        postgres.running() as database,
+        nats.running() as messages,
+    ):
+        connection = await asyncpg.connect(database.url)
+        try:
+            await people.create_tables(connection)
+            cast = await people.settle(connection)
+        finally:
+            await connection.close()
+        settings = Settings.read(
+            {
+                "DATABASE_URL": database.url,
+                "NATS_URL": messages.url,
+                "RESPONDER_HTTP_LISTEN": "127.0.0.1:0",
+                "RESPONDER_ADMIN_LISTEN": "127.0.0.1:0",
+                "RESPONDER_HTTP_AUTH": "disabled",
+            }
+        )
+        async with serving(settings) as service:
+            yield requests(
+                cast,
+                database=database.url,
+                nats_url=messages.url,
+                http=str(service.http_url),
+                admin=str(service.admin_url),
+                program=_program(),
+            )
+
+
+def requests(
+    cast: people.Cast, *, database: str, nats_url: str, http: str, admin: str, program: str
+) -> str:
+    """Return what to paste into another terminal."""
+    both = f'"id":"{cast.two_organizations.id}","organizationId":"{cast.second_organization.id}"'
+    asked = [
+        f"users.get {cast.owner.id}",
+        f"users.by_email {cast.viewer.email}",
+        f"users.get '{{{both}}}'",
+        f"users.get {cast.temporarily_banned.id}",
+        f'users.org_list \'{{"organizationId":"{cast.organization.id}","limit":2}}\'',
+        f'users.get_many \'{{"ids":["{cast.owner.id}","{cast.guest.id}","nobody"]}}\'',
+        "users.get nobody",
+    ]
+    users = f"{http}/api/v1/users"
+    got = [
+        f"{users}/{cast.owner.id}",
+        f"{users}/email/{cast.viewer.email}",
+        f"'{users}/{cast.two_organizations.id}?organizationId={cast.second_organization.id}'",
+        f"-i -X DELETE {users}/{cast.owner.id}",
+        f"{admin}/ready",
+        f"{admin}/metrics",
+    ]
+    lines = [
+        "responder is running, with demo people. Paste any of these into another terminal.",
+        "",
+        *(f"NATS_URL={nats_url} {program} request {each}" for each in asked),
+        "",
+        *(f"nats -s {nats_url} req {each}" for each in asked),
+        f"nats -s {nats_url} micro info users",
+        "",
+        *(f"curl {each}" for each in got),
+        "",
+        f"To read and try the HTTP API: {http}/docs",
+        f"To change people: psql {database}",
+        "Ctrl-C stops everything and leaves nothing behind.",
+    ]
+    return "\n".join(lines)
+
+
+def _program() -> str:
+    """How this very program is called from where the user is."""
+    program = Path(sys.argv[0]).absolute()
+    found = shutil.which("responder")
+    if found and Path(found).absolute() == program:
+        return "responder"
+    return os.path.relpath(program) if program.is_relative_to(Path.cwd()) else str(program)

@@ -1,0 +1,172 @@
+"""Real servers for the session; a database and a service of one's own for whoever asks."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import httpx
+import nats as nats_py
+import pytest
+import uvloop
+from nats.aio.client import Client
+
+from responder.app import Running, serving
+from responder.client import UsersClient
+from responder.dev import nats, people, postgres
+from responder.settings import Settings
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], Any]]:
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply as another language would see it."""
+
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str | None:
+        return self.json["code"] if "Nats-Service-Error-Code" in self.headers else None
+
+
+@dataclass(frozen=True)
+class Service:
+    """A whole responder on servers of its own, and every way to ask it."""
+
+    settings: Settings
+    running: Running
+    nats: nats.NatsServer
+    nc: Client  # plain nats-py, as any caller has it
+    users: UsersClient
+    http: httpx.AsyncClient
+    admin: httpx.AsyncClient
+    database: asyncpg.Pool  # the superuser's, for writes
+
+    async def ask(
+        self, subject: str, payload: object = b"", headers: dict[str, str] | None = None
+    ) -> Answer:
+        """Ask as any NATS client would."""
+        if isinstance(payload, str):
+            payload = payload.encode()
+        elif not isinstance(payload, bytes):
+            payload = json.dumps(payload).encode()
+        reply = await self.nc.request(subject, payload, timeout=5, headers=headers)
+        return Answer(reply.headers or {}, reply.data)
+
+
+@pytest.fixture(scope="session", name="postgres")
+async def _postgres() -> AsyncIterator[postgres.Postgres]:
+    async with postgres.running(settings={"max_connections": "400"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def template(postgres) -> tuple[str, people.Cast]:
+    """A database with the demo people, to be copied."""
+    connection = await asyncpg.connect(await postgres.create_database("people"))
+    try:
+        await people.create_tables(connection)
+        return "people", await people.settle(connection)
+    finally:
+        await connection.close()
+
+
+_numbers = itertools.count()
+
+Create = Callable[..., Awaitable[str]]
+Start = Callable[..., Awaitable[Service]]
+
+
+@pytest.fixture(scope="session")
+async def create_database(postgres) -> Create:
+    """Create a database, empty or from a template, and return its URL."""
+
+    async def create(*, template: str | None = None) -> str:
+        return await postgres.create_database(f"test_{next(_numbers)}", template=template)
+
+    return create
+
+
+@asynccontextmanager
+async def _service(url: str, *, config: str = "", **variables: str) -> AsyncIterator[Service]:
+    async with nats.running(config=config) as server:
+        settings = Settings.read(
+            {
+                "DATABASE_URL": url,
+                "NATS_URL": server.url,
+                "RESPONDER_HTTP_LISTEN": "127.0.0.1:0",
+                "RESPONDER_ADMIN_LISTEN": "127.0.0.1:0",
+                "RESPONDER_HTTP_AUTH": "disabled",
+                **variables,
+            }
+        )
+        async with AsyncExitStack() as stack:
+            running = await stack.enter_async_context(serving(settings))
+            nc = await nats_py.connect(server.url)
+            stack.push_async_callback(nc.close)
+            yield Service(
+                settings=settings,
+                running=running,
+                nats=server,
+                nc=nc,
+                users=await stack.enter_async_context(
+                    UsersClient.connect(server.url, prefix=settings.subject_prefix)
+                ),
+                http=await stack.enter_async_context(
+                    httpx.AsyncClient(base_url=running.http_url or "", trust_env=False)
+                ),
+                admin=await stack.enter_async_context(
+                    httpx.AsyncClient(base_url=running.admin_url or "", trust_env=False)
+                ),
+                database=await stack.enter_async_context(
+                    asyncpg.create_pool(url, min_size=1, max_size=20)
+                ),
+            )
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """A function that starts a service on a database, with settings as keywords."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(url: str, **options: str) -> Service:
+            return await stack.enter_async_context(_service(url, **options))
+
+        yield begin
+
+
+@pytest.fixture
+async def service(template, create_database, start) -> Service:
+    """A service on a copy of the demo people, to be changed at will."""
+    return await start(await create_database(template=template[0]))
+
+
+@pytest.fixture(scope="session")
+async def people_service(template, create_database) -> AsyncIterator[Service]:
+    """A service on the demo people, for tests that only read."""
+    async with _service(await create_database(template=template[0])) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def cast(template) -> people.Cast:
+    """The demo people by the part they play."""
+    return template[1]
+
+
+def pytest_report_header() -> str:
+    return f"asyncio debug: {os.environ.get('PYTHONASYNCIODEBUG', 'off')}"

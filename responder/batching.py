@@ -30,6 +30,9 @@ Answer: TypeAlias = bytes | ResponderError
 Done: TypeAlias = Callable[[Answer], None]
 
 
+NEVER: Final = float("inf")
+
+
 class Alone:
     """In place of an answer: this key wants a batch of its own."""
 
@@ -135,7 +138,8 @@ class Batching(Generic[Source]):
         self._waking = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.Handle | None = None
+        self._alarm_at = NEVER
 
     def add(self, lookup: Lookup[Any, Source]) -> None:
         """Serve this kind of lookup too."""
@@ -153,7 +157,7 @@ class Batching(Generic[Source]):
         self.pending += 1
         self._arrivals += 1
         lookup.waiting.append(Waiter(key, self._arrivals, deadline, done, lookup.max_batch))
-        if self._alarm is None or deadline < self._alarm.when():
+        if deadline < self._alarm_at:
             self._set_alarm(deadline)
         if not self._waking:
             self._wake()
@@ -231,10 +235,11 @@ class Batching(Generic[Source]):
     def _set_alarm(self, when: float) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
+        self._alarm_at = when
         self._alarm = asyncio.get_running_loop().call_at(when, self._expire)
 
     def _expire(self) -> None:
-        self._alarm = None
+        self._alarm, self._alarm_at = None, NEVER
         now = asyncio.get_running_loop().time()
         for waiter in self._waiters():
             if waiter.deadline <= now:

@@ -304,7 +304,7 @@ class Database:
         elif isinstance(error, asyncpg.QueryCanceledError):
             batch.fail(RequestTimeoutError())
         else:
-            log.error("a lookup failed: %s", describe(error))
+            log.error("a lookup failed: %s", describe(error.__cause__ or error))
             batch.fail(InternalError())
 
     async def _discover_first(self, connection: Connection) -> None:

@@ -7,11 +7,14 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from responder.errors import SettingsError
+
+BACKLOG: Final = 2048  # connections that may wait to be accepted
 
 
 class _Server(uvicorn.Server):
@@ -41,6 +44,9 @@ async def listening(
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
+        # At once: whoever connects from here on waits, and a port in use is found out here (Linux
+        # lets two bind it, as long as neither listens).
+        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise SettingsError(
@@ -55,6 +61,7 @@ async def listening(
             access_log=False,
             log_config=None,
             server_header=False,
+            backlog=BACKLOG,
             timeout_graceful_shutdown=max(1, round(drain_timeout)),
         )
     )

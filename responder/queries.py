@@ -260,8 +260,8 @@ def _earliest(users: Table, email: str) -> str:
 def _membership(schema: Schema, organization: str) -> str:
     """The membership that speaks for a user: in the organization named, else the earliest."""
     members = schema.members
-    if members is None:
-        return ""
+    if members is None:  # every parameter must be used somewhere
+        return f"\nleft join lateral (select {organization}) m on true"
     column = members.columns
     names = ", ".join(f"m.{ident(each.name)}" for each in column.values())
     tie_breaker = column.get("id", column["organizationId"])

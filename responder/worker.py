@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from time import perf_counter
 from typing import Any, Final, Protocol
 
 from nats.aio.subscription import Subscription
@@ -119,13 +120,12 @@ class Worker:
         def receive(_: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
             if not reply:
                 return
-            now = self._now()
-            call = _Call(self, endpoint, reply, now)
+            call = _Call(self, endpoint, reply)
             try:
                 timeout = self._timeout
                 if headers:
                     timeout = _read_headers(headers, timeout)
-                load(decode(payload), deadline=now + timeout, done=call.answer)
+                load(decode(payload), deadline=self._now() + timeout, done=call.answer)
             except ResponderError as error:
                 call.answer(error)
             except Exception:
@@ -134,15 +134,13 @@ class Worker:
 
         return receive
 
-    def answered(self, endpoint: Endpoint, reply: bytes, arrival: float, answer: Answer) -> None:
-        """Send the answer to a request, and count it."""
+    def send(self, reply: bytes, answer: Answer) -> None:
+        """Send the answer to a request."""
         if isinstance(answer, bytes):
             self._connection.send(reply, answer)
-            endpoint.count(self._now() - arrival, None)
         else:
             headers, body = wire.encode_error(answer)
             self._connection.send(reply, body, headers)
-            endpoint.count(self._now() - arrival, answer.code)
 
     def _describer(
         self, describe: Callable[[], bytes]
@@ -173,14 +171,16 @@ class _Call:
 
     __slots__ = ("_arrival", "_endpoint", "_reply", "_worker")
 
-    def __init__(self, worker: Worker, endpoint: Endpoint, reply: bytes, arrival: float) -> None:
+    def __init__(self, worker: Worker, endpoint: Endpoint, reply: bytes) -> None:
         self._worker = worker
         self._endpoint = endpoint
         self._reply = reply
-        self._arrival = arrival
+        self._arrival = perf_counter()  # uvloop's own time counts in milliseconds
 
     def answer(self, answer: Answer) -> None:
-        self._worker.answered(self._endpoint, self._reply, self._arrival, answer)
+        self._worker.send(self._reply, answer)
+        error = None if isinstance(answer, bytes) else answer.code
+        self._endpoint.count(perf_counter() - self._arrival, error)
 
 
 def _read_headers(block: bytes, timeout: float) -> float:

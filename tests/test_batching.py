@@ -1,0 +1,308 @@
+"""Batching: who shares a query with whom, and who never suffers for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from responder.batching import ALONE, Alone, Answer, Batching, Lookup
+from responder.errors import InternalError, RequestTimeoutError, UnavailableError
+
+SOON = 10.0
+
+
+class Table:
+    """Answers keys with themselves, and remembers the batches it was asked for."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+
+    async def fetch(self, _: None, keys: Sequence[str]) -> Sequence[Answer | Alone]:
+        self.batches.append(list(keys))
+        return [key.encode() for key in keys]
+
+
+class Bench:
+    """A batching with one kind of lookup, and whoever answers started by hand."""
+
+    def __init__(self, table: Any = None, *, max_batch: int = 100, max_pending: int = 1000) -> None:
+        self.table = table or Table()
+        self.batching = Batching[None](max_pending=max_pending, late=RequestTimeoutError)
+        self.lookup = Lookup[str, None](self.table.fetch, max_batch=max_batch)
+        self.batching.add(self.lookup)
+
+    def load(self, key: str, *, within: float = SOON) -> asyncio.Future[Answer]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
+        self.batching.load(self.lookup, key, deadline=loop.time() + within, done=answer.set_result)
+        return answer
+
+    async def answer_one(self) -> None:
+        batch = await self.batching.take()
+        batch.settle(await batch.lookup.fetch(None, batch.keys))
+
+
+async def test_all_that_waits_is_taken_at_once():
+    """Keys that wait when someone becomes free go together, in order of arrival."""
+    bench = Bench()
+    answers = [bench.load(key) for key in "abc"]
+
+    await bench.answer_one()
+
+    assert [["a", "b", "c"]] == bench.table.batches
+    assert [b"a", b"b", b"c"] == await asyncio.gather(*answers)
+
+
+async def test_a_lone_key_is_taken_at_once_by_whoever_is_free():
+    """A key that arrives while someone is free waits for nobody else."""
+    bench = Bench()
+    free = asyncio.create_task(bench.answer_one())
+    await asyncio.sleep(0)
+
+    assert b"a" == await bench.load("a")
+
+    await free
+
+
+async def test_what_arrives_while_a_query_is_out_does_not_share_it():
+    """A batch that was taken is closed: later keys go with the next, and so see a later snapshot."""
+    bench = Bench()
+    bench.load("early")
+    batch = await bench.batching.take()
+    late = bench.load("late")
+
+    batch.settle(await batch.lookup.fetch(None, batch.keys))
+
+    assert not late.done()
+    assert [["early"]] == bench.table.batches
+
+
+async def test_no_more_go_together_than_allowed():
+    """A batch holds at most max_batch keys; the rest is left for the next."""
+    bench = Bench(max_batch=2)
+    answers = [bench.load(key) for key in "abc"]
+
+    await bench.answer_one()
+    await bench.answer_one()
+
+    assert [["a", "b"], ["c"]] == bench.table.batches
+    assert all(answer.done() for answer in answers)
+
+
+async def test_one_arrival_wakes_one_and_a_crowd_wakes_as_many_as_it_needs():
+    """Those who are free are woken one by one, as long as something is left to take."""
+    bench = Bench(max_batch=1)
+    free = [asyncio.create_task(bench.answer_one()) for _ in range(3)]
+    await asyncio.sleep(0)
+
+    answers = [bench.load(key) for key in "ab"]
+    await asyncio.gather(*answers)
+
+    assert 1 == sum(not task.done() for task in free)
+    for task in free:
+        task.cancel()
+    await asyncio.gather(*free, return_exceptions=True)
+
+
+async def test_a_wake_up_is_not_lost_with_the_one_who_was_woken():
+    """If the one who was woken is cancelled, another who is free takes over."""
+    bench = Bench()
+    first, second = (asyncio.create_task(bench.answer_one()) for _ in range(2))
+    await asyncio.sleep(0)
+    answer = bench.load("a")
+
+    second.cancel()  # the last to become free is woken first
+
+    assert b"a" == await answer
+    await first
+    await asyncio.gather(second, return_exceptions=True)
+
+
+async def test_a_failing_batch_is_narrowed_down_to_the_key_that_fails():
+    """Put back in halves, everyone gets an answer but the one key that spoils its batch."""
+    bench = Bench()
+    answers = {key: bench.load(key) for key in "abcdefgh"}
+
+    while bench.batching.pending:
+        batch = await bench.batching.take()
+        if "d" in batch.keys and len(batch.keys) > 1:
+            batch.put_back(together=len(batch.keys) // 2)
+        elif "d" in batch.keys:
+            batch.fail(InternalError())
+        else:
+            batch.settle(await batch.lookup.fetch(None, batch.keys))
+
+    failed = answers.pop("d")
+    assert isinstance(failed.result(), InternalError)
+    assert {key.encode() for key in answers} == {answer.result() for answer in answers.values()}
+
+
+async def test_a_key_that_wants_to_be_alone_is_asked_again_alone():
+    """ALONE in place of an answer brings the key back in a batch of its own."""
+
+    class Shy(Table):
+        async def fetch(self, source: None, keys: Sequence[str]) -> Sequence[Answer | Alone]:
+            answers = await super().fetch(source, keys)
+            return [
+                ALONE if key == "b" and len(keys) > 1 else answer
+                for key, answer in zip(keys, answers, strict=True)
+            ]
+
+    bench = Bench(Shy())
+    answers = [bench.load(key) for key in "abc"]
+
+    await bench.answer_one()
+    await bench.answer_one()
+
+    assert [["a", "b", "c"], ["b"]] == bench.table.batches
+    assert [b"a", b"b", b"c"] == await asyncio.gather(*answers)
+
+
+async def test_a_deadline_passes_for_one_and_not_for_its_neighbours():
+    """Whoever runs out of time is told so, while the rest of the batch goes on waiting."""
+    bench = Bench()
+    hurried, patient = bench.load("hurried", within=0.01), bench.load("patient")
+    batch = await bench.batching.take()
+
+    late = await hurried
+
+    assert isinstance(late, RequestTimeoutError)
+    assert not patient.done()
+    batch.settle([b"too late", b"in time"])
+    assert b"in time" == await patient
+
+
+async def test_what_is_late_before_it_is_asked_is_never_asked():
+    """A key whose deadline passed while it waited touches no database."""
+    bench = Bench()
+    late, patient = bench.load("late", within=0.0), bench.load("patient")
+
+    await bench.answer_one()
+
+    assert isinstance(await late, RequestTimeoutError)
+    assert [["patient"]] == bench.table.batches
+    assert b"patient" == await patient
+
+
+async def test_too_much_waiting_is_refused():
+    """Beyond max_pending a key is refused at once, and room comes back with each answer."""
+    bench = Bench(max_pending=1)
+    first = bench.load("a")
+
+    with pytest.raises(UnavailableError, match="waiting"):
+        bench.load("b")
+
+    await bench.answer_one()
+    assert b"a" == await first
+    second = bench.load("b")
+    await bench.answer_one()
+    assert b"b" == await second
+
+
+async def test_draining_waits_for_what_is_being_answered():
+    """drained() returns once everyone has an answer, not before."""
+    bench = Bench()
+    bench.load("a")
+    batch = await bench.batching.take()
+    drained = asyncio.create_task(bench.batching.drained())
+    await asyncio.sleep(0)
+    before = drained.done()
+
+    batch.settle([b"a"])
+    await drained
+
+    assert not before
+    assert 0 == bench.batching.pending
+
+
+async def test_failing_everyone_reaches_the_waiting_and_those_under_way():
+    """fail() gives an answer to each, whether taken or still waiting."""
+    bench = Bench(max_batch=1)
+    taken, waiting = bench.load("taken"), bench.load("waiting")
+    await bench.batching.take()
+
+    bench.batching.fail(UnavailableError("over"))
+
+    assert isinstance(taken.result(), UnavailableError)
+    assert isinstance(waiting.result(), UnavailableError)
+    assert 0 == bench.batching.pending
+
+
+async def test_the_kind_that_has_waited_longest_goes_first():
+    """Kinds of lookups take turns by the arrival of their oldest key."""
+    bench = Bench()
+    other = Table()
+    other_lookup = Lookup[str, None](other.fetch, max_batch=10)
+    bench.batching.add(other_lookup)
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    bench.batching.load(other_lookup, "first", deadline=loop.time() + SOON, done=done.set_result)
+    bench.load("second")
+
+    await bench.answer_one()
+
+    assert [["first"]] == other.batches
+    assert [] == bench.table.batches
+    await bench.answer_one()
+
+
+STEPS = st.lists(
+    st.sampled_from(["load", "load hurried", "take", "settle", "fail", "put back", "alone"]),
+    max_size=60,
+)
+
+
+@given(steps=STEPS)
+def test_everyone_is_answered_exactly_once(steps):
+    """Whatever happens in whatever order, each key gets one answer, and none is left behind."""
+    asyncio.run(_play(steps))
+
+
+async def _play(steps: list[str]) -> None:
+    bench = Bench(max_batch=3)
+    loop = asyncio.get_running_loop()
+    answers: dict[str, list[Answer]] = {}
+    taken = []
+
+    def load(within: float) -> None:
+        key = str(len(answers))
+        answers[key] = []
+        bench.batching.load(
+            bench.lookup, key, deadline=loop.time() + within, done=answers[key].append
+        )
+
+    for step in [*steps, *["take", "settle"] * len(steps)]:
+        if step == "load":
+            load(SOON)
+        elif step == "load hurried":
+            load(0)
+        elif step == "take" and bench.lookup.waiting:
+            taking = asyncio.ensure_future(bench.batching.take())
+            await asyncio.sleep(0)
+            if taking.done():
+                taken.append(taking.result())
+            else:  # all that waited was late
+                taking.cancel()
+                await asyncio.gather(taking, return_exceptions=True)
+        elif taken and step == "settle":
+            batch = taken.pop()
+            batch.settle([key.encode() for key in batch.keys])
+        elif taken and step == "fail":
+            taken.pop().fail(InternalError())
+        elif taken and step == "put back":
+            batch = taken.pop()
+            batch.put_back(together=len(batch.keys) // 2)
+        elif taken and step == "alone":
+            batch = taken.pop()
+            lone = len(batch.keys) == 1
+            batch.settle([b"" if lone else ALONE for _ in batch.keys])
+    while taken:
+        taken.pop().fail(InternalError())
+
+    assert dict.fromkeys(answers, 1) == {key: len(got) for key, got in answers.items()}
+    assert 0 == bench.batching.pending

@@ -1,0 +1,189 @@
+"""The NATS connection never goes deaf, whatever nats-py's read loop meets."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import nats as nats_py
+import pytest
+from nats.errors import Error
+
+from responder.connection import NoRespondersError, connected
+from responder.dev import nats
+from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
+
+
+@pytest.fixture
+async def server():
+    async with nats.running() as server:
+        yield server
+
+
+@pytest.fixture
+async def connection(server):
+    async with connected([server.url], name="test") as connection:
+        yield connection
+
+
+@pytest.fixture
+async def other(server):
+    client = await nats_py.connect(server.url)
+    yield client
+    await client.close()
+
+
+async def echo(connection) -> None:
+    """Answer on the subject `echo` with what was sent."""
+
+    def receive(_: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        connection.send(reply, payload)
+
+    await connection.listen("echo", receive)
+    await connection.flush()
+
+
+async def test_a_request_is_answered(connection):
+    """ask() returns what a listener sends back."""
+    await echo(connection)
+
+    assert (b"", b"hello") == await connection.ask("echo", b"hello", timeout=1)
+
+
+async def test_all_that_is_sent_in_one_turn_arrives_in_order(connection, other):
+    """A thousand messages sent without waiting all arrive, in the order they were sent."""
+    got: list[bytes] = []
+    arrived = asyncio.Event()
+
+    async def receive(message) -> None:
+        got.append(message.data)
+        if len(got) == 1000:
+            arrived.set()
+
+    await other.subscribe("many", cb=receive)
+    await other.flush()
+
+    for number in range(1000):
+        connection.send(b"many", b"%d" % number)
+    await asyncio.wait_for(arrived.wait(), 5)
+
+    assert [b"%d" % number for number in range(1000)] == got
+
+
+async def test_nobody_listening_is_known_at_once(connection):
+    """A request that reached nobody raises NoRespondersError, not a timeout."""
+    with pytest.raises(NoRespondersError):
+        await connection.ask("nowhere", b"", timeout=5)
+
+
+async def test_silence_is_a_timeout(connection):
+    """A listener that does not answer makes a RequestTimeoutError, and leaves nothing behind."""
+    await connection.listen("silent", lambda *_: None)
+
+    with pytest.raises(RequestTimeoutError):
+        await connection.ask("silent", b"", timeout=0.05)
+
+    assert {} == connection._requests
+
+
+async def test_a_request_that_is_too_large_is_refused_before_it_is_sent(connection):
+    """Payload and headers together over the server's limit would end the connection."""
+    await echo(connection)
+
+    with pytest.raises(PayloadTooLargeError):
+        await connection.ask("echo", b"x" * connection.max_payload, headers=b"y", timeout=1)
+
+    assert (b"", b"still here") == await connection.ask("echo", b"still here", timeout=1)
+
+
+async def test_a_receiver_that_raises_is_survived(connection):
+    """An exception in a receiver is logged; the next message is received."""
+    calls = []
+
+    def receive(_: bytes, reply: bytes, __: bytes, payload: bytes) -> None:
+        calls.append(payload)
+        if payload == b"bad":
+            raise ValueError
+        connection.send(reply, b"fine")
+
+    await connection.listen("fragile", receive)
+    with pytest.raises(RequestTimeoutError):
+        await connection.ask("fragile", b"bad", timeout=0.05)
+
+    assert (b"", b"fine") == await connection.ask("fragile", b"good", timeout=1)
+
+
+async def test_a_late_pong_does_not_make_it_deaf(connection):
+    """A PONG for someone who has given up waiting is passed over (nats-py would stop reading)."""
+    await echo(connection)
+    gone: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    gone.cancel()
+
+    await connection._send_ping(gone)
+    await connection.flush()
+
+    assert (b"", b"hear me") == await connection.ask("echo", b"hear me", timeout=1)
+    assert 0 == connection.stats["reconnects"]
+
+
+async def test_whatever_ends_the_read_loop_is_followed_by_a_reconnect(connection, monkeypatch):
+    """When nats-py stops reading for an unforeseen reason, the connection is made anew."""
+    await echo(connection)
+    parse = connection._ps.parse
+
+    async def fail(data: bytes = b"") -> None:
+        monkeypatch.setattr(connection._ps, "parse", parse)
+        raise RuntimeError
+
+    monkeypatch.setattr(connection._ps, "parse", fail)
+    with suppress(RequestTimeoutError, UnavailableError, Error):
+        await connection.ask("echo", b"lost", timeout=0.2)
+    async with asyncio.timeout(10):
+        while connection.stats["reconnects"] == 0 or not connection.is_connected:
+            await asyncio.sleep(0.01)
+
+    assert (b"", b"again") == await connection.ask("echo", b"again", timeout=2)
+
+
+async def test_the_server_that_restarts_is_found_again(server):
+    """After the server is gone and back, listeners listen as before."""
+    port = int(server.url.rpartition(":")[2])
+    async with nats.running() as first:
+        port = int(first.url.rpartition(":")[2])
+        opening = connected([first.url], name="test")
+        connection = await opening.__aenter__()
+        await echo(connection)
+    try:
+        async with nats.running(port=port):
+            async with asyncio.timeout(20):
+                while not connection.is_connected:
+                    await asyncio.sleep(0.01)
+
+            assert (b"", b"back") == await connection.ask("echo", b"back", timeout=2)
+    finally:
+        await opening.__aexit__(None, None, None)
+
+
+async def test_rotated_credentials_do_not_close_it_for_good():
+    """Being thrown out for its credentials is a reconnect, as for any service that is rotated."""
+    config = 'authorization { users = [{user: a, password: "%s"}] }'
+    async with (
+        nats.running(config=config % "old") as server,
+        connected(
+            [server.url], name="test", options={"user": "a", "password": "old"}
+        ) as connection,
+    ):
+        await connection._process_err("'authorization violation'")
+
+        async with asyncio.timeout(10):
+            while connection.stats["reconnects"] == 0 or not connection.is_connected:
+                await asyncio.sleep(0.01)
+        await echo(connection)
+        assert (b"", b"hello") == await connection.ask("echo", b"hello", timeout=2)
+
+
+async def test_a_server_that_is_not_there_is_waited_for_only_so_long():
+    """Connecting with patience raises UnavailableError when it runs out."""
+    with pytest.raises(UnavailableError):
+        async with connected(["nats://127.0.0.1:1"], name="test", patience=0.2):
+            pass

@@ -1,0 +1,233 @@
+"""PostgreSQL under our feet: fresh answers, failing keys, outages, changed tables."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import asyncpg
+import pytest
+
+from responder.dev import postgres as private_postgres
+
+NEW_USER = """insert into users (id, email, "emailVerified", name)
+              values ($1, $1 || '@example.com', true, $2)"""
+
+
+async def ask_until(service, subject: str, payload: object, *, code: str | None) -> None:
+    """Ask again and again until the answer has that code (None is a value)."""
+    async with asyncio.timeout(10):
+        while (await service.ask(subject, payload)).code != code:
+            await asyncio.sleep(0.01)
+
+
+async def write_then_read(service, *, clients: int, rounds: int) -> list[str]:
+    """Let each client write a row and ask for it at once; return what was stale."""
+    stale = []
+
+    async def live(client: int) -> None:
+        key = f"client-{client}"
+        await service.database.execute(NEW_USER, key, "0")
+        for number in range(rounds):
+            name = f"{client}-{number}"
+            await service.database.execute("update users set name = $2 where id = $1", key, name)
+            answer = await service.ask("users.get", key)
+            if answer.json["name"] != name:
+                stale.append(f"{name}: {answer.json}")
+
+    await asyncio.gather(*(live(client) for client in range(clients)))
+    return stale
+
+
+async def test_everyone_reads_their_own_write(service):
+    """A row that was written before the request was sent is what the reply shows."""
+    stale = await write_then_read(service, clients=50, rounds=20)
+
+    assert [] == stale
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(300)
+async def test_two_hundred_clients_read_their_own_writes(service):
+    """Under load too: 200 clients, 20,000 rounds of writing and asking, and nothing stale."""
+    stale = await write_then_read(service, clients=200, rounds=100)
+
+    assert [] == stale
+
+
+@pytest.fixture
+async def poisoned(create_database, start):
+    """A service whose users are a view that raises for one row."""
+    url = await create_database()
+    connection = await asyncpg.connect(url)
+    await connection.execute("""
+        create table rows (id text primary key, email text, name text);
+        insert into rows select n, n || '@example.com', 'user ' || n from generate_series(1, 40) n;
+        create view users as select id, email, true as "emailVerified",
+          case when id = '13' then (1 / (length(id) - 2))::text else name end as name from rows;
+    """)
+    await connection.close()
+    return await start(url)
+
+
+async def test_a_key_that_makes_postgres_fail_fails_alone(poisoned):
+    """One poisonous row in a batch gets its error; the others of the batch get their users."""
+    answers = await asyncio.gather(*(poisoned.ask("users.get", str(n)) for n in range(1, 41)))
+
+    assert {13: "internal"} == {
+        n: answer.code for n, answer in enumerate(answers, start=1) if answer.code
+    }
+    assert [f"user {n}" for n in range(1, 41) if n != 13] == [
+        answer.json["name"] for answer in answers if not answer.code
+    ]
+
+
+async def test_an_internal_error_says_nothing_about_itself(poisoned):
+    """The caller of a query that fails learns only that it did."""
+    answer = await poisoned.ask("users.get", "13")
+
+    assert {"code": "internal", "message": "internal error"} == answer.json
+
+
+async def test_nothing_is_ever_written(create_database, start):
+    """Even a view with a function that writes cannot make responder write."""
+    url = await create_database()
+    connection = await asyncpg.connect(url)
+    await connection.execute("""
+        create table rows (id text, email text, name text);
+        insert into rows values ('1', 'one@example.com', 'one');
+        create function spy(name text) returns text language plpgsql volatile as $$
+          begin insert into rows values ('2', 'spy', 'spy'); return name; end $$;
+        create view users as
+          select id, email, true as "emailVerified", spy(name) as name from rows;
+    """)
+    service = await start(url)
+
+    answer = await service.ask("users.get", "1")
+
+    assert "internal" == answer.code
+    assert 1 == await connection.fetchval("select count(*) from rows")
+    await connection.close()
+
+
+async def test_terminated_connections_cost_no_answer(service, cast):
+    """When every connection is ended by an administrator, requests wait for the next ones."""
+    done = asyncio.Event()
+    codes = []
+
+    async def ask() -> None:
+        while not done.is_set():
+            codes.append((await service.ask("users.get", cast.owner.id)).code)
+
+    askers = [asyncio.create_task(ask()) for _ in range(8)]
+    for _ in range(5):
+        before = len(codes)
+        await service.database.fetch("""
+            select pg_terminate_backend(pid) from pg_stat_activity
+            where application_name = 'responder' and datname = current_database()""")
+        while len(codes) < before + 50:
+            await asyncio.sleep(0.01)
+    done.set()
+    await asyncio.gather(*askers)
+
+    assert {None} == set(codes)
+
+
+async def test_an_outage_is_waited_out_then_refused_then_over(template, start):
+    """While PostgreSQL is away requests wait, then fail at once; when it is back, so are answers."""
+    async with private_postgres.running() as server:
+        connection = await asyncpg.connect(server.url)
+        await connection.execute(
+            'create table users (id text primary key, email text, "emailVerified" boolean);'
+            "insert into users values ('1', 'one@example.com', true)"
+        )
+        await connection.close()
+        service = await start(server.url, RESPONDER_TIMEOUT="0.5")
+        ready_before = (await service.admin.get("/ready")).status_code
+        loop = asyncio.get_running_loop()
+
+        # A backend killed outright makes the postmaster restart all of them.
+        backends = await service.database.fetch(
+            "select pid from pg_stat_activity where application_name = 'responder'"
+        )
+        os.kill(backends[0]["pid"], signal.SIGKILL)
+        after_crash = (await service.ask("users.get", "1")).code
+        os.kill(server.pid, signal.SIGINT)
+        await server.process.wait()
+        await ask_until(service, "users.get", "1", code="unavailable")
+        await asyncio.sleep(0.6)  # outlast one timeout
+        start_of_refused = loop.time()
+        refused = await service.ask("users.get", "1")
+        took = loop.time() - start_of_refused
+        ready_during = (await service.admin.get("/ready")).status_code
+
+    assert 200 == ready_before
+    assert after_crash in (None, "unavailable")
+    assert "unavailable" == refused.code
+    assert took < 0.25
+    assert 503 == ready_during
+
+
+async def test_a_column_that_goes_is_noticed(service, cast):
+    """Dropping a column is picked up without a restart: its field answers as if missing."""
+    before = await service.ask("users.get", cast.banned.id)
+    await service.database.execute('alter table users drop column "banReason"')
+
+    after = await service.ask("users.get", cast.banned.id)
+
+    assert before.json["banReason"] is not None
+    assert {**before.json, "banReason": None} == after.json
+
+
+async def test_missing_tables_are_unavailable_until_they_are_back(service, cast):
+    """While the table is away the answer is `unavailable` and not ready; back, it is found again."""
+    await service.database.execute("alter table users rename to elsewhere")
+    await service.database.execute(
+        'alter table elsewhere rename column "emailVerified" to verified'
+    )
+    await ask_until(service, "users.get", cast.owner.id, code="unavailable")
+    not_ready = (await service.admin.get("/ready")).status_code
+    await service.database.execute(
+        'alter table elsewhere rename column verified to "emailVerified"'
+    )
+    await service.database.execute("alter table elsewhere rename to users")
+
+    await ask_until(service, "users.get", cast.owner.id, code=None)
+
+    assert 503 == not_ready
+    assert 200 == (await service.admin.get("/ready")).status_code
+
+
+async def test_a_table_that_changes_its_types_is_noticed(service, cast):
+    """Ids that become integers are asked for as integers, by all who were refused."""
+    await service.database.execute("""
+        create table renumbered as
+          select row_number() over (order by id) as id, email, "emailVerified", name from users;
+        alter table renumbered add primary key (id);
+        drop table users cascade;
+        alter table renumbered rename to users;
+    """)
+    await service.database.execute("drop table members, sessions, accounts")
+
+    answers = await asyncio.gather(*(service.ask("users.get", str(n)) for n in range(1, 60)))
+
+    assert [str(n) for n in range(1, 60)] == [answer.json["id"] for answer in answers]
+
+
+async def test_a_query_that_hangs_holds_up_nobody_else(create_database, start):
+    """One key that takes for ever times out; those that shared its batch are answered."""
+    url = await create_database()
+    connection = await asyncpg.connect(url)
+    await connection.execute("""
+        create table rows (id text primary key, email text, name text);
+        insert into rows select n, n || '@example.com', 'user ' || n from generate_series(1, 9) n;
+        create view users as select id, email, true as "emailVerified",
+          case when id = '5' then pg_sleep(60)::text else name end as name from rows;
+    """)
+    await connection.close()
+    service = await start(url, RESPONDER_TIMEOUT="1")
+
+    answers = await asyncio.gather(*(service.ask("users.get", str(n)) for n in range(1, 10)))
+
+    assert {5: "timeout"} == {n: each.code for n, each in enumerate(answers, start=1) if each.code}

@@ -148,6 +148,8 @@ class Batching(Generic[Source]):
     def load(self, lookup: Lookup[Key, Source], key: Key, *, deadline: float, done: Done) -> None:
         """Ask for a key; `done` is called once, with the answer, soon after `deadline` at the latest.
 
+        It must not raise: others are told in the same breath.
+
         Raises UnavailableError if too much is waiting already.
         """
         if self.pending >= self._max_pending:

@@ -153,17 +153,17 @@ class Database:
     async def running(self) -> AsyncIterator[Database]:
         """Hold the connections; leaving gives up whatever is still being answered."""
         self._down_since = asyncio.get_running_loop().time()
-        async with asyncio.TaskGroup() as tasks:
-            keepers = [
-                tasks.create_task(self._keep(), name=f"postgres-{n}")
-                for n in range(self._connections)
-            ]
-            try:
-                yield self
-            finally:
-                self.batching.fail(UnavailableError("shutting down"))
-                for keeper in keepers:
-                    keeper.cancel()
+        keepers = [
+            asyncio.create_task(self._keep(), name=f"postgres-{n}")
+            for n in range(self._connections)
+        ]
+        try:
+            yield self
+        finally:
+            self.batching.fail(UnavailableError("shutting down"))
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
 
     @property
     def lookups(self) -> queries.Lookups:
@@ -189,7 +189,12 @@ class Database:
         """Return once PostgreSQL answers and the tables are known; else raise UnavailableError."""
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Answer] = loop.create_future()
-        self.load(self._probe, None, deadline=loop.time() + self._timeout, done=answered.set_result)
+
+        def done(answer: Answer) -> None:
+            if not answered.cancelled():
+                answered.set_result(answer)
+
+        self.load(self._probe, None, deadline=loop.time() + self._timeout, done=done)
         answer = await answered
         if isinstance(answer, ResponderError):
             raise answer
@@ -222,6 +227,8 @@ class Database:
                 await self._serve(connection)
             except LostError as error:
                 log.warning("lost a connection to PostgreSQL: %s", error)
+            except Exception:
+                log.exception("a connection to PostgreSQL failed")
             finally:
                 connection.terminate()
                 self._connected -= 1
@@ -242,6 +249,11 @@ class Database:
                     # Just before the other, to know that waiting is all that is wrong.
                     "lock_timeout": str(round(milliseconds * 0.9)),
                     "jit": "off",
+                    # One plan for all values, by an index wherever there is one, and not by what
+                    # the tables held when a statement was first used: planning a lone lookup each
+                    # time costs more than executing it.
+                    "plan_cache_mode": "force_generic_plan",
+                    "enable_seqscan": "off",
                 },
             )
         except (*_LOST, asyncpg.InterfaceError, asyncpg.PostgresError, ValueError) as error:

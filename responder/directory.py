@@ -194,7 +194,7 @@ class Directory:
         """Write as many of the users wanted as fit, and where the next page starts."""
         users: list[bytes] = []
         for row in rows[:wanted]:
-            answer: Answer = b""  # a membership that has lost its user is passed over
+            answer: Answer = b""  # a membership without its user is passed over
             if row[0] is not None:
                 answer = self._write(row[:_WIDTH], row[_WIDTH], limit - FRAME)
             if isinstance(answer, ResponderError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -11,10 +12,31 @@ from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from responder.errors import SettingsError
 
+NOT_HTTP: Final = (
+    b'{"type":"about:blank","title":"Bad Request","status":400,'
+    b'"detail":"not a request of HTTP/1.1","code":"invalid_request"}'
+)
 BACKLOG: Final = 2048  # connections that may wait to be accepted
+_BEYOND_ASCII: Final = re.compile(rb"[\x80-\xff]")
+
+
+class _Protocol(HttpToolsProtocol):
+    def on_url(self, url: bytes) -> None:
+        """Take bytes beyond ASCII, which curl sends as they are typed, as if they were escaped."""
+        super().on_url(_BEYOND_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], url))
+
+    def send_400_response(self, _: str) -> None:
+        """Answer what is not HTTP, or too much of it, as any other error is answered."""
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n"
+            b"cache-control: no-store\r\nconnection: close\r\n"
+            b"content-length: %d\r\n\r\n%b" % (len(NOT_HTTP), NOT_HTTP)
+        )
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -55,7 +77,7 @@ async def listening(
     server = _Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=_Protocol,
             lifespan="off",
             ws="none",
             access_log=False,

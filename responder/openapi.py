@@ -8,47 +8,94 @@ from typing import Any, Final
 from responder.errors import BY_CODE
 from responder.models import User
 
-_GONE: Final = {
-    ("/api/v1/users", "post"): ("create a user", "POST /api/auth/admin/create-user"),
-    ("/api/v1/users/{id}", "patch"): ("change a user", "POST /api/auth/admin/set-role"),
-    ("/api/v1/users/{id}", "delete"): ("remove a user", "POST /api/auth/admin/remove-user"),
+_GONE: Final = (
+    ("", "post", "create", "POST /api/auth/admin/create-user"),
+    ("/{id}", "patch", "change", "POST /api/auth/admin/set-role"),
+    ("/{id}", "delete", "remove", "POST /api/auth/admin/remove-user"),
+)
+_ERRORS: Final = {
+    "400": "a parameter is malformed, unknown or repeated",
+    "401": "no token where one is required, or one that does not verify",
+    "403": "the caller is banned, or exists no more",
+    "404": "no such user, or none that the caller may see",
+    "503": "nobody can answer now: try again later",
+    "504": "not done in time",
+    "default": "another error; its code says which",
 }
-_ORGANIZATION: Final = {
-    "name": "organizationId",
-    "in": "query",
-    "required": False,
-    "description": "the organization whose membership the answer reports",
-    "schema": {"type": "string"},
+_HEADERS: Final = {
+    "401": {"WWW-Authenticate": "as RFC 6750 says"},
+    "410": {"Link": "the successor, where its address is known"},
+    "503": {"Retry-After": "seconds"},
 }
+_EXAMPLES: Final = {
+    "id": "KbO8WbOTItGbdi0KY5YfJyfimmurNJra",
+    "email": "zoe.lindqvist@lumen.example",
+    "organizationId": "wqrBbwuOsqCSnW8eVnKSMPUGkrhUg3EF",
+}
+_USER: Final = User(
+    id=_EXAMPLES["id"],
+    email=_EXAMPLES["email"],
+    email_verified=True,
+    name="Zoë Lindqvist",
+    image=None,
+    is_anonymous=False,
+    role="user",
+    banned=False,
+    ban_reason=None,
+    ban_expires=None,
+    organization_id=_EXAMPLES["organizationId"],
+    org_role="owner",
+    manager_id=None,
+    department_id="engineering",
+)
 _PROBLEM: Final = {
     "type": "object",
-    "description": "RFC 9457",
+    "description": "An error as RFC 9457 writes it.",
     "required": ["type", "title", "status", "detail", "code"],
     "properties": {
         "type": {"type": "string"},
         "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "code": {"type": "string", "enum": [*BY_CODE, "gone", "method_not_allowed"]},
+        "status": {"type": "integer", "description": "the number of the status line"},
+        "detail": {"type": "string", "description": "what is wrong, for a person"},
+        "code": {
+            "type": "string",
+            "description": "what is wrong, for a program",
+            "enum": [*BY_CODE, "gone", "method_not_allowed"],
+        },
         "successor": {"type": "string", "description": "of 410: what to call instead"},
     },
+    "examples": [
+        {
+            "type": "about:blank",
+            "title": "Not Found",
+            "status": 404,
+            "detail": "no such user",
+            "code": "not_found",
+        }
+    ],
 }
 
 
 def document() -> dict[str, Any]:
     """Return the OpenAPI document."""
+    user = User.model_json_schema(by_alias=True, mode="serialization")
     paths: dict[str, dict[str, Any]] = {
-        "/api/v1/users/{id}": _reads("id", "a user by id"),
-        "/api/v1/users/email/{email}": _reads("email", "a user by email, in any case"),
-        "/api/v1/users": {},
+        "/api/v1/users/{id}": _reads("user", "id", "a user by id"),
+        "/api/v1/users/email/{email}": _reads(
+            "userByEmail", "email", "a user by email, in any case"
+        ),
     }
-    for (path, method), (summary, successor) in _GONE.items():
-        paths[path][method] = {
-            "summary": f"{summary}: Better Auth does, at {successor}",
-            "deprecated": True,
-            "parameters": [_path("id")] if "{id}" in path else [],
-            "responses": {"410": _error("written by Better Auth only")},
-        }
+    for prefix in ("/api/v1", ""):
+        for path, method, verb, successor in _GONE:
+            operation = {
+                "operationId": f"{verb}User{'' if prefix else 'Unversioned'}",
+                "summary": f"{verb} a user: Better Auth does, at {successor}",
+                "deprecated": True,
+                "security": [],
+                "parameters": [_parameter("id", "path")] if path else [],
+                "responses": {"410": _error("410", "written by Better Auth only")},
+            }
+            paths.setdefault(f"{prefix}/users{path}", {})[method] = operation
     return {
         "openapi": "3.1.0",
         "info": {
@@ -59,7 +106,7 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": {
-                "User": User.model_json_schema(by_alias=True, mode="serialization"),
+                "User": {**user, "examples": [_USER.model_dump(mode="json", by_alias=True)]},
                 "Problem": _PROBLEM,
             },
             "securitySchemes": {
@@ -70,25 +117,55 @@ def document() -> dict[str, Any]:
     }
 
 
-def _reads(name: str, summary: str) -> dict[str, Any]:
-    operation = {
+def _reads(operation_id: str, name: str, summary: str) -> dict[str, Any]:
+    organization = _parameter("organizationId", "query")
+    organization["description"] = "the organization whose membership the answer reports"
+    errors = {status: _error(status, description) for status, description in _ERRORS.items()}
+    user = {"schema": {"$ref": "#/components/schemas/User"}}
+    get = {
+        "operationId": operation_id,
         "summary": summary,
-        "parameters": [_path(name), _ORGANIZATION],
+        "parameters": [_parameter(name, "path"), organization],
         "responses": {
-            "200": {
-                "description": "the user",
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/User"}}},
-            },
-            "default": _error("an error; its code says which"),
+            "200": {"description": "the user", "content": {"application/json": user}},
+            **errors,
         },
     }
-    return {"get": operation, "head": {**operation, "summary": f"whether there is {summary}"}}
+    head = {
+        **get,
+        "operationId": f"{operation_id}Exists",
+        "summary": f"whether there is {summary}",
+        "responses": {
+            "200": {"description": "there is"},
+            **{
+                status: {key: value for key, value in error.items() if key != "content"}
+                for status, error in errors.items()
+            },
+        },
+    }
+    return {"get": get, "head": head}
 
 
-def _path(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+def _parameter(name: str, place: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": place,
+        "required": place == "path",
+        "schema": {"type": "string"},
+        "example": _EXAMPLES[name],
+    }
 
 
-def _error(description: str) -> dict[str, Any]:
-    problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    return {"description": description, "content": {"application/problem+json": problem}}
+def _error(status: str, description: str) -> dict[str, Any]:
+    error: dict[str, Any] = {
+        "description": description,
+        "content": {
+            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+        },
+    }
+    if status in _HEADERS:
+        error["headers"] = {
+            name: {"description": about, "schema": {"type": "string"}}
+            for name, about in _HEADERS[status].items()
+        }
+    return error

@@ -55,7 +55,7 @@ class Pages:
     """The SQL that lists an organization, and what its cursors may hold.
 
     Rows hold the fields of User, the size of the image, then createdAt and id of the membership.
-    The fields are null where a membership has lost its user.
+    The fields are null where a membership has lost its user, or repeats an earlier one.
     """
 
     first: str
@@ -278,8 +278,8 @@ left join lateral (
 def _pages(users: Table, members: Table, fields: str) -> Pages:
     """The members of an organization in their order, from a position on.
 
-    The page is cut before users are joined, so that its cost is that of its own length. Where
-    duplicate memberships exist the earliest is listed, and the others are as if they were not there.
+    The page is cut first, so that what follows costs what the page is long. Of duplicate memberships
+    only the earliest is joined with its user; the others come without, like those whose user is gone.
     """
     column = members.columns
     names = ", ".join(f"m.{ident(each.name)}" for each in column.values())
@@ -290,14 +290,14 @@ def _pages(users: Table, members: Table, fields: str) -> Pages:
     is_earliest = ""
     if "id" in column:
         is_earliest = f"""
-    and m.{tie} = (select d.{tie} from {_name(members)} d
-                   where d.{organization} = m.{organization} and d.{user} = m.{user}
-                   order by {_order(members, "d.", tie_breaker)} limit 1)"""
+  and m.{tie} = (select d.{tie} from {_name(members)} d
+                 where d.{organization} = m.{organization} and d.{user} = m.{user}
+                 order by {_order(members, "d.", tie_breaker)} limit 1)"""
 
     def memberships(condition: str) -> str:
         return f"""(
   select {names} from {_name(members)} m
-  where m.{organization} = {_cast("$1::text", column["organizationId"])}{condition}{is_earliest}
+  where m.{organization} = {_cast("$1::text", column["organizationId"])}{condition}
   order by {order} limit $2::int
 )"""
 
@@ -306,7 +306,7 @@ def _pages(users: Table, members: Table, fields: str) -> Pages:
 select {fields}, {f"m.{ident(created.name)}" if created else "null"} as created_at, \
 m.{tie}::text as member_id
 from {source} m
-left join {_name(users)} u on u.{ident(users.columns["id"].name)} = m.{user}
+left join {_name(users)} u on u.{ident(users.columns["id"].name)} = m.{user}{is_earliest}
 order by {order}"""
 
     later = f"\n    and m.{tie} > {_cast('$4::text', tie_breaker)}"

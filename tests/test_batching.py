@@ -251,58 +251,66 @@ async def test_the_kind_that_has_waited_longest_goes_first():
     await bench.answer_one()
 
 
-STEPS = st.lists(
-    st.sampled_from(["load", "load hurried", "take", "settle", "fail", "put back", "alone"]),
-    max_size=60,
-)
+class Play:
+    """A batching whose every move is made by hand."""
 
+    def __init__(self) -> None:
+        self.bench = Bench(max_batch=3)
+        self.answers: list[list[Answer]] = []
+        self.taken: list[Any] = []
 
-@given(steps=STEPS)
-def test_everyone_is_answered_exactly_once(steps):
-    """Whatever happens in whatever order, each key gets one answer, and none is left behind."""
-    asyncio.run(_play(steps))
+    async def load(self, *, within: float = SOON) -> None:
+        got: list[Answer] = []
+        self.answers.append(got)
+        deadline = asyncio.get_running_loop().time() + within
+        self.bench.batching.load(self.bench.lookup, "key", deadline=deadline, done=got.append)
 
+    async def load_hurried(self) -> None:
+        await self.load(within=0)
 
-async def _play(steps: list[str]) -> None:
-    bench = Bench(max_batch=3)
-    loop = asyncio.get_running_loop()
-    answers: dict[str, list[Answer]] = {}
-    taken = []
+    async def take(self) -> None:
+        taking = asyncio.ensure_future(self.bench.batching.take())
+        await asyncio.sleep(0)
+        if taking.done():
+            self.taken.append(taking.result())
+        taking.cancel()
+        await asyncio.gather(taking, return_exceptions=True)
 
-    def load(within: float) -> None:
-        key = str(len(answers))
-        answers[key] = []
-        bench.batching.load(
-            bench.lookup, key, deadline=loop.time() + within, done=answers[key].append
-        )
+    async def settle(self) -> None:
+        if self.taken:
+            batch = self.taken.pop()
+            batch.settle([b""] * len(batch.keys))
 
-    for step in [*steps, *["take", "settle"] * len(steps)]:
-        if step == "load":
-            load(SOON)
-        elif step == "load hurried":
-            load(0)
-        elif step == "take" and bench.lookup.waiting:
-            taking = asyncio.ensure_future(bench.batching.take())
-            await asyncio.sleep(0)
-            if taking.done():
-                taken.append(taking.result())
-            else:  # all that waited was late
-                taking.cancel()
-                await asyncio.gather(taking, return_exceptions=True)
-        elif taken and step == "settle":
-            batch = taken.pop()
-            batch.settle([key.encode() for key in batch.keys])
-        elif taken and step == "fail":
-            taken.pop().fail(InternalError())
-        elif taken and step == "put back":
-            batch = taken.pop()
+    async def fail(self) -> None:
+        if self.taken:
+            self.taken.pop().fail(InternalError())
+
+    async def put_back(self) -> None:
+        if self.taken:
+            batch = self.taken.pop()
             batch.put_back(together=len(batch.keys) // 2)
-        elif taken and step == "alone":
-            batch = taken.pop()
-            lone = len(batch.keys) == 1
-            batch.settle([b"" if lone else ALONE for _ in batch.keys])
-    while taken:
-        taken.pop().fail(InternalError())
 
-    assert dict.fromkeys(answers, 1) == {key: len(got) for key, got in answers.items()}
-    assert 0 == bench.batching.pending
+    async def ask_alone(self) -> None:
+        if self.taken:
+            batch = self.taken.pop()
+            batch.settle([ALONE if len(batch.keys) > 1 else b""] * len(batch.keys))
+
+
+MOVES = [Play.load, Play.load_hurried, Play.take, Play.settle]
+MOVES += [Play.fail, Play.put_back, Play.ask_alone]
+
+
+@given(moves=st.lists(st.sampled_from(MOVES), max_size=60))
+def test_everyone_is_answered_exactly_once(moves):
+    """Whatever happens in whatever order, each key gets one answer, and none is left behind."""
+
+    async def run() -> Play:
+        play = Play()
+        for move in [*moves, *[Play.take, Play.settle] * (2 * len(moves))]:
+            await move(play)
+        return play
+
+    play = asyncio.run(run())
+
+    assert [1] * len(play.answers) == [len(got) for got in play.answers]
+    assert 0 == play.bench.batching.pending

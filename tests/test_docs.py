@@ -1,0 +1,84 @@
+"""The documents say what the code does: their examples are run, their tables are compared."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from responder import cli
+from responder.errors import BY_CODE
+from responder.models import User
+from responder.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+SUBJECTS = (ROOT / "subjects.md").read_text()
+README = (ROOT / "README.md").read_text()
+EXAMPLES = re.findall(r"```console\n\$ nats req (.*)\n((?:.|\n)*?)```", SUBJECTS + README)
+
+
+@pytest.mark.parametrize(("command", "output"), EXAMPLES, ids=[command for command, _ in EXAMPLES])
+async def test_an_example_is_answered_as_printed(people_service, command, output):
+    """Each `nats req` of the documents gets the headers and the reply that they show."""
+    subject, payload = shlex.split(command)
+    headers, _, body = output.rpartition("\n\n")
+
+    answer = await people_service.ask(subject, payload)
+
+    assert json.loads(body) == answer.json
+    assert headers == "\n".join(f"{name}: {value}" for name, value in answer.headers.items())
+
+
+def rows(document: str, first: str) -> list[list[str]]:
+    """The rows of the table whose head begins with that cell, without their backticks."""
+    table = document.split(f"| {first} |", 1)[1].split("\n\n", 1)[0]
+    return [
+        [cell.strip().replace("`", "") for cell in row.strip("|").split("|")]
+        for row in table.splitlines()[2:]
+    ]
+
+
+def test_every_error_is_documented():
+    """The table of errors has each code with its number, and no other."""
+    documented = {code: int(number) for code, number, _ in rows(SUBJECTS, "code")}
+
+    assert {code: error.number for code, error in BY_CODE.items()} == documented
+
+
+def test_every_field_is_documented():
+    """The table of the User has its 14 keys in their order."""
+    assert [field.alias for field in User.model_fields.values()] == [
+        row[0] for row in rows(SUBJECTS, "key")
+    ]
+
+
+def test_every_setting_is_documented():
+    """The README's table has each setting, and no other."""
+    documented = {name for row in rows(README, "variable") for name in row[0].split(", ")}
+
+    assert {field.alias for field in Settings.model_fields.values()} == documented
+
+
+def test_every_command_is_documented():
+    """The README's table has each command, and no other."""
+    documented = {row[0].split()[1] for row in rows(README, "command")}
+
+    assert set(cli._parser()._subparsers._group_actions[0].choices) == documented
+
+
+async def test_the_python_example_runs(people_service, capsys):
+    """The README's Python prints the person it asks for, and everyone in their organization."""
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    code = code.replace("nats://127.0.0.1:4222", people_service.nats.url)
+    scope: dict = {}
+    exec("async def example():\n" + textwrap.indent(code, "    "), scope)
+
+    await scope["example"]()
+
+    printed = capsys.readouterr().out.splitlines()
+    assert "Zoë Lindqvist owner" == printed[0]
+    assert 184 == len(set(printed[1:]))

@@ -12,6 +12,8 @@
 # - It wakes its writer for each message. Here all that is sent in one turn leaves in one write.
 # - A late PONG, or anything unexpected, ends the read loop in the same silent way. Here the loop's
 #   end is a reconnect.
+# - It stays with a server that says it is about to shut down, until it does. Here that server is left
+#   once everything it has sent is answered.
 # - It closes for good on any error the server reports but two. Credentials are rotated under
 #   running services, so here these are a reconnect, too.
 #
@@ -42,7 +44,12 @@ Receive: TypeAlias = Callable[[bytes, bytes, bytes, bytes], None]
 
 PING_INTERVAL: Final = 10  # seconds; after two without an answer the server is taken for dead
 SILENCE: Final = 20_000  # milliseconds after which TCP gives up on bytes nobody acknowledges
+MOVE_TIMEOUT: Final = 5  # seconds; a lame duck gives at least ten
 MAX_UNSENT: Final = 8 * 1024 * 1024  # bytes kept for the time after a reconnect
+
+
+async def _at_once() -> None:
+    pass
 
 
 class NoRespondersError(Exception):
@@ -58,7 +65,10 @@ class Connection(Client):
         self._requests: dict[bytes, asyncio.Future[tuple[bytes, bytes]]] = {}
         self._numbers = itertools.count()
         self._inbox = b""
+        self._moving: asyncio.Task[None] | None = None
         self.closed = asyncio.Event()
+        self.answered: Callable[[], Awaitable[None]] = _at_once
+        """Returns once all that was received has its answer sent; set by whoever answers."""
 
     async def listen(self, subject: str, receive: Receive, *, queue: str = "") -> Subscription:
         """Pass every message on a subject to `receive`, until the subscription is drained."""
@@ -118,6 +128,29 @@ class Connection(Client):
         self._inbox = self.new_inbox().encode() + b"."
         await self.listen(f"{self._inbox.decode()}*", self._receive_reply)
 
+    async def move(self) -> None:
+        """Leave a server that is about to shut down (its lame duck mode) for another.
+
+        It sends no more requests, those it has sent are answered, and then the rest of them will
+        be asked of this process through another server.
+        """
+        # nats-py calls this from its read loop, which the leaving needs.
+        self._moving = asyncio.get_running_loop().create_task(self._move())
+
+    async def _move(self) -> None:
+        try:
+            async with asyncio.timeout(MOVE_TIMEOUT):
+                for subscription in self._subs.values():
+                    if subscription.queue:
+                        await self._send_unsubscribe(subscription._id)  # noqa: SLF001
+                await self.flush()
+                await self.answered()
+                await asyncio.gather(*self._requests.values(), return_exceptions=True)
+                await self.flush()
+        except (TimeoutError, errors.Error) as error:
+            log.warning("left a NATS server before all was answered: %s", type(error).__name__)
+        await self.force_reconnect()
+
     def keep_alive(self) -> None:
         """Let TCP notice a peer that is gone, with bytes on their way to it or without."""
         transport = self._transport
@@ -135,6 +168,12 @@ class Connection(Client):
             answer.set_result((headers, payload))
 
     # What follows overrides nats-py.
+
+    async def close(self) -> None:
+        """Close for good."""
+        if self._moving is not None:
+            self._moving.cancel()
+        await super().close()
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
@@ -174,7 +213,6 @@ async def connected(
     name: str,
     options: Mapping[str, Any] | None = None,
     patience: float | None = None,
-    on_lame_duck: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Connection]:
     """Connect to NATS, and reconnect for ever, until the context is left; that flushes and closes.
 
@@ -183,7 +221,6 @@ async def connected(
         name: shown in the server's list of connections.
         options: credentials and TLS, as arguments of nats-py's `connect`.
         patience: seconds to try for at first; None is for ever.
-        on_lame_duck: called when the server announces that it is about to shut down.
 
     Raises UnavailableError if no server was reached in that time.
     """
@@ -223,7 +260,7 @@ async def connected(
                     reconnected_cb=reconnected,
                     error_cb=failed,
                     closed_cb=closed,
-                    lame_duck_mode_cb=on_lame_duck,
+                    lame_duck_mode_cb=connection.move,
                     **(options or {}),
                 )
         except (OSError, errors.Error) as error:  # a timeout is an OSError

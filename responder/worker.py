@@ -109,6 +109,7 @@ class Worker:
             for subject in self.service.subjects(verb):
                 await self._connection.listen(subject, self._describer(reply))
         await self._connection.flush()
+        self._connection.answered = self._batching.drained
         try:
             yield self
         finally:

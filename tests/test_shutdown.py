@@ -1,0 +1,151 @@
+"""Workers and servers that come and go: what was received is answered, whoever stops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import nats as nats_py
+import pytest
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeoutError
+
+from responder.app import serving
+from responder.dev import nats
+from responder.settings import Settings
+
+
+@pytest.fixture
+def variables(people_service):
+    """The settings of a worker of one's own on the demo people, by its NATS server."""
+
+    def make(url: str) -> Settings:
+        return Settings.read(
+            {
+                "DATABASE_URL": people_service.settings.database_url,
+                "NATS_URL": url,
+                "RESPONDER_HTTP_LISTEN": "off",
+                "RESPONDER_ADMIN_LISTEN": "off",
+                "RESPONDER_DRAIN_TIMEOUT": "5",
+            }
+        )
+
+    return make
+
+
+@asynccontextmanager
+async def load(client, user_id: str, *, outstanding: int):
+    """Keep asking for a user; yields the list of what went wrong, and how many were answered."""
+    wrong: list[str] = []
+    answered = [0]
+    over = asyncio.Event()
+
+    async def ask() -> None:
+        while not over.is_set():
+            try:
+                reply = await client.request("users.get", user_id.encode(), timeout=3)
+                if reply.headers or user_id.encode() not in reply.data:
+                    wrong.append(str(reply.headers))
+            except (NatsTimeoutError, NoRespondersError) as error:
+                wrong.append(type(error).__name__)
+            answered[0] += 1
+
+    askers = [asyncio.create_task(ask()) for _ in range(outstanding)]
+    try:
+        yield wrong, answered
+    finally:
+        over.set()
+        await asyncio.gather(*askers)
+
+
+async def grows(answered: list[int], *, by: int) -> None:
+    """Wait until so many more were answered."""
+    target = answered[0] + by
+    async with asyncio.timeout(20):
+        while answered[0] < target:
+            await asyncio.sleep(0.01)
+
+
+async def restart_in_turn(settings, client, user_id, *, times: int, outstanding: int) -> list[str]:
+    """Replace one of two workers again and again, under load; return what went wrong."""
+    async with AsyncExitStack() as last:
+        current = AsyncExitStack()
+        await current.enter_async_context(serving(settings))
+        async with load(client, user_id, outstanding=outstanding) as (wrong, answered):
+            for _ in range(times):
+                following = AsyncExitStack()
+                await following.enter_async_context(serving(settings))
+                await grows(answered, by=outstanding)
+                await current.aclose()
+                current = following
+                await grows(answered, by=outstanding)
+        last.push_async_callback(current.aclose)
+    return wrong
+
+
+async def test_a_rolling_restart_loses_nothing(variables, cast):
+    """Workers that start and stop under load leave no request without its answer."""
+    async with nats.running() as server:
+        client = await nats_py.connect(server.url)
+        wrong = await restart_in_turn(
+            variables(server.url), client, cast.owner.id, times=3, outstanding=64
+        )
+        await client.close()
+
+    assert [] == wrong
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(180)
+async def test_many_rolling_restarts_lose_nothing(variables, cast):
+    """Thirty restarts with 256 requests outstanding leave none without its answer."""
+    async with nats.running() as server:
+        client = await nats_py.connect(server.url)
+        wrong = await restart_in_turn(
+            variables(server.url), client, cast.owner.id, times=30, outstanding=256
+        )
+        await client.close()
+
+    assert [] == wrong
+
+
+async def test_a_nats_server_that_retires_loses_nothing(variables, cast):
+    """When one server of a cluster announces its shutdown, its workers move without a loss."""
+    cluster = "cluster {{ name: test, listen: 127.0.0.1:{port}, routes: [{routes}] }}"
+    async with AsyncExitStack() as stack:
+        retiring = await stack.enter_async_context(
+            nats.running(config=cluster.format(port=-1, routes="") + CALM)
+        )
+        route = f"nats://127.0.0.1:{await cluster_port(retiring)}"
+        staying = await stack.enter_async_context(
+            nats.running(config=cluster.format(port=-1, routes=route) + CALM)
+        )
+        settings = variables(retiring.url)
+        await stack.enter_async_context(serving(settings))
+        await stack.enter_async_context(serving(variables(staying.url)))
+        client = await nats_py.connect(staying.url)
+        stack.push_async_callback(client.close)
+        async with load(client, cast.owner.id, outstanding=32) as (wrong, answered):
+            await grows(answered, by=100)
+            os.kill(retiring.pid, signal.SIGUSR2)  # lame duck mode
+            async with asyncio.timeout(20):
+                await retiring.process.wait()
+            await grows(answered, by=100)
+
+    assert [] == wrong
+
+
+# A lame duck waits before it closes the first connection, and then spreads the others.
+CALM = "\nlame_duck_grace_period: 1s\nlame_duck_duration: 30s\n"
+
+
+async def cluster_port(server: nats.NatsServer) -> int:
+    """The port on which a server listens for its cluster, from its log."""
+    async with asyncio.timeout(5):
+        while True:
+            for line in server.log.read_text().splitlines():
+                if "Listening for route connections" in line:
+                    return int(line.rpartition(":")[2])
+            await asyncio.sleep(0.01)

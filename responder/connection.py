@@ -10,6 +10,8 @@
 #   does its decoding of subjects; the loop ends, and the client stays "connected" and deaf. Here
 #   headers stay bytes until the receiver reads them.
 # - It wakes its writer for each message. Here all that is sent in one turn leaves in one write.
+# - Its PING overtakes what waits to be written, so that a flush proves nothing about a subscription
+#   made or ended just before it. Here it waits its turn.
 # - A late PONG, or anything unexpected, ends the read loop in the same silent way. Here the loop's
 #   end is a reconnect.
 # - It stays with a server that says it is about to shut down, until it does. Here that server is left
@@ -31,7 +33,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 
 from nats import errors
-from nats.aio.client import Client
+from nats.aio.client import PING_PROTO, Client
 from nats.aio.subscription import Subscription
 
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
@@ -186,6 +188,12 @@ class Connection(Client):
         except Exception:
             # There is no caller to raise to, and the read loop must go on.
             log.exception("a message was not received")
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        self._pending.append(PING_PROTO)
+        self._pending_data_size += len(PING_PROTO)
+        await self._flush_pending()
 
     async def _process_pong(self) -> None:
         if self._pongs and self._pongs[0].done():  # whoever waited for it has given up

@@ -178,9 +178,9 @@ class Directory:
 
     def _write(self, fields: Sequence[object], image_size: int | None, limit: int) -> Answer:
         body = wire.encode_user(fields)
-        if image_size is not None and image_size > limit:
-            self.images_omitted += 1  # the query has left it out
         if len(body) <= limit:
+            if image_size is not None and image_size > limit:  # the query has left it out
+                self.images_omitted += 1
             return body
         body = wire.encode_user_without_image(fields)
         if len(body) > limit:

@@ -62,12 +62,32 @@ async def test_all_that_is_sent_in_one_turn_arrives_in_order(connection, other):
 
     await other.subscribe("many", cb=receive)
     await other.flush()
+    await other.flush()  # the first one's PING overtakes the subscription
 
     for number in range(1000):
         connection.send(b"many", b"%d" % number)
     await asyncio.wait_for(arrived.wait(), 5)
 
     assert [b"%d" % number for number in range(1000)] == got
+
+
+async def test_a_flush_comes_after_what_was_sent_before_it(connection, monkeypatch):
+    """The PING of a flush is written behind all that waited (nats-py writes it in front)."""
+    written = []
+    writelines = connection._transport.writelines
+
+    def spy(lines: list[bytes]) -> None:
+        written.extend(lines)
+        writelines(lines)
+
+    monkeypatch.setattr(connection._transport, "write", written.append)
+    monkeypatch.setattr(connection._transport, "writelines", spy)
+
+    await connection.listen("late", lambda *_: None)
+    connection.send(b"subject", b"message")
+    await connection.flush()
+
+    assert [b"SUB late", b"PUB subj", b"PING\r\n"] == [line[:8] for line in written]
 
 
 async def test_nobody_listening_is_known_at_once(connection):

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 from collections.abc import AsyncIterator, Sequence
@@ -69,12 +70,9 @@ _LOST = (
     OSError,
 )
 _BUSY = (asyncpg.LockNotAvailableError, asyncpg.TransactionRollbackError)
-_CHANGED = (
-    asyncpg.SyntaxOrAccessError,
-    asyncpg.InvalidSchemaNameError,
-    asyncpg.InvalidCachedStatementError,
-    asyncpg.OutdatedSchemaCacheError,
-)
+_CHANGED = (asyncpg.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError)
+# The statement is still right, but its result has other types than when it was prepared.
+_OUTDATED = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 
 
 class Connection:
@@ -83,25 +81,35 @@ class Connection:
     def __init__(self, connection: asyncpg.Connection[Record]) -> None:
         self._connection = connection
         self._statements: dict[str, asyncpg.prepared_stmt.PreparedStatement[Record]] = {}
+        self._names = itertools.count()
 
     async def fetch(self, sql: str, *arguments: object) -> list[Record]:
         """Run a query; raises LostError, BusyError, ChangedError, or the query's own failure."""
         try:
-            statement = self._statements.get(sql)
-            if statement is None:
-                statement = self._statements[sql] = await self._connection.prepare(sql)
-            return await statement.fetch(*arguments)
+            try:
+                return await self._fetch(sql, arguments)
+            except _OUTDATED:
+                del self._statements[sql]
+                return await self._fetch(sql, arguments)
         except _LOST as error:
             raise LostError(describe(error)) from error
         except _BUSY as error:
             raise BusyError(describe(error)) from error
         except _CHANGED as error:
-            self._statements.clear()
             raise ChangedError(describe(error)) from error
         except asyncpg.InterfaceError as error:
             if self._connection.is_closed():
                 raise LostError(describe(error)) from error
             raise
+
+    async def _fetch(self, sql: str, arguments: Sequence[object]) -> list[Record]:
+        statement = self._statements.get(sql)
+        if statement is None:
+            # Without a name asyncpg would have it parsed and planned for each execution.
+            name = f"responder_{next(self._names)}"
+            statement = await self._connection.prepare(sql, name=name)
+            self._statements[sql] = statement
+        return await statement.fetch(*arguments)
 
     def terminate(self) -> None:
         """Close at once, without a word to the server."""

@@ -104,7 +104,8 @@ class Directory:
             rows = await connection.fetch(by_one, keys[0], possible[0], cap)
         else:
             cap = SMALL_IMAGE
-            rows = await connection.fetch(by_many, keys, possible, cap)
+            # unnest fills the shorter array up with nulls, which is what most batches are.
+            rows = await connection.fetch(by_many, keys, possible if any(possible) else (), cap)
         answers: list[Answer | Alone] = [_NOT_FOUND] * len(keys)
         for row in rows:
             at = row[0] - 1

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from responder.errors import SettingsError
 
@@ -29,8 +29,16 @@ def _address(value: object) -> object:
     return host.strip("[]"), int(port)
 
 
+def _url(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError("expected an http:// or https:// URL")
+    return value
+
+
 MAX_PORT = 2**16 - 1
 Address = Annotated[tuple[str, int] | None, BeforeValidator(_address)]
+Url = Annotated[str, AfterValidator(_url)]
 Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Subject = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
@@ -41,19 +49,19 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    database_url: str | None = Field(None, alias="DATABASE_URL")
+    database_url: str | None = Field(None, alias="DATABASE_URL", repr=False)
     nats_url: Annotated[list[str], BeforeValidator(_split)] = Field(
-        ["nats://127.0.0.1:4222"], alias="NATS_URL"
+        ["nats://127.0.0.1:4222"], alias="NATS_URL", repr=False
     )
     nats_user: str | None = Field(None, alias="NATS_USER")
-    nats_password: str | None = Field(None, alias="NATS_PASSWORD")
-    nats_token: str | None = Field(None, alias="NATS_TOKEN")
+    nats_password: str | None = Field(None, alias="NATS_PASSWORD", repr=False)
+    nats_token: str | None = Field(None, alias="NATS_TOKEN", repr=False)
     nats_creds: str | None = Field(None, alias="NATS_CREDS")
     nats_nkey: str | None = Field(None, alias="NATS_NKEY")
     nats_ca: str | None = Field(None, alias="NATS_CA")
     nats_cert: str | None = Field(None, alias="NATS_CERT")
     nats_key: str | None = Field(None, alias="NATS_KEY")
-    better_auth_url: str | None = Field(None, alias="BETTER_AUTH_URL")
+    better_auth_url: Url | None = Field(None, alias="BETTER_AUTH_URL")
     subject_prefix: Subject = Field("users", alias="RESPONDER_SUBJECT_PREFIX")
     queue_group: Token = Field("responder", alias="RESPONDER_QUEUE_GROUP")
     http_listen: Address = Field(("127.0.0.1", 8080), alias="RESPONDER_HTTP_LISTEN")
@@ -88,8 +96,8 @@ class Settings(BaseModel):
         given: dict[str, Any] = {key: value for key, value in environ.items() if value.strip()}
         names = [str(each.alias) for each in cls.model_fields.values()]
         for name in given:
-            if name.startswith("RESPONDER_") and name not in names:
-                near = difflib.get_close_matches(name, names, n=1, cutoff=0.85)
+            if name.upper().startswith("RESPONDER_") and name not in names:
+                near = difflib.get_close_matches(name.upper(), names, n=1, cutoff=0.85)
                 if near:
                     raise SettingsError(f"{name} is not a setting; did you mean {near[0]}?")
         try:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
-
-from pydantic import ValidationError
 
 from responder import wire
 from responder.connection import Connection, NoRespondersError, connected
@@ -87,7 +86,7 @@ class UsersClient:
         More ids than one request may hold, or one reply, are asked for in parts.
         """
         unique = list(dict.fromkeys(ids))
-        users: list[User] = []
+        users: dict[str, User] = {}  # by id, which may have been spelled in two ways
         missing: list[str] = []
         parts = [unique[n : n + wire.MAX_IDS] for n in range(0, len(unique), wire.MAX_IDS)]
         while parts:
@@ -100,9 +99,9 @@ class UsersClient:
                 half = len(part) // 2
                 parts[:0] = [part[:half], part[half:]]
                 continue
-            users += batch.users
+            users |= {user.id: user for user in batch.users}
             missing += batch.missing
-        return UserBatch(users=users, missing=missing)
+        return UserBatch(users=list(users.values()), missing=missing)
 
     async def org_list(self, organization_id: str, *, page: int = 100) -> AsyncIterator[User]:
         """Iterate over all members of an organization, `page` at a time."""
@@ -119,35 +118,49 @@ class UsersClient:
     async def _ask(self, model: type[M], endpoint: str, request: wire.Request) -> M:
         body = await self.ask(endpoint, wire.encode_request(request))
         try:
-            return model.model_validate_json(body)
-        except ValidationError:
+            # The standard library reads lone surrogates, which pydantic's own reader does not.
+            return model.model_validate(json.loads(body))
+        except ValueError:  # pydantic's ValidationError is one
             raise InternalError("the worker answered with something else") from None
 
     async def ask(
         self, endpoint: str, payload: bytes, *, headers: Mapping[str, str] | None = None
     ) -> bytes:
-        """Return the payload of a reply, or raise the error that it is.
-
-        Raises UnavailableError if no worker listens, RequestTimeoutError if none answers in time.
-        """
-        loop = asyncio.get_running_loop()
-        start = loop.time()
+        """Return the payload of an endpoint's reply, or raise the error that it is (see `ask`)."""
         subject = f"{self._prefix}.{endpoint}"
-        pause = 0.01
-        while True:
-            left = self._timeout - (loop.time() - start)
-            block = wire.encode_headers({**(headers or {}), wire.TIMEOUT: str(round(left * 1000))})
-            try:
-                reply_headers, body = await self._connection.ask(
-                    subject, payload, headers=block, timeout=left
-                )
-            except NoRespondersError:
-                if loop.time() - start > min(PATIENCE, self._timeout / 2):
-                    raise UnavailableError("no worker listens") from None
-                await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - jitter
-                pause *= 2
-                continue
-            error = wire.decode_error(reply_headers, body)
-            if error is not None:
-                raise error
-            return body
+        return await ask(self._connection, subject, payload, headers=headers, timeout=self._timeout)
+
+
+async def ask(
+    connection: Connection,
+    subject: str,
+    payload: bytes,
+    *,
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
+    """Return the payload of a reply, or raise the error that it is.
+
+    Raises UnavailableError if no worker listens, RequestTimeoutError if none answers within
+    `timeout` seconds.
+    """
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    pause = 0.01
+    while True:
+        left = timeout - (loop.time() - start)
+        block = wire.encode_headers({**(headers or {}), wire.TIMEOUT: str(round(left * 1000))})
+        try:
+            reply_headers, body = await connection.ask(
+                subject, payload, headers=block, timeout=left
+            )
+        except NoRespondersError:
+            if loop.time() - start > min(PATIENCE, timeout / 2):
+                raise UnavailableError("no worker listens") from None
+            await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - jitter
+            pause *= 2
+            continue
+        error = wire.decode_error(reply_headers, body)
+        if error is not None:
+            raise error
+        return body

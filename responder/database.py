@@ -10,9 +10,9 @@
 # PostgreSQL says by itself that the schema has changed, by refusing a query. Then the catalog is read
 # again, once for all who were refused, and they are asked again with the new SQL.
 #
-# Every failure of a query is one of four: the connection is gone (LostError), someone is in the way
-# (BusyError), the tables are not what they were (ChangedError), or the query itself fails, which
-# `batching` narrows down to the one key that makes it fail.
+# A failing query has lost its connection (LostError), has someone in its way (BusyError), no longer fits
+# the tables (ChangedError), or was given what is no value of a column (ValueRefusedError). Any other
+# failure is the query's own, and `batching` narrows it down to the key that makes it fail.
 
 from __future__ import annotations
 
@@ -60,6 +60,10 @@ class ChangedError(Exception):
     """PostgreSQL no longer knows a name or a type that the query was made for."""
 
 
+class ValueRefusedError(Exception):
+    """An argument is no value of the type it was cast to."""
+
+
 _LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
@@ -71,6 +75,15 @@ _LOST = (
 )
 _BUSY = (asyncpg.LockNotAvailableError, asyncpg.TransactionRollbackError)
 _CHANGED = (asyncpg.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError)
+_REFUSED = (
+    asyncpg.InvalidDatetimeFormatError,
+    asyncpg.DatetimeFieldOverflowError,
+    asyncpg.InvalidTimeZoneDisplacementValueError,
+    asyncpg.InvalidParameterValueError,
+    asyncpg.InvalidTextRepresentationError,
+    asyncpg.NumericValueOutOfRangeError,
+    asyncpg.CharacterNotInRepertoireError,
+)
 # The statement is still right, but its result has other types than when it was prepared.
 _OUTDATED = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 
@@ -84,7 +97,7 @@ class Connection:
         self._names = itertools.count()
 
     async def fetch(self, sql: str, *arguments: object) -> list[Record]:
-        """Run a query; raises LostError, BusyError, ChangedError, or the query's own failure."""
+        """Run a query; raises one of this module's errors, or the query's own failure."""
         try:
             try:
                 return await self._fetch(sql, arguments)
@@ -97,6 +110,8 @@ class Connection:
             raise BusyError(describe(error)) from error
         except _CHANGED as error:
             raise ChangedError(describe(error)) from error
+        except _REFUSED as error:
+            raise ValueRefusedError(describe(error)) from error
         except asyncpg.InterfaceError as error:
             if self._connection.is_closed():
                 raise LostError(describe(error)) from error
@@ -257,6 +272,7 @@ class Database:
                     # Just before the other, to know that waiting is all that is wrong.
                     "lock_timeout": str(round(milliseconds * 0.9)),
                     "jit": "off",
+                    "DateStyle": "ISO",  # cursors hold times as PostgreSQL writes them
                     # One plan for all values, by an index wherever there is one, and not by what
                     # the tables held when a statement was first used: planning a lone lookup each
                     # time costs more than executing it.

@@ -10,13 +10,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from itertools import accumulate
 from typing import Final
 
 from responder import wire
 from responder.batching import ALONE, Alone, Answer, Done, Lookup
-from responder.database import Connection, Database, Record
+from responder.database import Connection, Database, Record, ValueRefusedError
 from responder.errors import (
     InvalidRequestError,
     NotFoundError,
@@ -24,7 +23,7 @@ from responder.errors import (
     ResponderError,
     UnavailableError,
 )
-from responder.queries import FIELDS, MEMBERSHIP_FIELDS, NO_MEMBERSHIP, Pages, is_text
+from responder.queries import FIELDS, MEMBERSHIP_FIELDS, NO_MEMBERSHIP, Pages, text
 
 SMALL_IMAGE: Final = 8 * 1024  # bytes; what a batch brings along
 FRAME: Final = 1024  # bytes; what surrounds the users of a list, cursor included
@@ -63,8 +62,10 @@ class Directory:
 
     def load_page(self, key: wire.OrgList, *, deadline: float, done: Done) -> None:
         """Load members of an organization: a UserPage; raises InvalidRequestError for a cursor."""
-        position = key.cursor and wire.decode_cursor(key.cursor, key.organization_id)
-        self._database.load(self._pages, (key, position or None), deadline=deadline, done=done)
+        position = None
+        if key.cursor is not None:
+            position = wire.decode_cursor(key.cursor, key.organization_id)
+        self._database.load(self._pages, (key, position), deadline=deadline, done=done)
 
     def load_list(self, key: wire.ByIds, *, deadline: float, done: Done) -> None:
         """Load users by their ids: a UserBatch, or PayloadTooLargeError."""
@@ -74,7 +75,7 @@ class Directory:
         self, connection: Connection, keys: Sequence[wire.ById]
     ) -> Sequence[Answer | Alone]:
         lookups = self._database.lookups
-        ids = [key.id if lookups.is_user_id(key.id) else None for key in keys]
+        ids = [lookups.user_id(key.id) for key in keys]
         organizations = [key.organization_id for key in keys]
         return await self._fetch(connection, lookups.by_id, lookups.by_ids, ids, organizations)
 
@@ -82,7 +83,7 @@ class Directory:
         self, connection: Connection, keys: Sequence[wire.ByEmail]
     ) -> Sequence[Answer | Alone]:
         lookups = self._database.lookups
-        emails = [key.email.lower() if is_text(key.email) else None for key in keys]
+        emails = [text(key.email.lower()) for key in keys]
         organizations = [key.organization_id for key in keys]
         return await self._fetch(
             connection, lookups.by_email, lookups.by_emails, emails, organizations
@@ -105,7 +106,8 @@ class Directory:
         else:
             cap = SMALL_IMAGE
             # unnest fills the shorter array up with nulls, which is what most batches are.
-            rows = await connection.fetch(by_many, keys, possible if any(possible) else (), cap)
+            named = possible if possible.count(None) < len(possible) else ()
+            rows = await connection.fetch(by_many, keys, named, cap)
         answers: list[Answer | Alone] = [_NOT_FOUND] * len(keys)
         for row in rows:
             at = row[0] - 1
@@ -114,7 +116,7 @@ class Directory:
                 answers[at] = ALONE
                 continue
             fields = row[1 : _WIDTH + 1]
-            if possible[at] is not organizations[at]:
+            if possible[at] is None and organizations[at] is not None:
                 fields = fields[:_OWN_WIDTH] + NO_MEMBERSHIP
             answers[at] = self._write(fields, size, limit)
         return answers
@@ -124,21 +126,24 @@ class Directory:
         lookups = self._database.lookups
         if lookups.pages is None:
             return [UnavailableError("there is no member table in this database")]
-        if not lookups.is_organization_id(request.organization_id):
+        organization = lookups.organization_id(request.organization_id)
+        if organization is None:
             return [wire.encode_page((), None)]
-        try:
-            sql, start = _start(lookups.pages, position)
-        except ValueError:
-            return [InvalidRequestError("cursor: not one that users.org_list gave")]
+        sql, start = _start(lookups.pages, position)
+        if sql is None:
+            return [InvalidRequestError(wire.BAD_CURSOR)]
         limit = self._max_reply()
         wanted = request.limit
-        arguments = (request.organization_id, wanted + 1, SMALL_IMAGE, *start)
-        rows = await connection.fetch(sql, *arguments)
+        try:
+            rows = await connection.fetch(sql, organization, wanted + 1, SMALL_IMAGE, *start)
+        except ValueRefusedError:
+            if position is None:
+                raise
+            return [InvalidRequestError(wire.BAD_CURSOR)]
         sizes = [_image_size(row, limit) for row in rows]
         if max(sizes, default=0) > SMALL_IMAGE:
             wanted = max(1, min(wanted, sum(total <= limit for total in accumulate(sizes))))
-            arguments = (request.organization_id, wanted + 1, limit, *start)
-            rows = await connection.fetch(sql, *arguments)
+            rows = await connection.fetch(sql, organization, wanted + 1, limit, *start)
         return [self._write_page(request.organization_id, rows, wanted, limit)]
 
     async def _fetch_list(
@@ -147,35 +152,38 @@ class Directory:
         (request,) = keys
         lookups = self._database.lookups
         limit = self._max_reply()
-        ids = list(dict.fromkeys(request.ids))
-        organizations = [request.organization_id] * len(ids)
-        possible = self._possible(organizations)
-        lookup = [key if lookups.is_user_id(key) else None for key in ids]
-        rows = await connection.fetch(lookups.by_ids, lookup, possible, SMALL_IMAGE)
+        asked: dict[str, str] = {}  # by its canonical form, an id as it was first spelled
+        for each in request.ids:
+            asked.setdefault(lookups.user_id(each) or each, each)
+        ids = [lookups.user_id(each) for each in asked.values()]
+        named = request.organization_id is not None
+        (organization,) = self._possible([request.organization_id])
+        organizations = [organization] * len(ids) if organization is not None else ()
+        rows = await connection.fetch(lookups.by_ids, ids, organizations, SMALL_IMAGE)
         sizes = [_image_size(row, limit, first=1) for row in rows]
         if sum(sizes) > limit:
             return [PayloadTooLargeError(wire.TOO_MANY_IDS)]
         if max(sizes, default=0) > SMALL_IMAGE:
-            rows = await connection.fetch(lookups.by_ids, lookup, possible, limit)
+            rows = await connection.fetch(lookups.by_ids, ids, organizations, limit)
         users: dict[int, bytes] = {}
         for row in rows:
             fields = row[1 : _WIDTH + 1]
-            if possible[0] is not organizations[0]:
+            if organization is None and named:
                 fields = fields[:_OWN_WIDTH] + NO_MEMBERSHIP
             answer = self._write(fields, row[_WIDTH + 1], limit - FRAME)
             if isinstance(answer, ResponderError):
                 return [answer]
             users[row[0]] = answer
         found = [user for _, user in sorted(users.items())]
-        missing = [key for at, key in enumerate(ids, start=1) if at not in users]
+        missing = [each for at, each in enumerate(asked.values(), start=1) if at not in users]
         try:
             return [wire.encode_batch(found, missing, limit=limit)]
         except PayloadTooLargeError as error:
             return [error]
 
     def _possible(self, organizations: Sequence[str | None]) -> list[str | None]:
-        known = self._database.lookups.is_organization_id
-        return [each if each is not None and known(each) else None for each in organizations]
+        canonical = self._database.lookups.organization_id
+        return [each if each is None else canonical(each) for each in organizations]
 
     def _write(self, fields: Sequence[object], image_size: int | None, limit: int) -> Answer:
         body = wire.encode_user(fields)
@@ -209,26 +217,20 @@ class Directory:
         cursor = None
         if len(users) < len(rows):
             created_at, member_id = rows[len(users) - 1][_WIDTH + 1 :]
-            created = created_at.isoformat() if created_at is not None else None
-            cursor = wire.encode_cursor(wire.Position(organization_id, created, member_id))
+            cursor = wire.encode_cursor(wire.Position(organization_id, created_at, member_id))
         return wire.encode_page(filter(None, users), cursor)
 
 
 _Page = tuple[wire.OrgList, wire.Position | None]
 
 
-def _start(pages: Pages, position: wire.Position | None) -> tuple[str, list[object]]:
-    """The SQL of a page and its last parameters; raises ValueError for an impossible position."""
+def _start(pages: Pages, position: wire.Position | None) -> tuple[str | None, list[str]]:
+    """The SQL of a page and its last parameters; None for a position that these tables lack."""
     if position is None:
         return pages.first, []
-    if not pages.is_member_id(position.member_id):
-        raise ValueError
     if position.created_at is None:
         return pages.after_null, [position.member_id]
-    created = datetime.fromisoformat(position.created_at)
-    if (created.tzinfo is not None) is not pages.zoned:
-        raise ValueError
-    return pages.after, [position.member_id, created]
+    return pages.after, [position.member_id, position.created_at]
 
 
 def _image_size(row: Record, limit: int, *, first: int = 0) -> int:

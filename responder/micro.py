@@ -85,6 +85,7 @@ class Service:
 
     def stats(self) -> bytes:
         """The answer to $SRV.STATS; times are in nanoseconds."""
+        started = self.started.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         endpoints = [
             {
                 "name": endpoint.name,
@@ -100,7 +101,7 @@ class Service:
             }
             for endpoint in self.endpoints
         ]
-        return self._reply("stats", started=self.started, endpoints=endpoints)
+        return self._reply("stats", started=started, endpoints=endpoints)
 
     def _reply(self, verb: str, **more: object) -> bytes:
         return msgspec.json.encode(

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, field_serializer
 from pydantic.alias_generators import to_camel
 
 
@@ -42,6 +43,10 @@ class User(Reply):
     manager_id: str | None
     department_id: str | None
 
+    @field_serializer("ban_expires", when_used="json-unless-none")
+    def _as_javascript(self, value: datetime) -> str:
+        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
     def is_banned(self, at: datetime) -> bool:
         """Tell whether the ban is in force at a time (Better Auth: banExpires null or ahead)."""
         return self.banned and (self.ban_expires is None or self.ban_expires > at)
@@ -58,4 +63,5 @@ class UserBatch(Reply):
     """The users found among the ids asked for, and the ids that were not, in request order."""
 
     users: list[User]
-    missing: list[str]
+    # Unchecked: an id that is nobody's may be no proper text at all (a lone surrogate).
+    missing: list[Annotated[str, SkipValidation]]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from responder.models import User
 from responder.schema import Column, Schema, Table
@@ -45,6 +45,9 @@ join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
 where k.contype = 'f'
 """
 
+# Returns the canonical form of a key, None for what cannot be one.
+Canonical: TypeAlias = Callable[[str], str | None]
+
 FIELDS: Final = tuple(str(field.alias) for field in User.model_fields.values())
 MEMBERSHIP_FIELDS: Final = ("organizationId", "orgRole", "managerId", "departmentId")
 NO_MEMBERSHIP: Final = (None,) * len(MEMBERSHIP_FIELDS)
@@ -54,15 +57,13 @@ NO_MEMBERSHIP: Final = (None,) * len(MEMBERSHIP_FIELDS)
 class Pages:
     """The SQL that lists an organization, and what its cursors may hold.
 
-    Rows hold the fields of User, the size of the image, then createdAt and id of the membership.
-    The fields are null where a membership has lost its user, or repeats an earlier one.
+    Rows hold the fields of User, the size of the image, then createdAt (as text) and id of the
+    membership. The fields are null where a membership has lost its user, or repeats an earlier one.
     """
 
     first: str
-    after: str
+    after: str | None  # None where memberships have no createdAt
     after_null: str  # from where createdAt is null on
-    zoned: bool  # whether createdAt has a time zone
-    is_member_id: Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +79,8 @@ class Lookups:
     by_email: str
     by_emails: str
     pages: Pages | None
-    is_user_id: Callable[[str], bool]
-    is_organization_id: Callable[[str], bool]
+    user_id: Canonical
+    organization_id: Canonical
 
 
 def lookups(schema: Schema, *, timezone: str = "UTC") -> Lookups:
@@ -106,8 +107,8 @@ select k.n, {fields}
 from unnest($1::text[], $2::text[]) with ordinality as k(email, organization, n)
 cross join lateral {_earliest(users, "k.email")} u{each}""",
         pages=_pages(users, members, fields) if members else None,
-        is_user_id=_accepts(user_id),
-        is_organization_id=_accepts(members.columns["organizationId"]) if members else is_text,
+        user_id=_canonical(user_id),
+        organization_id=_canonical(members.columns["organizationId"]) if members else text,
     )
 
 
@@ -129,46 +130,45 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-# What can be a key. What cannot would fail a whole batch, or match by PostgreSQL's lenient input
-# rules (` 7`, `0x7`, braced uuids) what it does not equal.
+# What can be a key, in the form in which equal keys are equal; None for what cannot be one. That would
+# fail a whole batch, or match by PostgreSQL's lenient input rules (` 7`, `0x7`, braced uuids) what it
+# does not equal.
 
 
-def is_text(key: str) -> bool:
-    """Tell whether a text column can hold this: any UTF-8 but NUL."""
+def text(key: str) -> str | None:
+    """Return the key for a text column, which holds any UTF-8 but NUL."""
     if "\0" in key:
-        return False
+        return None
     if key.isascii():
-        return True
+        return key
     try:
         key.encode()
     except UnicodeEncodeError:  # a lone surrogate
-        return False
-    return True
+        return None
+    return key
 
 
-def _is_uuid(key: str) -> bool:
-    return _UUID.fullmatch(key) is not None
+def _uuid(key: str) -> str | None:
+    return key.lower() if _UUID.fullmatch(key) else None
 
 
-def _is_integer(bits: int) -> Callable[[str], bool]:
+def _integer(bits: int) -> Canonical:
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    return lambda key: _INTEGER.fullmatch(key) is not None and low <= int(key) <= high
+    return lambda key: key if _INTEGER.fullmatch(key) and low <= int(key) <= high else None
 
 
-_UUID = re.compile(
-    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII
-)
+_UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
-_KEYS: Final[dict[str, Callable[[str], bool]]] = {
-    "uuid": _is_uuid,
-    "int2": _is_integer(16),
-    "int4": _is_integer(32),
-    "int8": _is_integer(64),
+_KEYS: Final[dict[str, Canonical]] = {
+    "uuid": _uuid,
+    "int2": _integer(16),
+    "int4": _integer(32),
+    "int8": _integer(64),
 }
 
 
-def _accepts(column: Column) -> Callable[[str], bool]:
-    return _KEYS.get(column.type, is_text)
+def _canonical(column: Column) -> Canonical:
+    return _KEYS.get(column.type, text)
 
 
 # The parts of a lookup.
@@ -196,7 +196,7 @@ def _fields(schema: Schema, timezone: str) -> str:
     user = schema.users.columns.get
     member = (schema.members.columns if schema.members else _NO_COLUMNS).get
 
-    def text(column: Column | None, alias: str = "u") -> str:
+    def words(column: Column | None, alias: str = "u") -> str:
         if column is None:
             return "null::text"
         name = f"{alias}.{ident(column.name)}"
@@ -210,22 +210,22 @@ def _fields(schema: Schema, timezone: str) -> str:
         name = f"u.{ident(column.name)}"
         return f"{name} is not null" if column.category == "D" else f"coalesce({name}, false)"
 
-    image = text(user("image"))
+    image = words(user("image"))
     expressions = {
-        "id": text(user("id")),
-        "email": text(user("email")),
+        "id": words(user("id")),
+        "email": words(user("email")),
         "emailVerified": flag(user("emailVerified")),
-        "name": text(user("name")),
+        "name": words(user("name")),
         "image": f"case when octet_length({image}) <= $3::int then {image} end",
         "isAnonymous": flag(user("isAnonymous")),
-        "role": f"coalesce(nullif({text(user('role'))}, ''), 'user')",
+        "role": f"coalesce(nullif({words(user('role'))}, ''), 'user')",
         "banned": flag(user("banned")),
-        "banReason": text(user("banReason")),
+        "banReason": words(user("banReason")),
         "banExpires": _instant(user("banExpires"), timezone),
-        "organizationId": text(member("organizationId"), "m"),
-        "orgRole": text(member("role"), "m"),
-        "managerId": text(member("managerId"), "m"),
-        "departmentId": text(member("departmentId"), "m"),
+        "organizationId": words(member("organizationId"), "m"),
+        "orgRole": words(member("role"), "m"),
+        "managerId": words(member("managerId"), "m"),
+        "departmentId": words(member("departmentId"), "m"),
     }
     columns = [f'{expressions[field]} as "{field}"' for field in FIELDS]
     return ",\n       ".join([*columns, f"octet_length({image}) as image_size"])
@@ -288,11 +288,14 @@ def _pages(users: Table, members: Table, fields: str) -> Pages:
     tie, created = ident(tie_breaker.name), column.get("createdAt")
     order = _order(members, "m.", tie_breaker)
     is_earliest = ""
-    if "id" in column:
+    if distinct := column.get("id", created):
+        name = ident(distinct.name)
         is_earliest = f"""
-  and m.{tie} = (select d.{tie} from {_name(members)} d
-                 where d.{organization} = m.{organization} and d.{user} = m.{user}
-                 order by {_order(members, "d.", tie_breaker)} limit 1)"""
+  and m.{name} is not distinct from (
+    select d.{name} from {_name(members)} d
+    where d.{organization} = m.{organization} and d.{user} = m.{user}
+    order by {_order(members, "d.", tie_breaker)} limit 1
+  )"""
 
     def memberships(condition: str) -> str:
         return f"""(
@@ -303,21 +306,20 @@ def _pages(users: Table, members: Table, fields: str) -> Pages:
 
     def page(first_line: str, source: str) -> str:
         return f"""-- $1 organization, $2 limit, $3 cap of the image in bytes{first_line}
-select {fields}, {f"m.{ident(created.name)}" if created else "null"} as created_at, \
+select {fields}, {f"m.{ident(created.name)}" if created else "null"}::text as created_at, \
 m.{tie}::text as member_id
 from {source} m
 left join {_name(users)} u on u.{ident(users.columns["id"].name)} = m.{user}{is_earliest}
 order by {order}"""
 
     later = f"\n    and m.{tie} > {_cast('$4::text', tie_breaker)}"
-    if created is None:
-        after_null = after = memberships(later)
-    else:
+    after_null, after = memberships(later), None
+    if created is not None:
         name = f"m.{ident(created.name)}"
         after_null = memberships(f"\n    and {name} is null{later}")
         after = memberships(
             f"\n    and ({name}, m.{tie}) > "
-            f"($5::{_type(created)}, {_cast('$4::text', tie_breaker)})"
+            f"($5::text::{_type(created)}, {_cast('$4::text', tie_breaker)})"
         )
         if not created.not_null:
             # `(c, id) > (…)` is null, not true, where c is: those come last, and one index serves
@@ -327,10 +329,8 @@ order by {order}"""
             after = f"(\n{after} union all {nulls}\norder by {unaliased} limit $2::int\n)"
     return Pages(
         first=page("", memberships("")),
-        after=page(", $4 id, $5 createdAt", after),
+        after=after and page(", $4 id, $5 createdAt", after),
         after_null=page(", $4 id", after_null),
-        zoned=created is not None and created.type == "timestamptz",
-        is_member_id=_accepts(tie_breaker),
     )
 
 

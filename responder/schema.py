@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -37,7 +37,7 @@ MEMBER_FIELDS: Final = (
     "departmentId",
     "createdAt",
 )
-# What a table must have to be taken for one of Better Auth's.
+# What a table must have to be taken for one of Better Auth's; the first two are needed in any case.
 USER: Final = ("id", "email", "emailVerified")
 MEMBER: Final = ("userId", "organizationId", "role")
 SESSION: Final = ("userId", "token", "expiresAt")
@@ -148,16 +148,19 @@ def _fits(columns: Iterable[CatalogColumn], required: Iterable[str]) -> bool:
 
 def _choose(
     tables: Mapping[TableName, list[CatalogColumn]],
-    required: Iterable[str],
+    required: Sequence[str],
     setting: str,
     override: str | None,
     preferred: Collection[TableName] = (),
 ) -> TableName | None:
-    fitting = [table for table, columns in tables.items() if _fits(columns, required)]
     if override:
-        fitting = [table for table in fitting if override in (table[1], ".".join(table))]
-        if not fitting:
-            raise AmbiguousSchemaError(f"{setting}: no table {override} with {', '.join(required)}")
+        tables = {
+            name: its for name, its in tables.items() if override in (name[1], ".".join(name))
+        }
+        required = required[:2]  # what a table cannot do without, if we need not recognize it
+    fitting = [table for table, columns in tables.items() if _fits(columns, required)]
+    if override and not fitting:
+        raise AmbiguousSchemaError(f"{setting}: no table {override} with {' and '.join(required)}")
     if len(fitting) > 1:
         fitting = [table for table in fitting if table in preferred] or fitting
     if len(fitting) > 1:

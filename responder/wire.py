@@ -36,6 +36,7 @@ GET_MANY: Final = "get_many"
 
 MAX_PAGE: Final = 500
 MAX_IDS: Final = 500
+BAD_CURSOR: Final = "cursor: not one that users.org_list gave"
 TOO_MANY_IDS: Final = "the users do not fit into one message: ask for fewer ids"
 
 AUTHORIZATION: Final = "Authorization"
@@ -187,12 +188,13 @@ def decode_headers(block: bytes) -> dict[str, list[str]]:
         version, *lines = block.decode().split("\r\n")
     except UnicodeDecodeError:
         raise InvalidRequestError("headers: not UTF-8") from None
-    if not version.startswith("NATS/1.0"):
+    if not version.startswith("NATS/1.0") or _BARE_BREAK.search(version):
         raise InvalidRequestError("headers: not a NATS/1.0 block")
     headers: dict[str, list[str]] = {}
     for line in filter(None, lines):
         name, colon, value = line.partition(":")
-        if not colon or not _TOKEN.fullmatch(name):
+        # Some readers end a line at a bare line break: a header must not hide behind one.
+        if not colon or not _TOKEN.fullmatch(name) or _BARE_BREAK.search(value):
             raise InvalidRequestError("headers: not a name, a colon and a value")
         headers.setdefault(name.lower(), []).append(value.strip())
     return headers
@@ -220,6 +222,7 @@ def is_no_responders(headers: bytes) -> bool:
 
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_BARE_BREAK = re.compile(r"[\r\n]")
 _MILLISECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
@@ -257,12 +260,12 @@ def encode_error(error: ResponderError) -> tuple[bytes, bytes]:
 
 def decode_error(headers: bytes, body: bytes) -> ResponderError | None:
     """Return the error that a reply is, None for a value."""
-    if not headers or ERROR_CODE.lower() not in decode_headers(headers):
-        return None
     try:
+        if not headers or ERROR_CODE.lower() not in decode_headers(headers):
+            return None
         value = msgspec.json.decode(body, type=_Error)
         return BY_CODE[value.code](value.message)
-    except (msgspec.MsgspecError, KeyError):
+    except (*_REFUSED, InvalidRequestError, KeyError):
         return InternalError("the worker answered with an error that is not of the contract")
 
 
@@ -309,7 +312,7 @@ def decode_cursor(cursor: str, organization_id: str) -> Position:
             base64.b64decode(padded, b"-_", validate=True), type=Position
         )
     except (UnicodeEncodeError, binascii.Error, *_REFUSED):
-        raise InvalidRequestError("cursor: not one that users.org_list gave") from None
+        raise InvalidRequestError(BAD_CURSOR) from None
     if position.organization_id != organization_id:
         raise InvalidRequestError("cursor: of another organization")
     return position

@@ -136,7 +136,7 @@ async def test_terminated_connections_cost_no_answer(service, cast):
 
 async def test_an_outage_is_waited_out_then_refused_then_over(template, start):
     """While PostgreSQL is away requests wait, then fail at once; when it is back, so are answers."""
-    async with private_postgres.running() as server:
+    async with private_postgres.running(settings={"synchronous_commit": "on"}) as server:
         connection = await asyncpg.connect(server.url)
         await connection.execute(
             'create table users (id text primary key, email text, "emailVerified" boolean);'

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -21,6 +23,8 @@ from starlette.routing import Route
 from responder.errors import ResponderError
 from responder.micro import BUCKETS, Endpoint
 
+NO_STORE: Final = {"Cache-Control": "no-store"}
+
 Check = Callable[[], Awaitable[None]]
 
 
@@ -28,68 +32,67 @@ def admin(checks: Iterable[Check], collector: Collector) -> Starlette:
     """Return the app.
 
     Args:
-        checks: return if what they look at works, else raise a ResponderError that says what is wrong.
+        checks: return if what they look at works, else raise a ResponderError that says what is wrong;
+            there may be more of them later.
         collector: what /metrics shows.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
 
     async def live(_: Request) -> Response:
-        return PlainTextResponse("live\n")
+        return _text("live")
 
     async def ready(_: Request) -> Response:
         for check in checks:
             try:
                 await check()
             except ResponderError as error:
-                return PlainTextResponse(f"not ready: {error.message}\n", status_code=503)
-        return PlainTextResponse("ready\n")
+                return _text(f"not ready: {error.message}", status=503)
+        return _text("ready")
 
     async def metrics(_: Request) -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        body = generate_latest(registry)
+        return Response(body, media_type=CONTENT_TYPE_LATEST, headers=NO_STORE)
 
     return Starlette(
         routes=[Route("/live", live), Route("/ready", ready), Route("/metrics", metrics)]
     )
 
 
+def _text(text: str, *, status: int = 200) -> Response:
+    return PlainTextResponse(f"{text}\n", status_code=status, headers=NO_STORE)
+
+
+@dataclass(eq=False, kw_only=True)
 class Metrics(Collector):
     """The figures of a process, read where they are kept when somebody asks for them."""
 
-    def __init__(
-        self,
-        *,
-        endpoints: Iterable[Endpoint] = (),
-        pending: Callable[[], int] | None = None,
-        images_omitted: Callable[[], int] | None = None,
-        http_requests: Mapping[tuple[str, str, int], int] | None = None,
-    ) -> None:
-        self._endpoints = list(endpoints)
-        self._pending = pending
-        self._images_omitted = images_omitted
-        self._http_requests = http_requests
+    endpoints: Sequence[Endpoint] = ()
+    pending: Callable[[], int] | None = None
+    images_omitted: Callable[[], int] | None = None
+    http_requests: Mapping[tuple[str, str, int], int] | None = None
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric (called by prometheus_client)."""
-        if self._endpoints:
+        if self.endpoints:
             yield from self._answers()
-        if self._pending:
+        if self.pending:
             yield GaugeMetricFamily(
-                "responder_pending_requests", "waiting or being answered", self._pending()
+                "responder_pending_requests", "waiting or being answered", self.pending()
             )
-        if self._images_omitted:
+        if self.images_omitted:
             yield CounterMetricFamily(
                 "responder_images_omitted",
                 "images that did not fit into a message",
-                self._images_omitted(),
+                self.images_omitted(),
             )
-        if self._http_requests is not None:
+        if self.http_requests is not None:
             http = CounterMetricFamily(
                 "responder_http_requests",
                 "HTTP requests answered",
                 labels=["method", "route", "status"],
             )
-            for (method, route, status), count in self._http_requests.items():
+            for (method, route, status), count in self.http_requests.items():
                 http.add_metric([method, route, str(status)], count)
             yield http
 
@@ -102,7 +105,7 @@ class Metrics(Collector):
         errors = CounterMetricFamily(
             "responder_errors", "requests answered with an error", labels=["endpoint", "code"]
         )
-        for endpoint in self._endpoints:
+        for endpoint in self.endpoints:
             total, buckets = 0, []
             for bound, count in zip((*BUCKETS, "+Inf"), endpoint.buckets, strict=True):
                 total += count

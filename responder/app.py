@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from responder.admin import Metrics, admin
+from responder.admin import Check, Metrics, admin
 from responder.bridge import Bridge
 from responder.client import UsersClient
 from responder.connection import Connection, connected
@@ -49,53 +49,37 @@ async def serving(settings: Settings, *, worker: bool = True) -> AsyncIterator[R
     Raises SettingsError if the settings cannot work.
     """
     _check(settings, worker=worker)
-    metrics: dict[str, Any] = {}
+    checks: list[Check] = [_not_started]
+    metrics = Metrics()
+    admin_url = http_url = None
     async with AsyncExitStack() as stack:
+        if settings.admin_listen:  # first, because waiting for NATS is nothing to be killed for
+            admin_url = await stack.enter_async_context(
+                listening(
+                    admin(checks, metrics),
+                    settings.admin_listen,
+                    setting="RESPONDER_ADMIN_LISTEN",
+                    drain_timeout=settings.drain_timeout,
+                )
+            )
         connection = await stack.enter_async_context(
             connected(settings.nats_url, name="responder", options=nats_options(settings))
         )
-        checks: list[Callable[[], Awaitable[None]]] = [_nats_check(connection, settings.timeout)]
+        checks[:] = [_nats_check(connection, settings.timeout)]
         if worker:
             database = await stack.enter_async_context(_database(settings).running())
-            directory = Directory(
-                database, max_reply=lambda: connection.max_payload, max_batch=settings.max_batch
-            )
-            answering = Worker(
-                connection,
-                directory,
-                database.batching,
-                prefix=settings.subject_prefix,
-                queue_group=settings.queue_group,
-                timeout=settings.timeout,
-                drain_timeout=settings.drain_timeout,
-                version=version("better-auth-responder"),
-            )
-            await _first_discovery(database, settings.timeout)
-            await stack.enter_async_context(answering.running())
             checks.append(database.check)
-            metrics |= {
-                "endpoints": answering.service.endpoints,
-                "pending": lambda: database.batching.pending,
-                "images_omitted": lambda: directory.images_omitted,
-            }
-        http_url = admin_url = None
+            await _first_discovery(database, settings.timeout)
+            await stack.enter_async_context(
+                _worker(settings, connection, database, metrics).running()
+            )
         if settings.http_listen:
             bridge = Bridge(
                 UsersClient(connection, prefix=settings.subject_prefix, timeout=settings.timeout),
                 auth_required=settings.http_auth == "required",
                 successors=settings.successors,
             )
-            metrics["http_requests"] = bridge.requests
-        if settings.admin_listen:
-            admin_url = await stack.enter_async_context(
-                listening(
-                    admin(checks, Metrics(**metrics)),
-                    settings.admin_listen,
-                    setting="RESPONDER_ADMIN_LISTEN",
-                    drain_timeout=settings.drain_timeout,
-                )
-            )
-        if settings.http_listen:
+            metrics.http_requests = bridge.requests
             http_url = await stack.enter_async_context(
                 listening(
                     bridge,
@@ -153,6 +137,28 @@ def _database(settings: Settings) -> Database:
     )
 
 
+def _worker(
+    settings: Settings, connection: Connection, database: Database, metrics: Metrics
+) -> Worker:
+    directory = Directory(
+        database, max_reply=lambda: connection.max_payload, max_batch=settings.max_batch
+    )
+    worker = Worker(
+        connection,
+        directory,
+        database.batching,
+        prefix=settings.subject_prefix,
+        queue_group=settings.queue_group,
+        timeout=settings.timeout,
+        drain_timeout=settings.drain_timeout,
+        version=version("better-auth-responder"),
+    )
+    metrics.endpoints = worker.service.endpoints
+    metrics.pending = lambda: database.batching.pending
+    metrics.images_omitted = lambda: directory.images_omitted
+    return worker
+
+
 async def _first_discovery(database: Database, timeout: float) -> None:
     """Wait a little for the tables to be found: what only the operator can decide ends the start."""
     try:
@@ -164,7 +170,11 @@ async def _first_discovery(database: Database, timeout: float) -> None:
         log.warning("started without the tables; they are looked for until they are there")
 
 
-def _nats_check(connection: Connection, timeout: float) -> Callable[[], Awaitable[None]]:
+async def _not_started() -> None:
+    raise UnavailableError("NATS is out of reach")
+
+
+def _nats_check(connection: Connection, timeout: float) -> Check:
     async def check() -> None:
         try:
             await connection.rtt(timeout=timeout)  # type: ignore[arg-type]  # it takes a float

@@ -6,19 +6,22 @@ import argparse
 import asyncio
 import json
 import logging
+import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 
-import msgspec
 import uvloop
 
 from responder.app import nats_options, serving
-from responder.client import UsersClient
+from responder.client import ask
+from responder.connection import connected
 from responder.errors import ResponderError, SettingsError
 from responder.settings import Settings
 
 GOOD, FAILED, WRONG_USE = 0, 1, 2
+SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], Coroutine[None, None, int]] = arguments.run
     try:
         return uvloop.run(run(arguments))
+    except asyncio.CancelledError:  # by a signal
+        return GOOD
     except SettingsError as error:
         print(f"responder: {error}", file=sys.stderr)
         return WRONG_USE
@@ -67,25 +72,30 @@ async def _bridge(_: argparse.Namespace) -> int:
 
 async def _run(settings: Settings, *, worker: bool) -> int:
     configure_logging(settings.log_level, settings.log_format)
-    stop = stop_signal()
+    end_on_signals()
     log = logging.getLogger("responder")
     async with serving(settings, worker=worker) as running:
         log.info("ready: HTTP %s, admin %s", running.http_url or "off", running.admin_url or "off")
-        closed: asyncio.Future[object] = asyncio.ensure_future(running.closed.wait())
-        await asyncio.wait({stop, closed}, return_when=asyncio.FIRST_COMPLETED)
-        closed.cancel()
-    # Closed for good by NATS: let the supervisor start us again.
-    return GOOD if stop.done() else FAILED
+        await running.closed.wait()
+    return FAILED  # closed for good by NATS: let the supervisor start us again
 
 
 async def _request(arguments: argparse.Namespace) -> int:
+    if not SUBJECT.fullmatch(arguments.subject):
+        raise SettingsError(f"not a subject: {arguments.subject!r}")
     settings = Settings.read()
-    prefix, _, endpoint = arguments.subject.rpartition(".")
-    async with UsersClient.connect(
-        settings.nats_url, prefix=prefix, timeout=settings.timeout, **nats_options(settings)
-    ) as users:
-        reply = await users.ask(endpoint, arguments.payload.encode())
-    print(json.dumps(msgspec.json.decode(reply), indent=2, ensure_ascii=False))
+    async with connected(
+        settings.nats_url,
+        name="responder-request",
+        options=nats_options(settings),
+        patience=settings.timeout,
+    ) as connection:
+        payload = os.fsencode(arguments.payload)
+        reply = await ask(connection, arguments.subject, payload, timeout=settings.timeout)
+    try:
+        print(json.dumps(json.loads(reply), indent=2, ensure_ascii=False))
+    except ValueError:
+        print(reply.decode(errors="replace"))
     return GOOD
 
 
@@ -97,26 +107,27 @@ async def _dev(_: argparse.Namespace) -> int:
             f"responder dev needs {error.name}: pip install 'better-auth-responder[dev]'"
         ) from None
     configure_logging("warning", "text")
-    stop = stop_signal()
+    end_on_signals()
     async with service.running() as requests:
         print(requests, flush=True)
-        await stop
-        print("\nstopping", flush=True)
+        await asyncio.Event().wait()
     return GOOD
 
 
-def stop_signal() -> asyncio.Future[object]:
-    """Return a future that SIGINT or SIGTERM completes."""
+def end_on_signals() -> None:
+    """Let the first SIGINT or SIGTERM cancel this task, wherever it is, so that it closes what is open."""
     loop = asyncio.get_running_loop()
-    stop: asyncio.Future[object] = loop.create_future()
+    task = asyncio.current_task()
+    signalled = False
 
     def end() -> None:
-        if not stop.done():
-            stop.set_result(None)
+        nonlocal signalled
+        if task and not signalled:
+            signalled = True
+            task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end)
-    return stop
 
 
 def configure_logging(level: str, style: str) -> None:

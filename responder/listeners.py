@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -21,13 +20,13 @@ NOT_HTTP: Final = (
     b'"detail":"not a request of HTTP/1.1","code":"invalid_request"}'
 )
 BACKLOG: Final = 2048  # connections that may wait to be accepted
-_BEYOND_ASCII: Final = re.compile(rb"[\x80-\xff]")
 
 
 class _Protocol(HttpToolsProtocol):
-    def on_url(self, url: bytes) -> None:
-        """Take bytes beyond ASCII, which curl sends as they are typed, as if they were escaped."""
-        super().on_url(_BEYOND_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], url))
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # uvicorn turns it on for any handler it finds on its logger, and paths hold emails.
+        self.access_log = False
 
     def send_400_response(self, _: str) -> None:
         """Answer what is not HTTP, or too much of it, as any other error is answered."""
@@ -82,6 +81,7 @@ async def listening(
             ws="none",
             access_log=False,
             log_config=None,
+            log_level="warning",
             server_header=False,
             backlog=BACKLOG,
             timeout_graceful_shutdown=max(1, round(drain_timeout)),

@@ -27,10 +27,10 @@ _HEADERS: Final = {
     "410": {"Link": "the successor, where its address is known"},
     "503": {"Retry-After": "seconds"},
 }
-_EXAMPLES: Final = {
+_EXAMPLES: Final = {  # of the demo people, so that each can be sent to `responder dev`
     "id": "KbO8WbOTItGbdi0KY5YfJyfimmurNJra",
-    "email": "zoe.lindqvist@lumen.example",
-    "organizationId": "wqrBbwuOsqCSnW8eVnKSMPUGkrhUg3EF",
+    "email": "zoe.lindqvist@lumen.example.com",
+    "organizationId": "9RBGxYHOUXWoEsPAMPIvebNnIeXT3iud",
 }
 _USER: Final = User(
     id=_EXAMPLES["id"],

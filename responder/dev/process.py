@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 # PostgreSQL: fast shutdown, immediate shutdown, last resort. nats-server: shutdown, stack dump and
 # exit, last resort. Seconds of patience for each.
-SIGNALS = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
+SIGNALS = ((signal.SIGINT, 3.0), (signal.SIGQUIT, 3.0), (signal.SIGKILL, 5.0))
 POLL = 0.005
 LOG_TAIL = 4_000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -95,4 +96,5 @@ def _program() -> str:
     found = shutil.which("responder")
     if found and Path(found).absolute() == program:
         return "responder"
-    return os.path.relpath(program) if program.is_relative_to(Path.cwd()) else str(program)
+    shown = os.path.relpath(program) if program.is_relative_to(Path.cwd()) else str(program)
+    return shlex.quote(shown if "/" in shown else f"./{shown}")

@@ -1,0 +1,779 @@
+"""The command line does what the contract's section 8 says: each test runs the program itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import sysconfig
+import tempfile
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import nats as nats_py
+import psutil
+import pytest
+from nats.errors import NoRespondersError
+
+from responder.dev import nats, people, postgres, service
+from responder.dev.nats import NatsServer
+
+RESPONDER = Path(sysconfig.get_path("scripts")) / "responder"
+READY = re.compile(r"ready: HTTP (\S+), admin (\S+?)\"?\}?$", re.MULTILINE)
+PASTED = re.compile(r"^(?:NATS_URL=|nats |curl ).*", re.MULTILINE)
+PATIENCE = 20
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A program that has run."""
+
+    status: int
+    out: str
+    err: str
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Variables for a program, and none of ours but where programs and temporary files are."""
+    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "HOME") if name in os.environ}
+    return {**kept, **variables}
+
+
+async def run(*arguments: str | bytes, cwd: Path, **variables: str) -> Ended:
+    """Run `responder` to its end."""
+    process = await asyncio.create_subprocess_exec(
+        RESPONDER, *arguments, cwd=cwd, env=environment(**variables), stdout=PIPE, stderr=PIPE
+    )
+    return await ended(process)
+
+
+async def ended(process: Process) -> Ended:
+    """Wait for a program whose output is piped; one that does not end is killed."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return Ended(process.returncode, out.decode(), err.decode())
+
+
+async def until(condition: Callable[[], Awaitable[Any]], *, within: float = PATIENCE) -> Any:
+    """Return what a condition returns, once that is true."""
+    deadline = time.monotonic() + within
+    while not (found := await condition()):
+        assert time.monotonic() < deadline, condition
+        await asyncio.sleep(0.02)
+    return found
+
+
+@dataclass(frozen=True)
+class Running:
+    """A `responder` that runs, its output in files."""
+
+    process: Process
+    out: Path
+    err: Path
+
+    async def said(self, pattern: re.Pattern[str], *, on: str = "err") -> re.Match[str]:
+        """Wait until it has written something."""
+
+        async def search() -> re.Match[str] | None:
+            text = (self.err if on == "err" else self.out).read_text()
+            match = pattern.search(text)
+            assert match or self.process.returncode is None, self.err.read_text()
+            return match
+
+        match: re.Match[str] = await until(search)
+        return match
+
+    async def urls(self) -> tuple[str, str]:
+        """Wait until it is ready, and return where HTTP and the admin listener are."""
+        match = await self.said(READY)
+        return match[1], match[2]
+
+    async def stop(
+        self, number: signal.Signals = signal.SIGTERM, *, within: float = PATIENCE
+    ) -> int:
+        """Send a signal and return the exit status."""
+        self.process.send_signal(number)
+        async with asyncio.timeout(within):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def started(*arguments: str, cwd: Path, **variables: str) -> AsyncIterator[Running]:
+    """Run `responder` while the context is open."""
+    place = Path(tempfile.mkdtemp(dir=cwd))
+    out, err = place / "out", place / "err"
+    with out.open("wb") as out_file, err.open("wb") as err_file:
+        process = await asyncio.create_subprocess_exec(
+            RESPONDER,
+            *arguments,
+            cwd=cwd,
+            env=environment(**variables),
+            stdout=out_file,
+            stderr=err_file,
+            start_new_session=True,
+        )
+    try:
+        yield Running(process, out, err)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+def serving(database: str, server: str, **variables: str) -> dict[str, str]:
+    """The variables of a whole responder."""
+    return {
+        "DATABASE_URL": database,
+        "NATS_URL": server,
+        "RESPONDER_HTTP_AUTH": "disabled",
+        "RESPONDER_HTTP_LISTEN": "127.0.0.1:0",
+        "RESPONDER_ADMIN_LISTEN": "127.0.0.1:0",
+        **variables,
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def status(url: str) -> int:
+    """The status that a URL answers with, 0 if nobody listens there."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        try:
+            return (await client.get(url)).status_code
+        except httpx.ConnectError:
+            return 0
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[NatsServer]:
+    async with nats.running() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+async def demo_url(template, create_database) -> str:
+    """A database with the demo people, for those who only read."""
+    url: str = await create_database(template=template[0])
+    return url
+
+
+# request
+
+
+async def test_request_prints_the_reply(people_service, cast, tmp_path):
+    """`responder request` prints the reply as JSON to read, and exits 0."""
+    expected = (await people_service.ask("users.get", cast.owner.id)).json
+
+    result = await run(
+        "request", "users.get", cast.owner.id, cwd=tmp_path, NATS_URL=people_service.nats.url
+    )
+
+    assert (0, "") == (result.status, result.err)
+    assert json.dumps(expected, indent=2, ensure_ascii=False) + "\n" == result.out
+
+
+async def test_request_takes_json(people_service, cast, tmp_path):
+    """`responder request` sends its payload as it is."""
+    payload = json.dumps({"organizationId": cast.organization.id, "limit": 2})
+
+    result = await run(
+        "request", "users.org_list", payload, cwd=tmp_path, NATS_URL=people_service.nats.url
+    )
+
+    assert 2 == len(json.loads(result.out)["users"])
+
+
+async def test_request_fails_with_the_code(people_service, tmp_path):
+    """An error as reply is exit 1, with its code and message on standard error and nothing else."""
+    result = await run(
+        "request", "users.get", "nobody", cwd=tmp_path, NATS_URL=people_service.nats.url
+    )
+
+    assert Ended(1, "", "responder: not_found: no such user\n") == result
+
+
+async def test_request_without_a_payload_asks_with_nothing(people_service, tmp_path):
+    """A request without a payload is sent, and refused by the worker."""
+    result = await run("request", "users.get", cwd=tmp_path, NATS_URL=people_service.nats.url)
+
+    assert (1, "") == (result.status, result.out)
+    assert result.err.startswith("responder: invalid_request: ")
+
+
+async def test_request_without_a_worker_fails(server, tmp_path):
+    """With nobody listening the exit is 1, and the code is unavailable."""
+    result = await run("request", "users.get", "x", cwd=tmp_path, NATS_URL=server.url)
+
+    assert Ended(1, "", "responder: unavailable: no worker listens\n") == result
+
+
+async def test_request_without_nats_fails(tmp_path):
+    """With NATS out of reach the exit is 1 soon, and the code is unavailable."""
+    url = f"nats://127.0.0.1:{free_port()}"
+    start = time.monotonic()
+
+    result = await run(
+        "request", "users.get", "x", cwd=tmp_path, NATS_URL=url, RESPONDER_TIMEOUT="0.3"
+    )
+
+    assert (1, "") == (result.status, result.out)
+    assert "responder: unavailable: NATS is out of reach\n" in result.err
+    assert "Traceback" not in result.err
+    assert time.monotonic() - start < PATIENCE / 2
+
+
+@pytest.mark.parametrize("subject", ["other", "other.service.of.mine"])
+async def test_request_asks_any_service(server, tmp_path, subject):
+    """Any service can be asked, with and without dots in its subject, and is shown what was typed."""
+    async with answering(server, subject, b'{"a": 1}') as payloads:
+        result = await run("request", subject, "typed", cwd=tmp_path, NATS_URL=server.url)
+
+    assert Ended(0, '{\n  "a": 1\n}\n', "") == result
+    assert [b"typed"] == payloads
+
+
+async def test_request_shows_what_is_not_json(server, tmp_path):
+    """A reply that is not JSON is shown as it is."""
+    async with answering(server, "other.service", b"hello"):
+        result = await run("request", "other.service", cwd=tmp_path, NATS_URL=server.url)
+
+    assert Ended(0, "hello\n", "") == result
+
+
+@asynccontextmanager
+async def answering(server: NatsServer, subject: str, reply: bytes) -> AsyncIterator[list[bytes]]:
+    """A service in another language, say, that always answers the same; yields what it was asked."""
+    payloads: list[bytes] = []
+    async with await nats_py.connect(server.url) as nc:
+
+        async def answer(message: Any) -> None:
+            payloads.append(message.data)
+            await nc.publish(message.reply, reply)
+
+        await nc.subscribe(subject, cb=answer)
+        await nc.flush()
+        yield payloads
+
+
+async def test_request_sends_bytes_that_are_not_text(people_service, tmp_path):
+    """A payload that is not UTF-8 is the worker's to refuse, not a crash."""
+    result = await run(
+        "request", "users.get", b"\xff", cwd=tmp_path, NATS_URL=people_service.nats.url
+    )
+
+    assert Ended(1, "", "responder: invalid_request: the payload is not UTF-8\n") == result
+
+
+@pytest.mark.parametrize("subject", ["users get", "users.get\r\nPING", "", ".get", "users."])
+async def test_request_refuses_what_is_no_subject(server, tmp_path, subject):
+    """What cannot be a subject of a service is wrong use, and is never sent."""
+    result = await run("request", subject, "x", cwd=tmp_path, NATS_URL=server.url)
+
+    assert (2, "") == (result.status, result.out)
+
+
+# Wrong use
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("sing",),
+        ("request",),
+        ("request", "users.get", "x", "y"),
+        ("serve", "--fast"),
+        ("dev", "x"),
+    ],
+)
+async def test_wrong_use_is_exit_2(tmp_path, arguments):
+    """Wrong arguments are exit 2, with the usage on standard error."""
+    result = await run(*arguments, cwd=tmp_path)
+
+    assert (2, "") == (result.status, result.out)
+    assert result.err.startswith("usage: responder")
+
+
+async def test_help_lists_the_commands(tmp_path):
+    """--help names the commands there are."""
+    result = await run("--help", cwd=tmp_path)
+
+    assert (0, "") == (result.status, result.err)
+    for command in ("dev", "serve", "bridge", "request"):
+        assert re.search(rf"^ +{command} ", result.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("command", "variables", "named"),
+    [
+        ("serve", {}, "DATABASE_URL"),
+        ("serve", {"DATABASE_URL": " "}, "DATABASE_URL"),
+        ("serve", {"DATABASE_URL": "mysql://hunter2@x/y"}, "DATABASE_URL"),
+        ("serve", {"DATABASE_URL": "postgres://x", "RESPONDER_TIMEOUTS": "1"}, "RESPONDER_TIMEOUT"),
+        ("bridge", {"RESPONDER_HTTP_LISTEN": "hunter2"}, "RESPONDER_HTTP_LISTEN"),
+        ("request", {"RESPONDER_TIMEOUT": "hunter2"}, "RESPONDER_TIMEOUT"),
+        ("bridge", {"RESPONDER_HTTP_AUTH": "disabled", "NATS_CA": "/hunter2"}, "NATS_CA"),
+    ],
+)
+async def test_a_setting_that_cannot_work_is_exit_2(tmp_path, command, variables, named):
+    """A missing or wrong setting is exit 2, in one line that names it and does not show it."""
+    arguments = ("users.get", "x") if command == "request" else ()
+
+    result = await run(command, *arguments, cwd=tmp_path, **variables)
+
+    assert (2, "", 1) == (result.status, result.out, result.err.count("\n"))
+    assert named in result.err
+    assert "hunter2" not in result.err
+
+
+async def test_a_port_in_use_is_exit_2(server, demo_url, tmp_path):
+    """An address that is taken is exit 2, and the last line names the setting."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = await run(
+            "serve", cwd=tmp_path, **serving(demo_url, server.url, RESPONDER_HTTP_LISTEN=address)
+        )
+
+    assert 2 == result.status
+    assert f"responder: RESPONDER_HTTP_LISTEN: cannot listen on {address}" in result.err
+    assert "Traceback" not in result.err
+
+
+async def test_ambiguous_tables_are_exit_2(create_database, server, tmp_path):
+    """Two sets of tables are exit 2: the candidates and the setting that decides are named."""
+    url = await create_database()
+    connection = await asyncpg.connect(url)
+    try:
+        for schema in ("blue", "green"):
+            await connection.execute(f"create schema {schema}; set search_path to {schema}")
+            await people.create_tables(connection)
+    finally:
+        await connection.close()
+
+    result = await run("serve", cwd=tmp_path, **serving(url, server.url))
+
+    assert 2 == result.status
+    last = result.err.splitlines()[-1]
+    for named in ("blue.users", "green.users", "RESPONDER_USERS_TABLE"):
+        assert named in last
+    assert "Traceback" not in result.err
+
+
+# serve and bridge
+
+
+async def test_serve_answers(demo_url, server, cast, tmp_path):
+    """`responder serve` answers over NATS and HTTP, logs JSON lines, and ends on SIGTERM with 0."""
+    async with started("serve", cwd=tmp_path, **serving(demo_url, server.url)) as running:
+        http, admin = await running.urls()
+        async with await nats_py.connect(server.url) as nc:
+            reply = await nc.request("users.get", cast.owner.id.encode(), timeout=5)
+        answers = [
+            await status(f"{http}/api/v1/users/{cast.owner.id}"),
+            await status(f"{admin}/ready"),
+        ]
+        code = await running.stop()
+
+    assert cast.owner.id == json.loads(reply.data)["id"]
+    assert [200, 200] == answers
+    assert 0 == code
+    lines = [json.loads(line) for line in running.err.read_text().splitlines()]
+    assert lines
+    for line in lines:
+        assert {"ts", "level", "logger", "event"} <= line.keys()
+        assert line["level"] == "info"
+
+
+async def test_serve_without_http_listens_for_operators_only(demo_url, server, tmp_path):
+    """`responder serve --no-http` has one listener left, the admin one."""
+    async with started(
+        "serve", "--no-http", cwd=tmp_path, **serving(demo_url, server.url)
+    ) as found:
+        http, admin = await found.urls()
+        listening = [
+            connection.laddr.port
+            for connection in psutil.Process(found.process.pid).net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+
+    assert "off" == http
+    assert [httpx.URL(admin).port] == listening
+
+
+async def test_a_bridge_needs_no_database(people_service, cast, tmp_path):
+    """`responder bridge` answers HTTP from workers elsewhere, without credentials of a database."""
+    variables = serving("", people_service.nats.url)
+    async with started("bridge", cwd=tmp_path, **variables) as running:
+        http, admin = await running.urls()
+        answers = [
+            await status(f"{http}/api/v1/users/{cast.owner.id}"),
+            await status(f"{admin}/ready"),
+        ]
+        code = await running.stop()
+
+    assert ([200, 200], 0) == (answers, code)
+
+
+@pytest.mark.parametrize(
+    ("command", "number"), [("serve", signal.SIGTERM), ("bridge", signal.SIGINT)]
+)
+async def test_a_start_without_nats_can_be_ended(demo_url, tmp_path, command, number):
+    """While NATS is out of reach at start a signal ends the program soon, without a traceback."""
+    url = f"nats://127.0.0.1:{free_port()}"
+    async with started(command, cwd=tmp_path, **serving(demo_url, url)) as running:
+        await running.said(re.compile("NATS"))
+        try:
+            code: int | str = await running.stop(number, within=3)
+        except TimeoutError:
+            running.process.kill()
+            code = "still running"
+
+    assert 0 == code
+    assert "Traceback" not in running.err.read_text()
+
+
+async def test_operators_see_a_start_without_nats(demo_url, tmp_path):
+    """While NATS is out of reach at start, /live is 200 and /ready 503."""
+    port = free_port()
+    variables = serving(
+        demo_url,
+        f"nats://127.0.0.1:{free_port()}",
+        RESPONDER_ADMIN_LISTEN=f"127.0.0.1:{port}",
+    )
+
+    async def live() -> bool:
+        return await status(f"http://127.0.0.1:{port}/live") == 200
+
+    async with started("serve", cwd=tmp_path, **variables) as running:
+        await running.said(re.compile("NATS"))
+        try:
+            await until(live, within=3)
+            assert 503 == await status(f"http://127.0.0.1:{port}/ready")
+        finally:
+            if running.process.returncode is None:
+                running.process.kill()
+                await running.process.wait()
+
+
+class Load:
+    """Callers that each have one request outstanding, until nobody is there to answer."""
+
+    def __init__(self, url: str, ids: list[str]) -> None:
+        self.answers = 0
+        self.wrong: list[str] = []
+        self._url = url
+        self._ids = ids
+
+    async def run(self, callers: int, *, enough: asyncio.Event | None = None) -> None:
+        async with await nats_py.connect(self._url) as nc:
+
+            async def ask(number: int) -> None:
+                while not (enough and enough.is_set()):
+                    id_ = self._ids[number % len(self._ids)]
+                    number += callers
+                    try:
+                        reply = await nc.request("users.get", id_.encode(), timeout=8)
+                    except NoRespondersError:
+                        if enough:
+                            self.wrong.append("nobody was there")
+                        return
+                    except nats_py.errors.Error as error:
+                        self.wrong.append(type(error).__name__)
+                        return
+                    self.answers += 1
+                    if id_ != json.loads(reply.data).get("id"):
+                        self.wrong.append(reply.data.decode())
+
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(callers):
+                    tasks.create_task(ask(number))
+
+    async def reached(self, count: int) -> None:
+        async def enough() -> bool:
+            return self.answers >= count
+
+        await until(enough)
+
+
+async def ids(url: str) -> list[str]:
+    connection = await asyncpg.connect(url)
+    try:
+        return [row["id"] for row in await connection.fetch("select id from users")]
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize(
+    "after",
+    [1, pytest.param(3000, marks=pytest.mark.heavy), pytest.param(9000, marks=pytest.mark.heavy)],
+)
+async def test_sigterm_under_load_answers_all_that_was_received(demo_url, server, tmp_path, after):
+    """Of 256 callers none is left without an answer, or wrongly answered, by a SIGTERM."""
+    load = Load(server.url, await ids(demo_url))
+    async with started("serve", cwd=tmp_path, **serving(demo_url, server.url)) as running:
+        await running.urls()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(load.run(256))
+            await load.reached(after)
+            code = await running.stop()
+
+    assert [] == load.wrong
+    assert load.answers >= after
+    assert 0 == code
+
+
+@pytest.mark.heavy
+async def test_a_rolling_restart_loses_nothing(demo_url, server, tmp_path):
+    """With another worker there, a SIGTERM to the first is nothing that callers notice."""
+    load, enough = Load(server.url, await ids(demo_url)), asyncio.Event()
+    variables = serving(demo_url, server.url)
+    # The callers end first, then the workers.
+    async with AsyncExitStack() as workers, asyncio.TaskGroup() as tasks:
+        first = await workers.enter_async_context(started("serve", cwd=tmp_path, **variables))
+        await first.urls()
+        tasks.create_task(load.run(256, enough=enough))
+        await load.reached(500)
+        second = await workers.enter_async_context(started("serve", cwd=tmp_path, **variables))
+        await second.urls()
+        await load.reached(load.answers + 2000)
+        code = await first.stop()
+        await load.reached(load.answers + 2000)
+        enough.set()
+
+    assert [] == load.wrong
+    assert 0 == code
+
+
+@pytest.mark.heavy
+async def test_serve_starts_before_postgresql(server, cast, tmp_path):
+    """With PostgreSQL unreachable serve starts and is not ready; it answers once PostgreSQL is there."""
+    port = free_port()
+    url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    variables = serving(url, server.url, RESPONDER_TIMEOUT="0.5")
+    async with (
+        started("serve", cwd=tmp_path, **variables) as running,
+        await nats_py.connect(server.url) as nc,
+    ):
+        http, admin = await running.urls()
+        early = await nc.request("users.get", cast.owner.id.encode(), timeout=5)
+        statuses = [
+            await status(f"{admin}/live"),
+            await status(f"{admin}/ready"),
+            await status(f"{http}/api/v1/users/{cast.owner.id}"),
+        ]
+
+        async def ready() -> bool:
+            return await status(f"{admin}/ready") == 200
+
+        async with postgres.running(settings={"port": str(port)}):
+            connection = await asyncpg.connect(url)
+            try:
+                await people.create_tables(connection)
+                await people.settle(connection)
+            finally:
+                await connection.close()
+            await until(ready)
+            late = await nc.request("users.get", cast.owner.id.encode(), timeout=5)
+            code = await running.stop()
+
+    assert {"Nats-Service-Error-Code": "503"}.items() <= early.headers.items()
+    assert [200, 503, 503] == statuses
+    assert cast.owner.id == json.loads(late.data)["id"]
+    assert 0 == code
+
+
+# dev
+
+
+@contextmanager
+def open_directory() -> Iterator[Path]:
+    """A directory for temporary files that everyone may enter, as PostgreSQL's account must."""
+    place = Path(tempfile.mkdtemp(prefix="responder-cli-"))
+    try:
+        place.chmod(0o755)
+        yield place
+    finally:
+        shutil.rmtree(place)
+
+
+@pytest.fixture(scope="module")
+def temporary() -> Iterator[Path]:
+    with open_directory() as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+async def dev(temporary) -> AsyncIterator[str]:
+    """What `responder dev`, which runs, has printed."""
+    async with started("dev", cwd=temporary, TMPDIR=str(temporary)) as running:
+        await running.said(re.compile("Ctrl-C"), on="out")
+        yield running.out.read_text()
+
+
+def lines(printed: str, start: str) -> list[str]:
+    """The lines to be pasted that start with a word."""
+    found = [line for line in PASTED.findall(printed) if line.startswith(start)]
+    assert found
+    return found
+
+
+async def shell(line: str, cwd: Path) -> Ended:
+    """Paste a line into a terminal."""
+    process = await asyncio.create_subprocess_shell(
+        line, cwd=cwd, env=environment(), stdout=PIPE, stderr=PIPE
+    )
+    return await ended(process)
+
+
+@pytest.mark.parametrize(
+    "part", [slice(-1, None), pytest.param(slice(-1), marks=pytest.mark.heavy)]
+)
+async def test_dev_prints_requests_that_work(dev, temporary, part):
+    """Each `responder request` line of `responder dev`, pasted, prints JSON, or the error it is for."""
+    requests = lines(dev, "NATS_URL=")[part]
+
+    results = await asyncio.gather(*(shell(line, temporary) for line in requests))
+
+    for line, result in zip(requests, results, strict=True):
+        if line.endswith("users.get nobody"):
+            assert Ended(1, "", "responder: not_found: no such user\n") == result
+        else:
+            assert (line, 0, "") == (line, result.status, result.err)
+            assert json.loads(result.out)
+
+
+async def test_dev_prints_nats_lines_that_work(dev, cast):
+    """Each line for the nats CLI, sent as that sends it, is answered; only the one for nobody with an error."""
+    answers = {}
+    for line in lines(dev, "nats "):
+        program, flag, url, *command = shlex.split(line)
+        assert ("nats", "-s") == (program, flag)
+        async with await nats_py.connect(url) as nc:
+            if command[:2] == ["micro", "info"]:
+                reply = await nc.request(f"$SRV.INFO.{command[2]}", timeout=5)
+                assert command[2] == json.loads(reply.data)["name"]
+            else:
+                verb, subject, payload = command
+                assert "req" == verb
+                reply = await nc.request(subject, payload.encode(), timeout=5)
+                answers[subject, payload] = json.loads(reply.data)
+                failed = "Nats-Service-Error" in (reply.headers or {})
+                assert (payload, payload == "nobody") == (payload, failed)
+
+    assert cast.owner.id == answers["users.get", cast.owner.id]["id"]
+    assert cast.viewer.id == answers["users.by_email", cast.viewer.email]["id"]
+    assert {"users.get", "users.by_email", "users.org_list", "users.get_many"} == {
+        subject for subject, _ in answers
+    }
+
+
+async def test_dev_prints_curl_lines_that_work(dev, temporary, cast):
+    """Each curl line is answered: users, the 410 of a write, and what operators look at."""
+    for line in lines(dev, "curl "):
+        words = shlex.split(line)
+        method = words[words.index("-X") + 1] if "-X" in words else "GET"
+        async with httpx.AsyncClient(trust_env=False) as client:
+            response = await client.request(method, words[-1])
+        assert (line, 410 if method == "DELETE" else 200) == (line, response.status_code)
+        if shutil.which("curl"):
+            result = await shell(line, temporary)
+            assert (line, 0) == (line, result.status)
+            if method == "GET" and "/metrics" not in line:
+                assert response.text == result.out
+        if "/email/" in line:
+            assert cast.viewer.id == response.json()["id"]
+
+
+async def test_dev_prints_where_to_read_and_to_change(dev, cast):
+    """The page and the database that `responder dev` names are there, and a change is seen at once."""
+    docs = re.search(r"http://\S+/docs", dev)
+    database = re.search(r"psql (\S+)", dev)
+    assert docs
+    assert database
+    assert 200 == await status(docs[0])
+    connection = await asyncpg.connect(database[1])
+    try:
+        await connection.execute("update users set name = 'New' where id = $1", cast.staff.id)
+    finally:
+        await connection.close()
+    async with httpx.AsyncClient(trust_env=False) as client:
+        url = docs[0].replace("/docs", f"/api/v1/users/{cast.staff.id}")
+        assert "New" == (await client.get(url)).json()["name"]
+
+
+async def gone(processes: list[psutil.Process]) -> bool:
+    """Tell whether none of these processes runs."""
+    return not any(
+        each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in processes
+    )
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("moment", ["started", "starting"])
+async def test_ctrl_c_leaves_nothing_behind(moment):
+    """Ctrl-C ends `responder dev` with 0, its servers with it, and removes all of its files."""
+    with open_directory() as place, open_directory() as files:
+        async with started("dev", cwd=place, TMPDIR=str(files)) as running:
+            if moment == "started":
+                await running.said(re.compile("Ctrl-C"), on="out")
+            else:
+
+                async def begun() -> bool:
+                    return any(files.glob("responder-postgres-*/data/*"))
+
+                await until(begun)
+            processes = psutil.Process(running.process.pid).children(recursive=True)
+            # As a terminal does: to the whole process group.
+            os.killpg(running.process.pid, signal.SIGINT)
+            async with asyncio.timeout(PATIENCE):
+                code = await running.process.wait()
+            await until(lambda: gone(processes))
+
+        assert processes
+        assert 0 == code
+        assert [] == list(files.iterdir())
+        assert "Traceback" not in running.err.read_text()
+
+
+@pytest.mark.parametrize("place", ["a b", "it's", "$HOME"])
+def test_dev_names_itself_so_that_it_can_be_pasted(tmp_path, monkeypatch, place):
+    """The program's path in the lines of `responder dev` is one word for a shell, from where one is."""
+    program = tmp_path / place / "responder"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.argv", [str(program), "dev"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    for directory in (tmp_path, program.parent, Path("/")):
+        monkeypatch.chdir(directory)
+
+        (word,) = shlex.split(service._program())
+
+        assert "/" in word  # else a shell would look for it on the PATH
+        assert program == Path(word).absolute().resolve()

@@ -1,0 +1,244 @@
+"""The settings are read as the contract's section 7 says."""
+
+from __future__ import annotations
+
+import pytest
+
+from responder.errors import SettingsError
+from responder.settings import Settings
+
+SECRET = "hunter2-hunter2"
+
+
+def refusal(**variables: str) -> str:
+    """The error that reading these variables ends in."""
+    with pytest.raises(SettingsError) as error:
+        Settings.read(variables)
+    return str(error.value)
+
+
+def test_nothing_set_is_the_defaults():
+    """Without any variable each setting has the default that the contract names."""
+    settings = Settings.read({})
+
+    assert {
+        "database_url": None,
+        "nats_url": ["nats://127.0.0.1:4222"],
+        "nats_user": None,
+        "nats_password": None,
+        "nats_token": None,
+        "nats_creds": None,
+        "nats_nkey": None,
+        "nats_ca": None,
+        "nats_cert": None,
+        "nats_key": None,
+        "better_auth_url": None,
+        "subject_prefix": "users",
+        "queue_group": "responder",
+        "http_listen": ("127.0.0.1", 8080),
+        "admin_listen": ("127.0.0.1", 8081),
+        "http_auth": "required",
+        "users_table": None,
+        "members_table": None,
+        "timezone": "UTC",
+        "timeout": 2.0,
+        "log_level": "info",
+    }.items() <= settings.model_dump().items()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "field", "expected"),
+    [
+        ("DATABASE_URL", "postgres://a@b/c", "database_url", "postgres://a@b/c"),
+        ("NATS_URL", "nats://a:1,tls://b:2", "nats_url", ["nats://a:1", "tls://b:2"]),
+        ("NATS_URL", " nats://a:1 , nats://b:2 ", "nats_url", ["nats://a:1", "nats://b:2"]),
+        ("NATS_USER", "ann", "nats_user", "ann"),
+        ("NATS_PASSWORD", "s3cret", "nats_password", "s3cret"),
+        ("NATS_TOKEN", "t", "nats_token", "t"),
+        ("NATS_CREDS", "/a.creds", "nats_creds", "/a.creds"),
+        ("NATS_NKEY", "/a.nk", "nats_nkey", "/a.nk"),
+        ("NATS_CA", "/ca.pem", "nats_ca", "/ca.pem"),
+        ("NATS_CERT", "/cert.pem", "nats_cert", "/cert.pem"),
+        ("NATS_KEY", "/key.pem", "nats_key", "/key.pem"),
+        ("RESPONDER_SUBJECT_PREFIX", "acme.users", "subject_prefix", "acme.users"),
+        ("RESPONDER_QUEUE_GROUP", "blue", "queue_group", "blue"),
+        ("RESPONDER_HTTP_LISTEN", "off", "http_listen", None),
+        ("RESPONDER_HTTP_LISTEN", "0.0.0.0:80", "http_listen", ("0.0.0.0", 80)),
+        ("RESPONDER_HTTP_LISTEN", "localhost:0", "http_listen", ("localhost", 0)),
+        ("RESPONDER_HTTP_LISTEN", "[::1]:8080", "http_listen", ("::1", 8080)),
+        ("RESPONDER_ADMIN_LISTEN", "off", "admin_listen", None),
+        ("RESPONDER_ADMIN_LISTEN", "[::]:65535", "admin_listen", ("::", 65535)),
+        ("RESPONDER_HTTP_AUTH", "disabled", "http_auth", "disabled"),
+        ("RESPONDER_USERS_TABLE", "auth.app_user", "users_table", "auth.app_user"),
+        ("RESPONDER_MEMBERS_TABLE", "off", "members_table", "off"),
+        ("RESPONDER_TIMEZONE", "Europe/Berlin", "timezone", "Europe/Berlin"),
+        ("RESPONDER_TIMEOUT", "0.5", "timeout", 0.5),
+        ("RESPONDER_CONNECTIONS", "9", "connections", 9),
+        ("RESPONDER_MAX_BATCH", "1", "max_batch", 1),
+        ("RESPONDER_MAX_PENDING", "10", "max_pending", 10),
+        ("RESPONDER_DRAIN_TIMEOUT", "30", "drain_timeout", 30.0),
+        ("RESPONDER_LOG_LEVEL", "debug", "log_level", "debug"),
+        ("RESPONDER_LOG_FORMAT", "json", "log_format", "json"),
+    ],
+)
+def test_a_variable_sets_its_setting(variable, value, field, expected):
+    """Each variable of the contract sets the setting it is named for."""
+    assert expected == getattr(Settings.read({variable: value}), field)
+
+
+@pytest.mark.parametrize("value", ["", " ", "\n"])
+def test_an_empty_variable_is_not_set(value):
+    """A variable that is empty or blank is the same as none."""
+    names = [str(field.alias) for field in Settings.model_fields.values()]
+
+    assert Settings.read({}) == Settings.read(dict.fromkeys(names, value))
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("RESPONDER_TIMEOUTS", "RESPONDER_TIMEOUT"),
+        ("RESPONDER_CONNECTION", "RESPONDER_CONNECTIONS"),
+        ("RESPONDER_HTTP_LISTN", "RESPONDER_HTTP_LISTEN"),
+        ("RESPONDER_LOGLEVEL", "RESPONDER_LOG_LEVEL"),
+        ("RESPONDER_USER_TABLE", "RESPONDER_USERS_TABLE"),
+        ("RESPONDER_SUBJECTPREFIX", "RESPONDER_SUBJECT_PREFIX"),
+        ("RESPONDER_Timeout", "RESPONDER_TIMEOUT"),
+    ],
+)
+def test_a_near_miss_names_the_setting(written, meant):
+    """A name that is nearly a setting's is an error that says which was meant, and not its value."""
+    assert f"{written} is not a setting; did you mean {meant}?" == refusal(**{written: SECRET})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "RESPONDER_SERVICE_HOST",
+        "RESPONDER_SERVICE_PORT",
+        "RESPONDER_SERVICE_PORT_HTTP",
+        "RESPONDER_SERVICE_PORT_ADMIN",
+        "RESPONDER_PORT",
+        "RESPONDER_PORT_8080_TCP",
+        "RESPONDER_PORT_8080_TCP_ADDR",
+        "RESPONDER_PORT_8080_TCP_PORT",
+        "RESPONDER_PORT_8080_TCP_PROTO",
+        "RESPONDER_HTTP_SERVICE_HOST",
+        "RESPONDER_HTTP_PORT",
+        "RESPONDER_HTTP_PORT_8080_TCP",
+        "RESPONDER_ADMIN_PORT",
+        "NATS_URLS",
+        "BETTER_AUTH_SECRET",
+        "DATABASE_URL_UNPOOLED",
+    ],
+)
+def test_other_names_are_ignored(name):
+    """What Kubernetes injects, and what belongs to others, does not disturb."""
+    assert Settings.read({}) == Settings.read({name: "tcp://10.0.0.1:8080"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RESPONDER_TIMEOUT", SECRET),
+        ("RESPONDER_TIMEOUT", "0"),
+        ("RESPONDER_TIMEOUT", "-1"),
+        ("RESPONDER_TIMEOUT", "nan"),
+        ("RESPONDER_TIMEOUT", "inf"),
+        ("RESPONDER_CONNECTIONS", "0"),
+        ("RESPONDER_CONNECTIONS", "2.5"),
+        ("RESPONDER_MAX_BATCH", SECRET),
+        ("RESPONDER_MAX_PENDING", "-4096"),
+        ("RESPONDER_DRAIN_TIMEOUT", "0s"),
+        ("RESPONDER_HTTP_AUTH", SECRET),
+        ("RESPONDER_HTTP_AUTH", "off"),
+        ("RESPONDER_LOG_LEVEL", SECRET),
+        ("RESPONDER_LOG_FORMAT", SECRET),
+        ("RESPONDER_SUBJECT_PREFIX", f"{SECRET}.>"),
+        ("RESPONDER_SUBJECT_PREFIX", f"{SECRET} x"),
+        ("RESPONDER_SUBJECT_PREFIX", "users."),
+        ("RESPONDER_SUBJECT_PREFIX", "users\r\nPUB x"),
+        ("RESPONDER_QUEUE_GROUP", f"{SECRET} x"),
+        ("RESPONDER_HTTP_LISTEN", SECRET),
+        ("RESPONDER_HTTP_LISTEN", "8080"),
+        ("RESPONDER_HTTP_LISTEN", f"{SECRET}:http"),
+        ("RESPONDER_HTTP_LISTEN", "127.0.0.1:65536"),
+        ("RESPONDER_HTTP_LISTEN", "127.0.0.1:-1"),
+        ("RESPONDER_ADMIN_LISTEN", "127.0.0.1:"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name_and_never_shown(name, value):
+    """An error names the variable in one line, and never shows what it holds."""
+    message = refusal(**{name: value})
+
+    assert message.startswith(f"{name}: ")
+    assert "\n" not in message
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    "url", ["auth.example.com", "example", "/api/auth", "ftp://auth.example.com"]
+)
+def test_better_auth_s_url_is_one(url):
+    """A BETTER_AUTH_URL that no one could follow is an error, not a broken Link."""
+    assert refusal(BETTER_AUTH_URL=url).startswith("BETTER_AUTH_URL: ")
+
+
+@pytest.mark.parametrize(
+    ("url", "base"),
+    [
+        ("https://a.example", "https://a.example/api/auth"),
+        ("https://a.example/", "https://a.example/api/auth"),
+        ("https://a.example/auth/", "https://a.example/auth"),
+        ("http://localhost:3000/x/y", "http://localhost:3000/x/y"),
+    ],
+)
+def test_better_auth_s_path_is_the_base_of_the_successors(url, base):
+    """The path of BETTER_AUTH_URL, or /api/auth if it has none, is where writes go."""
+    assert base == Settings.read({"BETTER_AUTH_URL": url}).successors
+
+
+def test_a_file_is_read_and_overruled(tmp_path, monkeypatch):
+    """.env in the working directory is read, and the environment goes before it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RESPONDER_QUEUE_GROUP", raising=False)
+    monkeypatch.setenv("RESPONDER_SUBJECT_PREFIX", "environment")
+    (tmp_path / ".env").write_text(
+        'RESPONDER_QUEUE_GROUP="file" # quoted, with a comment\n'
+        "export RESPONDER_SUBJECT_PREFIX=file\nRESPONDER_TIMEOUT\n"
+    )
+
+    settings = Settings.read()
+
+    assert ("file", "environment", 2.0) == (
+        settings.queue_group,
+        settings.subject_prefix,
+        settings.timeout,
+    )
+
+
+def test_a_near_miss_in_the_file_is_named(tmp_path, monkeypatch):
+    """A mistyped name in .env is refused as one in the environment is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("RESPONDER_TIMEOUTS=1\n")
+
+    with pytest.raises(SettingsError, match=r"did you mean RESPONDER_TIMEOUT\?"):
+        Settings.read()
+
+
+def test_variables_given_are_the_only_ones(tmp_path, monkeypatch):
+    """Where a program passes the variables itself, neither environment nor file has a say."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESPONDER_QUEUE_GROUP", "environment")
+    (tmp_path / ".env").write_text("RESPONDER_SUBJECT_PREFIX=file\n")
+
+    assert ("users", "responder") == (
+        Settings.read({}).subject_prefix,
+        Settings.read({}).queue_group,
+    )
+
+
+def test_settings_do_not_change():
+    """Settings are a value: nothing that has them can change them for the others."""
+    with pytest.raises(ValueError, match="frozen"):
+        Settings.read({}).timeout = 1.0

@@ -35,5 +35,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    subprocess.run(["npm", "ci", "--ignore-scripts"], cwd=HERE, check=True)  # noqa: S607 - npm is where it is
+    subprocess.run(["npm", "ci", "--ignore-scripts"], cwd=HERE, check=True)
     asyncio.run(main())

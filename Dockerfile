@@ -1,12 +1,12 @@
 # responder as it runs in production: `docker run -e DATABASE_URL=… -e NATS_URL=… IMAGE`
 
-FROM python:3.13-slim AS build
+FROM python:3.11-slim AS build
 WORKDIR /source
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY responder ./responder
 RUN python -m venv /app && /app/bin/pip install --no-cache-dir -c requirements.lock .
 
-FROM python:3.13-slim
+FROM python:3.11-slim
 COPY --from=build /app /app
 # In a container, its own loopback is nobody's: who may connect is decided where ports are published.
 ENV PATH=/app/bin:$PATH \

@@ -155,7 +155,7 @@ async def test_an_outage_is_waited_out_then_refused_then_over(template, start):
         after_crash = (await service.ask("users.get", "1")).code
         # Told to shut down while it recovers, PostgreSQL 18 may wait for ever.
         await ask_until(service, "users.get", "1", code=None)
-        os.kill(server.pid, signal.SIGINT)
+        os.kill(server.pid, signal.SIGQUIT)
         await server.process.wait()
         await ask_until(service, "users.get", "1", code="unavailable")
         await asyncio.sleep(0.6)  # outlast one timeout

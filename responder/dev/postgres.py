@@ -14,6 +14,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import socket
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping
@@ -112,6 +113,9 @@ async def running(
                 directory=home,
                 log=log,
                 account=account,
+                # At once: a checkpoint would write what is about to be removed, and PostgreSQL 18
+                # may wait for ever when told to stop more gently while it recovers from a crash.
+                stop=signal.SIGQUIT,
             ) as process:
                 try:
                     await ready(process, lambda: _is_ready(data, pid=process.pid), log=log)

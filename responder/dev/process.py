@@ -22,9 +22,7 @@ from . import launch
 
 T = TypeVar("T")
 
-# PostgreSQL: fast shutdown, immediate shutdown, last resort. nats-server: shutdown, stack dump and
-# exit, last resort. Seconds of patience for each.
-SIGNALS = ((signal.SIGINT, 3.0), (signal.SIGQUIT, 3.0), (signal.SIGKILL, 5.0))
+PATIENCE = 5.0  # seconds for each signal, before the next
 POLL = 0.005
 LOG_TAIL = 4_000
 
@@ -66,9 +64,14 @@ def remove(directory: Path) -> None:
 
 @asynccontextmanager
 async def running(
-    program: Path, *arguments: str, directory: Path, log: Path, account: Account | None = None
+    program: Path,
+    *arguments: str,
+    directory: Path,
+    log: Path,
+    account: Account | None = None,
+    stop: signal.Signals = signal.SIGINT,
 ) -> AsyncIterator[Process]:
-    """Run a program in `directory`, its output in `log`; leaving ends it.
+    """Run a program in `directory`, its output in `log`; leaving ends it, with the signal `stop`.
 
     It gets a session of its own, so that Ctrl-C in a terminal reaches us and not it, and next to
     nothing of our environment: no PG* or NATS_* variable of the caller may configure it.
@@ -90,12 +93,12 @@ async def running(
     try:
         yield process
     finally:
-        await _end(process)
+        await _end(process, stop)
 
 
-async def _end(process: Process) -> None:
+async def _end(process: Process, stop: signal.Signals) -> None:
     cancelled: asyncio.CancelledError | None = None
-    for number, patience in SIGNALS:
+    for number in (stop, signal.SIGQUIT, signal.SIGKILL):
         if process.returncode is not None:
             break
         with suppress(ProcessLookupError):
@@ -103,7 +106,7 @@ async def _end(process: Process) -> None:
             # PostgreSQL's own children leave the group and are their parent's to end.
             os.killpg(process.pid, number)
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(PATIENCE):
                 await process.wait()
         except TimeoutError:
             continue

@@ -215,7 +215,7 @@ async def test_a_second_cancellation_is_not_polite():
         await asyncio.sleep(0)
         staying.cancel()
         with pytest.raises(asyncio.CancelledError):
-            async with asyncio.timeout(process.SIGNALS[0][1] / 2):
+            async with asyncio.timeout(process.PATIENCE / 2):
                 await staying
 
     assert not psutil.pid_exists(pid)

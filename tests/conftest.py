@@ -150,6 +150,26 @@ async def start() -> AsyncIterator[Start]:
 
 
 @pytest.fixture
+def start_with(template, create_database, start) -> Start:
+    """A function that starts a service without HTTP on the demo people, or on an empty database,
+    after some statements have changed it.
+    """
+
+    async def begin(*statements: str, empty: bool = False, **options: str) -> Service:
+        url = await create_database(template=None if empty else template[0])
+        connection = await asyncpg.connect(url)
+        try:
+            for statement in filter(None, statements):
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+        off = {"RESPONDER_HTTP_LISTEN": "off", "RESPONDER_ADMIN_LISTEN": "off"}
+        return await start(url, **{**off, **options})
+
+    return begin
+
+
+@pytest.fixture
 async def service(template, create_database, start) -> Service:
     """A service on a copy of the demo people, to be changed at will."""
     return await start(await create_database(template=template[0]))

@@ -57,18 +57,17 @@ async def test_two_hundred_clients_read_their_own_writes(service):
 
 
 @pytest.fixture
-async def poisoned(create_database, start):
+async def poisoned(start_with):
     """A service whose users are a view that raises for one row."""
-    url = await create_database()
-    connection = await asyncpg.connect(url)
-    await connection.execute("""
+    return await start_with(
+        """
         create table rows (id text primary key, email text, name text);
         insert into rows select n, n || '@example.com', 'user ' || n from generate_series(1, 40) n;
         create view users as select id, email, true as "emailVerified",
           case when id = '13' then (1 / (length(id) - 2))::text else name end as name from rows;
-    """)
-    await connection.close()
-    return await start(url)
+        """,
+        empty=True,
+    )
 
 
 async def test_a_key_that_makes_postgres_fail_fails_alone(poisoned):
@@ -90,25 +89,24 @@ async def test_an_internal_error_says_nothing_about_itself(poisoned):
     assert {"code": "internal", "message": "internal error"} == answer.json
 
 
-async def test_nothing_is_ever_written(create_database, start):
+async def test_nothing_is_ever_written(start_with):
     """Even a view with a function that writes cannot make responder write."""
-    url = await create_database()
-    connection = await asyncpg.connect(url)
-    await connection.execute("""
+    service = await start_with(
+        """
         create table rows (id text, email text, name text);
         insert into rows values ('1', 'one@example.com', 'one');
         create function spy(name text) returns text language plpgsql volatile as $$
           begin insert into rows values ('2', 'spy', 'spy'); return name; end $$;
         create view users as
           select id, email, true as "emailVerified", spy(name) as name from rows;
-    """)
-    service = await start(url)
+        """,
+        empty=True,
+    )
 
     answer = await service.ask("users.get", "1")
 
     assert "internal" == answer.code
-    assert 1 == await connection.fetchval("select count(*) from rows")
-    await connection.close()
+    assert 1 == await service.database.fetchval("select count(*) from rows")
 
 
 async def test_terminated_connections_cost_no_answer(service, cast):
@@ -232,18 +230,18 @@ async def test_a_column_of_another_type_is_read_as_it_is(service, cast):
     }
 
 
-async def test_a_query_that_hangs_holds_up_nobody_else(create_database, start):
+async def test_a_query_that_hangs_holds_up_nobody_else(start_with):
     """One key that takes for ever times out; those that shared its batch are answered."""
-    url = await create_database()
-    connection = await asyncpg.connect(url)
-    await connection.execute("""
+    service = await start_with(
+        """
         create table rows (id text primary key, email text, name text);
         insert into rows select n, n || '@example.com', 'user ' || n from generate_series(1, 9) n;
         create view users as select id, email, true as "emailVerified",
           case when id = '5' then pg_sleep(60)::text else name end as name from rows;
-    """)
-    await connection.close()
-    service = await start(url, RESPONDER_TIMEOUT="1")
+        """,
+        empty=True,
+        RESPONDER_TIMEOUT="1",
+    )
 
     answers = await asyncio.gather(*(service.ask("users.get", str(n)) for n in range(1, 10)))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import asyncpg
 import pytest
 
 NONE = (None, None, None, None)
@@ -13,24 +12,6 @@ START = """
 alter table members alter "createdAt" drop not null;
 delete from members;
 """
-
-
-@pytest.fixture
-def start_with(template, create_database, start):
-    """Start a service on the demo people, after some statements have changed their tables."""
-
-    async def begin(*statements, **options):
-        url = await create_database(template=template[0])
-        connection = await asyncpg.connect(url)
-        try:
-            for statement in statements:
-                await connection.execute(statement)
-        finally:
-            await connection.close()
-        listeners = {"RESPONDER_HTTP_LISTEN": "off", "RESPONDER_ADMIN_LISTEN": "off"}
-        return await start(url, **listeners, **options)
-
-    return begin
 
 
 async def organization_fields(service, ask, person, **organization):

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice, product
 
-import asyncpg
 import httpx
 import nats.errors
 import pytest
@@ -24,25 +23,7 @@ from responder.errors import (
 
 SUBJECTS = ("get", "by_email", "org_list", "get_many")
 EVERY_SUBJECT = pytest.mark.parametrize("subject", SUBJECTS)
-OFF = {"RESPONDER_HTTP_LISTEN": "off", "RESPONDER_ADMIN_LISTEN": "off"}
 HUGE = b"[" * 200_000
-
-
-@pytest.fixture
-def start_with(template, create_database, start):
-    """Start a service on the demo people, after some statements have changed their tables."""
-
-    async def begin(*statements, **options):
-        url = await create_database(template=template[0])
-        connection = await asyncpg.connect(url)
-        try:
-            for statement in statements:
-                await connection.execute(statement)
-        finally:
-            await connection.close()
-        return await start(url, **OFF, **options)
-
-    return begin
 
 
 @pytest.fixture

@@ -33,23 +33,6 @@ TIMES = {
 }
 
 
-@pytest.fixture
-def start_with(template, create_database, start):
-    """Start a service on the demo people, after some statements have changed their tables."""
-
-    async def begin(*statements, **options):
-        url = await create_database(template=template[0])
-        connection = await asyncpg.connect(url)
-        try:
-            for statement in statements:
-                await connection.execute(statement)
-        finally:
-            await connection.close()
-        return await start(url, **OFF, **options)
-
-    return begin
-
-
 def crowd(count, times, organization="big"):
     """SQL for an organization of so many members: `member n` is of `user n`."""
     return f"""

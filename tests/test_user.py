@@ -7,7 +7,6 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from responder import User
@@ -18,24 +17,6 @@ KEYS = (
     *("banned", "banReason", "banExpires"),
     *("organizationId", "orgRole", "managerId", "departmentId"),
 )
-
-
-@pytest.fixture
-def start_with(template, create_database, start):
-    """Start a service on the demo people, after some statements have changed their tables."""
-
-    async def begin(*statements, empty=False, admin="off", **options):
-        url = await create_database(template=None if empty else template[0])
-        connection = await asyncpg.connect(url)
-        try:
-            for statement in filter(None, statements):
-                await connection.execute(statement)
-        finally:
-            await connection.close()
-        listeners = {"RESPONDER_HTTP_LISTEN": "off", "RESPONDER_ADMIN_LISTEN": admin}
-        return await start(url, **listeners, **options)
-
-    return begin
 
 
 async def stored(service, column, values, *, type="text"):  # noqa: A002
@@ -402,7 +383,7 @@ async def test_an_image_in_the_row_is_in_lists(people_service, cast):
 )
 async def test_an_image_too_large_for_a_message_is_null_and_counted(start_with, cast, size):
     """An image that would push the record over the limit answers as null, and is counted once."""
-    service = await start_with(admin="127.0.0.1:0", config="max_payload: 65536")
+    service = await start_with(RESPONDER_ADMIN_LISTEN="127.0.0.1:0", config="max_payload: 65536")
     person, organization = cast.second_owner, cast.second_organization.id
     await service.database.execute(
         "update users set image = repeat('A', $2) where id = $1", person.id, size

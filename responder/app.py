@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,10 +16,11 @@ from responder.admin import Check, Metrics, admin
 from responder.bridge import Bridge
 from responder.client import UsersClient
 from responder.connection import Connection, connected
-from responder.database import Database, check_url
+from responder.database import Database
 from responder.directory import Directory
+from responder.discovery import Discovery
 from responder.errors import (
-    AmbiguousSchemaError,
+    OperatorError,
     SchemaError,
     SettingsError,
     UnavailableError,
@@ -36,7 +38,7 @@ class Running:
 
     http_url: str | None
     admin_url: str | None
-    closed: asyncio.Event  # set when the connection to NATS is closed for good
+    ended: asyncio.Event  # set when NATS or HTTP has ended for good
 
 
 @asynccontextmanager
@@ -52,6 +54,7 @@ async def serving(settings: Settings, *, worker: bool = True) -> AsyncIterator[R
     checks: list[Check] = [_not_started]
     metrics = Metrics()
     admin_url = http_url = None
+    ended = asyncio.Event()
     async with AsyncExitStack() as stack:
         if settings.admin_listen:  # first, because waiting for NATS is nothing to be killed for
             admin_url = await stack.enter_async_context(
@@ -60,16 +63,31 @@ async def serving(settings: Settings, *, worker: bool = True) -> AsyncIterator[R
                     settings.admin_listen,
                     setting="RESPONDER_ADMIN_LISTEN",
                     drain_timeout=settings.drain_timeout,
+                    ended=ended,
                 )
             )
         connection = await stack.enter_async_context(
-            connected(settings.nats_url, name="responder", options=nats_options(settings))
+            connected(
+                settings.nats_url, name="responder", options=nats_options(settings), ended=ended
+            )
         )
-        checks[:] = [_nats_check(connection, settings.timeout)]
+        checks[:] = [lambda: connection.check(settings.timeout)]
         if worker:
-            database = await stack.enter_async_context(_database(settings).running())
+            discovery = Discovery(
+                users=settings.users_table,
+                members=settings.members_table,
+                timezone=settings.timezone,
+            )
+            database = Database(
+                settings.database_url or "",
+                discovery,
+                connections=settings.connections,
+                timeout=settings.timeout,
+                max_pending=settings.max_pending,
+            )
+            await stack.enter_async_context(database.running())
             checks.append(database.check)
-            await _first_discovery(database, settings.timeout)
+            await _first_discovery(discovery, settings.timeout)
             await stack.enter_async_context(
                 _worker(settings, connection, database, metrics).running()
             )
@@ -86,9 +104,10 @@ async def serving(settings: Settings, *, worker: bool = True) -> AsyncIterator[R
                     settings.http_listen,
                     setting="RESPONDER_HTTP_LISTEN",
                     drain_timeout=settings.drain_timeout,
+                    ended=ended,
                 )
             )
-        yield Running(http_url=http_url, admin_url=admin_url, closed=connection.closed)
+        yield Running(http_url=http_url, admin_url=admin_url, ended=ended)
 
 
 def nats_options(settings: Settings) -> dict[str, Any]:
@@ -100,6 +119,9 @@ def nats_options(settings: Settings) -> dict[str, Any]:
         "user_credentials": settings.nats_creds,
         "nkeys_seed": settings.nats_nkey,
     }
+    for name, file in (("NATS_CREDS", settings.nats_creds), ("NATS_NKEY", settings.nats_nkey)):
+        if file is not None and not os.access(file, os.R_OK):
+            raise SettingsError(f"{name}: cannot be read")
     if settings.nats_ca or settings.nats_cert:
         try:
             context = ssl.create_default_context(cafile=settings.nats_ca)
@@ -114,27 +136,13 @@ def nats_options(settings: Settings) -> dict[str, Any]:
 
 
 def _check(settings: Settings, *, worker: bool) -> None:
-    if worker:
-        if not settings.database_url:
-            raise SettingsError("DATABASE_URL: required, as the Better Auth application has it")
-        check_url(settings.database_url)
+    if worker and not settings.database_url:
+        raise SettingsError("DATABASE_URL: required, as the Better Auth application has it")
     if settings.http_listen and settings.http_auth == "required":
         raise SettingsError(
             "RESPONDER_HTTP_AUTH: tokens cannot be verified yet; "
             "set it to disabled to answer HTTP requests without, or RESPONDER_HTTP_LISTEN to off"
         )
-
-
-def _database(settings: Settings) -> Database:
-    return Database(
-        settings.database_url or "",
-        connections=settings.connections,
-        timeout=settings.timeout,
-        max_pending=settings.max_pending,
-        users=settings.users_table,
-        members=settings.members_table,
-        timezone=settings.timezone,
-    )
 
 
 def _worker(
@@ -159,12 +167,13 @@ def _worker(
     return worker
 
 
-async def _first_discovery(database: Database, timeout: float) -> None:
+async def _first_discovery(discovery: Discovery, timeout: float) -> None:
     """Wait a little for the tables to be found: what only the operator can decide ends the start."""
     try:
         async with asyncio.timeout(timeout):
-            await database.settled()
-    except AmbiguousSchemaError as problem:
+            await discovery.settled.wait()
+            _ = discovery.statements
+    except OperatorError as problem:
         raise SettingsError(problem.message) from None
     except (SchemaError, TimeoutError):
         log.warning("started without the tables; they are looked for until they are there")
@@ -172,13 +181,3 @@ async def _first_discovery(database: Database, timeout: float) -> None:
 
 async def _not_started() -> None:
     raise UnavailableError("NATS is out of reach")
-
-
-def _nats_check(connection: Connection, timeout: float) -> Check:
-    async def check() -> None:
-        try:
-            await connection.rtt(timeout=timeout)  # type: ignore[arg-type]  # it takes a float
-        except Exception:  # noqa: BLE001 - of whatever kind, it is not ready
-            raise UnavailableError("NATS is out of reach") from None
-
-    return check

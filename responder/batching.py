@@ -31,6 +31,7 @@ Done: TypeAlias = Callable[[Answer], None]
 
 
 NEVER: Final = float("inf")
+TICK: Final = 0.01  # seconds that an answer may be later than its deadline
 
 
 class Alone:
@@ -61,7 +62,7 @@ class Lookup(Generic[Key, Source]):
 class Waiter(Generic[Key]):
     """One lookup under way: its key, its deadline (the loop's time), and who wants the answer."""
 
-    __slots__ = ("arrival", "deadline", "done", "key", "together")
+    __slots__ = ("arrival", "deadline", "done", "key", "lost", "together")
 
     def __init__(self, key: Key, arrival: int, deadline: float, done: Done, together: int) -> None:
         self.key = key
@@ -69,6 +70,7 @@ class Waiter(Generic[Key]):
         self.deadline = deadline
         self.done: Done | None = done  # None once it has its answer
         self.together = together  # the largest batch it may be in
+        self.lost = False  # with the connection it was asked on
 
 
 class Batch(Generic[Key, Source]):
@@ -91,11 +93,6 @@ class Batch(Generic[Key, Source]):
         """The keys, in order of arrival."""
         return [waiter.key for waiter in self.waiters]
 
-    @property
-    def deadline(self) -> float:
-        """The time after which nobody waits for this batch any more."""
-        return max(waiter.deadline for waiter in self.waiters)
-
     def settle(self, answers: Sequence[Answer | Alone]) -> None:
         """Give each its answer."""
         alone = []
@@ -110,6 +107,13 @@ class Batch(Generic[Key, Source]):
     def fail(self, error: ResponderError) -> None:
         """Give everyone the same error."""
         self.settle([error] * len(self.waiters))
+
+    def put_back_lost(self) -> None:
+        """Let everyone wait again after the source was lost; whoever it happens to twice, alone."""
+        again = any(waiter.lost for waiter in self.waiters)
+        for waiter in self.waiters:
+            waiter.lost = True
+        self.put_back(together=1 if again else len(self.waiters))
 
     def put_back(self, *, together: int) -> None:
         """Let everyone wait again, ahead of the rest, in batches of at most `together`."""
@@ -145,14 +149,22 @@ class Batching(Generic[Source]):
         """Serve this kind of lookup too."""
         self._lookups.append(lookup)
 
-    def load(self, lookup: Lookup[Key, Source], key: Key, *, deadline: float, done: Done) -> None:
+    def load(
+        self,
+        lookup: Lookup[Key, Source],
+        key: Key,
+        *,
+        deadline: float,
+        done: Done,
+        urgent: bool = False,
+    ) -> None:
         """Ask for a key; `done` is called once, with the answer, soon after `deadline` at the latest.
 
         It must not raise: others are told in the same breath.
 
-        Raises UnavailableError if too much is waiting already.
+        Raises UnavailableError if too much is waiting already, unless it is urgent.
         """
-        if self.pending >= self._max_pending:
+        if self.pending >= self._max_pending and not urgent:
             raise UnavailableError("too many requests are waiting")
         if self.pending == 0:
             self._idle.clear()
@@ -247,7 +259,8 @@ class Batching(Generic[Source]):
             if waiter.deadline <= now:
                 self.settle(waiter, self._late())
         if left := [waiter.deadline for waiter in self._waiters()]:
-            self._set_alarm(min(left))
+            # Not at each deadline: in an overload each waiter has its own.
+            self._set_alarm(max(min(left), now + TICK))
 
     def _waiters(self) -> list[Waiter[Any]]:
         groups = chain(

@@ -10,7 +10,9 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import uvloop
 
@@ -37,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG_USE
     except ResponderError as error:
         print(f"responder: {error.code}: {error.message}", file=sys.stderr)
+        return FAILED
+    except Exception as error:  # noqa: BLE001 - a bug, shown without its values
+        print(f"responder: internal error\n{_trace(error)}", file=sys.stderr)
         return FAILED
 
 
@@ -76,8 +81,8 @@ async def _run(settings: Settings, *, worker: bool) -> int:
     log = logging.getLogger("responder")
     async with serving(settings, worker=worker) as running:
         log.info("ready: HTTP %s, admin %s", running.http_url or "off", running.admin_url or "off")
-        await running.closed.wait()
-    return FAILED  # closed for good by NATS: let the supervisor start us again
+        await running.ended.wait()
+    return FAILED  # what ended by itself is for the supervisor to start again
 
 
 async def _request(arguments: argparse.Namespace) -> int:
@@ -134,12 +139,26 @@ def configure_logging(level: str, style: str) -> None:
     """Write log lines to standard error, as text or as JSON."""
     handler = logging.StreamHandler()
     handler.setFormatter(
-        _Json() if style == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+        _Json() if style == "json" else _Text("%(asctime)s %(levelname)s %(message)s")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
-class _Json(logging.Formatter):
+def _trace(error: BaseException | None) -> str:
+    """Where an error came from, without its words: they may hold values of rows or a password."""
+    parts = []
+    while error is not None:
+        parts.append("".join(traceback.format_tb(error.__traceback__)) + type(error).__name__)
+        error = error.__cause__ or error.__context__
+    return "\ncaused by\n".join(parts)
+
+
+class _Text(logging.Formatter):
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the library's name
+        return _trace(ei[1])
+
+
+class _Json(_Text):
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "ts": self.formatTime(record),

@@ -14,6 +14,7 @@ from responder.connection import Connection, NoRespondersError, connected
 from responder.errors import (
     InternalError,
     PayloadTooLargeError,
+    RequestTimeoutError,
     UnavailableError,
 )
 from responder.models import Reply, User, UserBatch, UserPage
@@ -21,6 +22,8 @@ from responder.models import Reply, User, UserBatch, UserPage
 # How long to look for a worker when none listens (seconds): one that restarts is back by then, and
 # such a request has reached nobody, so that repeating it is safe.
 PATIENCE: Final = 0.3
+
+MARGIN: Final = 0.05  # seconds that a reply may be under way
 
 M = TypeVar("M", bound=Reply)
 
@@ -149,7 +152,11 @@ async def ask(
     pause = 0.01
     while True:
         left = timeout - (loop.time() - start)
-        block = wire.encode_headers({**(headers or {}), wire.TIMEOUT: str(round(left * 1000))})
+        if left <= 0:
+            raise RequestTimeoutError
+        # The worker's last word needs some time to arrive.
+        given = max(round(1000 * (left - min(MARGIN, left / 10))), 1)
+        block = wire.encode_headers({**(headers or {}), wire.TIMEOUT: str(given)})
         try:
             reply_headers, body = await connection.ask(
                 subject, payload, headers=block, timeout=left

@@ -68,15 +68,31 @@ class Connection(Client):
         self._numbers = itertools.count()
         self._inbox = b""
         self._moving: asyncio.Task[None] | None = None
-        self.closed = asyncio.Event()
         self.answered: Callable[[], Awaitable[None]] = _at_once
         """Returns once all that was received has its answer sent; set by whoever answers."""
 
     async def listen(self, subject: str, receive: Receive, *, queue: str = "") -> Subscription:
         """Pass every message on a subject to `receive`, until the subscription is drained."""
+        # Nothing is received in between: subscribing does not wait for the server.
         subscription = await self.subscribe(subject, queue=queue)
         self._receivers[subscription._id] = receive  # noqa: SLF001
         return subscription
+
+    async def drain_listeners(self) -> None:
+        """Receive what the server has sent to those who share a queue, and no more after that."""
+        drains = [each.drain() for each in list(self._subs.values()) if each.queue]
+        for failure in await asyncio.gather(*drains, return_exceptions=True):
+            if isinstance(failure, errors.Error):
+                log.warning("NATS: %s", type(failure).__name__)
+
+    async def check(self, timeout: float) -> None:
+        """Return once the server answers, within `timeout` seconds; else raise UnavailableError."""
+        try:
+            await self.flush(timeout=timeout)  # type: ignore[arg-type]  # it takes a float
+        except (errors.Error, OSError):
+            raise UnavailableError("NATS is out of reach") from None
+        if not self.is_connected:  # then there was nothing to flush to
+            raise UnavailableError("NATS is out of reach")
 
     def send(self, subject: bytes, payload: bytes, headers: bytes = b"") -> None:
         """Send a message; what is sent in one turn of the loop leaves in one write.
@@ -142,16 +158,18 @@ class Connection(Client):
     async def _move(self) -> None:
         try:
             async with asyncio.timeout(MOVE_TIMEOUT):
-                for subscription in self._subs.values():
+                for subscription in list(self._subs.values()):
                     if subscription.queue:
                         await self._send_unsubscribe(subscription._id)  # noqa: SLF001
                 await self.flush()
                 await self.answered()
-                await asyncio.gather(*self._requests.values(), return_exceptions=True)
+                if self._requests:
+                    await asyncio.wait(self._requests.values())
                 await self.flush()
         except (TimeoutError, errors.Error) as error:
             log.warning("left a NATS server before all was answered: %s", type(error).__name__)
-        await self.force_reconnect()
+        finally:
+            await self.force_reconnect()
 
     def keep_alive(self) -> None:
         """Let TCP notice a peer that is gone, with bytes on their way to it or without."""
@@ -175,7 +193,9 @@ class Connection(Client):
         """Close for good."""
         if self._moving is not None:
             self._moving.cancel()
-        await super().close()
+            await asyncio.gather(self._moving, return_exceptions=True)
+        if self._flush_queue is not None:  # else it was never opened
+            await super().close()
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
@@ -221,6 +241,7 @@ async def connected(
     name: str,
     options: Mapping[str, Any] | None = None,
     patience: float | None = None,
+    ended: asyncio.Event | None = None,
 ) -> AsyncIterator[Connection]:
     """Connect to NATS, and reconnect for ever, until the context is left; that flushes and closes.
 
@@ -229,6 +250,7 @@ async def connected(
         name: shown in the server's list of connections.
         options: credentials and TLS, as arguments of nats-py's `connect`.
         patience: seconds to try for at first; None is for ever.
+        ended: set when the connection is closed for good.
 
     Raises UnavailableError if no server was reached in that time.
     """
@@ -251,7 +273,8 @@ async def connected(
             log.warning("NATS: %s", name)
 
     async def closed() -> None:
-        connection.closed.set()
+        if ended is not None:
+            ended.set()
 
     try:
         try:

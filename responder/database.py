@@ -1,4 +1,4 @@
-"""Connections, discovery, fetches; asyncpg's errors become ours."""
+"""Connections and fetches; asyncpg's errors become ours."""
 
 # Strategy: a few connections are held for the life of the process, each by a task of its own that
 # takes a batch, answers it, and takes the next (see `batching`). There is no pool: acquiring and
@@ -8,7 +8,7 @@
 # nobody is left waiting in vain: lookups are refused until a connection succeeds.
 #
 # PostgreSQL says by itself that the schema has changed, by refusing a query. Then the catalog is read
-# again, once for all who were refused, and they are asked again with the new SQL.
+# again (see `discovery`), once for all who were refused, and they are asked again with the new SQL.
 #
 # A failing query has lost its connection (LostError), has someone in its way (BusyError), no longer fits
 # the tables (ChangedError), or was given what is no value of a column (ValueRefusedError). Any other
@@ -21,31 +21,32 @@ import itertools
 import logging
 import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import asyncpg
 
-from responder import queries, schema
 from responder.batching import Answer, Batch, Batching, Done, Lookup
+from responder.discovery import Discovery
 from responder.errors import (
     InternalError,
     RequestTimeoutError,
     ResponderError,
     SchemaError,
-    SettingsError,
     UnavailableError,
 )
+from responder.queries import Statements
 
 log = logging.getLogger(__name__)
 
 Record = asyncpg.Record
 
-# How long a query may outlive the last of its callers before its connection is given up (seconds).
-# PostgreSQL's own statement_timeout ends it much earlier, unless the network has swallowed it.
+# How much later than PostgreSQL's own statement_timeout an answer may arrive (seconds). One that does
+# not has been swallowed by the network, with its connection.
 GRACE: Final = 0.25
-MAX_BACKOFF: Final = 1.0  # between attempts to connect (seconds)
-REDISCOVERY_INTERVAL: Final = 1.0  # while tables are missing (seconds)
+MIN_BACKOFF: Final = 0.05  # between attempts to connect (seconds)
+MAX_BACKOFF: Final = 1.0
+PAUSE: Final = 0.01  # before asking again where somebody is in the way (seconds)
 
 
 class LostError(Exception):
@@ -64,6 +65,13 @@ class ValueRefusedError(Exception):
     """An argument is no value of the type it was cast to."""
 
 
+class NotAllowedError(UnavailableError):
+    """The role of the connection string may not read the tables."""
+
+    def __init__(self) -> None:
+        super().__init__("the role of DATABASE_URL may not read Better Auth's tables")
+
+
 _LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
@@ -71,7 +79,7 @@ _LOST = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InternalClientError,
-    OSError,
+    OSError,  # a timeout is one
 )
 _BUSY = (asyncpg.LockNotAvailableError, asyncpg.TransactionRollbackError)
 _CHANGED = (asyncpg.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError)
@@ -88,11 +96,17 @@ _REFUSED = (
 _OUTDATED = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 
 
-class Connection:
-    """A connection that never changes its session, with the statements prepared on it."""
+class Session:
+    """A connection that never changes its session, with the statements prepared on it.
 
-    def __init__(self, connection: asyncpg.Connection[Record]) -> None:
+    Args:
+        connection: held by nobody else.
+        patience: seconds after which a query without an answer has lost its connection.
+    """
+
+    def __init__(self, connection: asyncpg.Connection[Record], *, patience: float) -> None:
         self._connection = connection
+        self._patience = patience
         self._statements: dict[str, asyncpg.prepared_stmt.PreparedStatement[Record]] = {}
         self._names = itertools.count()
 
@@ -108,6 +122,8 @@ class Connection:
             raise LostError(describe(error)) from error
         except _BUSY as error:
             raise BusyError(describe(error)) from error
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise NotAllowedError from error
         except _CHANGED as error:
             raise ChangedError(describe(error)) from error
         except _REFUSED as error:
@@ -117,18 +133,27 @@ class Connection:
                 raise LostError(describe(error)) from error
             raise
 
-    async def _fetch(self, sql: str, arguments: Sequence[object]) -> list[Record]:
-        statement = self._statements.get(sql)
-        if statement is None:
-            # Without a name asyncpg would have it parsed and planned for each execution.
-            name = f"responder_{next(self._names)}"
-            statement = await self._connection.prepare(sql, name=name)
-            self._statements[sql] = statement
-        return await statement.fetch(*arguments)
+    async def accepts(self, sql: str, *arguments: object) -> bool:
+        """Tell whether PostgreSQL takes the arguments of a query for values of their types."""
+        try:
+            await self.fetch(sql, *arguments)
+        except ValueRefusedError:
+            return False
+        return True
 
     def terminate(self) -> None:
         """Close at once, without a word to the server."""
         self._connection.terminate()
+
+    async def _fetch(self, sql: str, arguments: Sequence[object]) -> list[Record]:
+        async with asyncio.timeout(self._patience):
+            statement = self._statements.get(sql)
+            if statement is None:
+                # Without a name asyncpg would have it parsed and planned for each execution.
+                name = f"responder_{next(self._names)}"
+                statement = await self._connection.prepare(sql, name=name)
+                self._statements[sql] = statement
+            return await statement.fetch(*arguments)
 
 
 class Database:
@@ -136,40 +161,30 @@ class Database:
 
     Args:
         url: the connection string.
+        discovery: finds the tables.
         connections: how many to hold.
         timeout: seconds after which an outage is no longer waited out. A statement may run for half
             of it, so that there is time to ask again.
         max_pending: how many lookups may wait or be under way.
-        users, members: tables that overrule discovery, see `schema.read`.
-        timezone: of timestamps without zone.
     """
 
     def __init__(
         self,
         url: str,
+        discovery: Discovery,
         *,
         connections: int,
         timeout: float,
         max_pending: int,
-        users: str | None = None,
-        members: str | None = None,
-        timezone: str = "UTC",
     ) -> None:
         self._url = url
+        self._discovery = discovery
         self._connections = connections
         self._timeout = timeout
-        self._tables = {"users": users, "members": members}
-        self._timezone = timezone
-        self._schema: schema.Schema | None = None
-        self._lookups: queries.Lookups | None = None
-        self._problem: SchemaError | None = None
-        self._discovering = asyncio.Lock()
-        self._discovered_at = float("-inf")
         self._connected = 0
         self._down_since: float | None = None
-        self._settled = asyncio.Event()  # once discovery has come to a result, good or bad
-        self._probe = Lookup[None, Connection](_probe, max_batch=max_pending)
-        self.batching = Batching[Connection](max_pending=max_pending, late=self._late)
+        self._probe = Lookup[None, Session](self._fetch_probe, max_batch=max_pending)
+        self.batching = Batching[Session](max_pending=max_pending, late=self._late)
         self.batching.add(self._probe)
 
     @asynccontextmanager
@@ -189,27 +204,25 @@ class Database:
             await asyncio.gather(*keepers, return_exceptions=True)
 
     @property
-    def lookups(self) -> queries.Lookups:
+    def statements(self) -> Statements:
         """The SQL for the tables as they are; raises SchemaError while they are not found."""
-        if self._lookups is None:
-            raise self._problem or SchemaError("the tables have not been looked for yet")
-        return self._lookups
+        return self._discovery.statements
 
-    def load(
-        self, lookup: Lookup[Any, Connection], key: Any, *, deadline: float, done: Done
-    ) -> None:
+    def load(self, lookup: Lookup[Any, Session], key: Any, *, deadline: float, done: Done) -> None:
         """Ask for a key (see `Batching.load`).
 
         Raises UnavailableError if too much is waiting, or PostgreSQL has been out of reach for
         longer than the timeout.
         """
-        down = self._down_since
-        if down is not None and asyncio.get_running_loop().time() - down > self._timeout:
-            raise UnavailableError("PostgreSQL is out of reach")
+        self._check_up()
         self.batching.load(lookup, key, deadline=deadline, done=done)
 
     async def check(self) -> None:
-        """Return once PostgreSQL answers and the tables are known; else raise UnavailableError."""
+        """Return once PostgreSQL has let us read the tables; raises the ResponderError that kept it.
+
+        However much is waiting: that is no reason to be taken for dead.
+        """
+        self._check_up()
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Answer] = loop.create_future()
 
@@ -217,54 +230,68 @@ class Database:
             if not answered.cancelled():
                 answered.set_result(answer)
 
-        self.load(self._probe, None, deadline=loop.time() + self._timeout, done=done)
+        deadline = loop.time() + self._timeout
+        self.batching.load(self._probe, None, deadline=deadline, done=done, urgent=True)
         answer = await answered
         if isinstance(answer, ResponderError):
             raise answer
 
-    async def settled(self) -> None:
-        """Wait for the first discovery; raises SchemaError if it failed."""
-        await self._settled.wait()
-        _ = self.lookups
+    def _check_up(self) -> None:
+        down = self._down_since
+        if down is not None and asyncio.get_running_loop().time() - down > self._timeout:
+            raise UnavailableError("PostgreSQL is out of reach")
 
     def _late(self) -> ResponderError:
         if self._connected == 0:
             return UnavailableError("PostgreSQL is out of reach")
         return RequestTimeoutError()
 
+    async def _fetch_probe(self, session: Session, keys: Sequence[None]) -> Sequence[Answer]:
+        await session.fetch(self.statements.by_id, None, None, 0, False)
+        return [b""] * len(keys)
+
     async def _keep(self) -> None:
-        backoff = 0.0
+        backoff = MIN_BACKOFF
         while True:
-            await asyncio.sleep(backoff * random.random())  # noqa: S311 - jitter is no secret
             try:
-                connection = await self._connect()
+                session = await self._connect()
             except LostError as error:
-                if backoff == 0:
-                    log.warning("cannot connect to PostgreSQL: %s", error)
-                backoff = min(max(2 * backoff, 0.05), MAX_BACKOFF)
+                log.log(
+                    logging.WARNING if backoff == MIN_BACKOFF else logging.DEBUG,
+                    "cannot connect to PostgreSQL: %s",
+                    error,
+                )
+                await asyncio.sleep(backoff * random.random())  # noqa: S311 - jitter is no secret
+                backoff = min(2 * backoff, MAX_BACKOFF)
                 continue
-            backoff = 0.05
-            self._connected += 1
-            self._down_since = None
+            backoff = MIN_BACKOFF
+            self._count(1)
             try:
-                await self._serve(connection)
+                await self._serve(session)
             except LostError as error:
                 log.warning("lost a connection to PostgreSQL: %s", error)
             except Exception:
                 log.exception("a connection to PostgreSQL failed")
             finally:
-                connection.terminate()
-                self._connected -= 1
-                if self._connected == 0:
-                    self._down_since = asyncio.get_running_loop().time()
+                session.terminate()
+            self._count(-1)
 
-    async def _connect(self) -> Connection:
+    def _count(self, change: int) -> None:
+        self._connected += change
+        if self._connected == 0:
+            log.warning("PostgreSQL is out of reach")
+            self._down_since = asyncio.get_running_loop().time()
+        elif self._down_since is not None:
+            log.info("connected to PostgreSQL")
+            self._down_since = None
+
+    async def _connect(self) -> Session:
         milliseconds = round(self._timeout * 500)
         try:
             connection = await asyncpg.connect(
                 self._url,
                 timeout=self._timeout,
-                statement_cache_size=0,  # statements are held in Connection
+                statement_cache_size=0,  # statements are held in Session
                 server_settings={
                     "application_name": "responder",
                     "default_transaction_read_only": "on",
@@ -284,116 +311,67 @@ class Database:
             # Whatever keeps us from connecting (a password being rotated, a database being
             # restored) may pass.
             raise LostError(describe(error)) from error
-        return Connection(connection)
+        session = Session(connection, patience=milliseconds / 1000 + GRACE)
+        try:
+            # Somebody in between may accept a connection that leads nowhere.
+            await session.fetch("select 1")
+        except BaseException:
+            session.terminate()
+            raise
+        return session
 
-    async def _serve(self, connection: Connection) -> None:
-        if self._lookups is None:
-            await self._discover_first(connection)
+    async def _serve(self, session: Session) -> None:
+        if not self._discovery.settled.is_set():
+            with suppress(SchemaError, BusyError):  # whoever asks is told
+                await self._discovery.read(session, instead_of=None)
         while True:
             batch = await self.batching.take()
             try:
-                async with asyncio.timeout_at(batch.deadline + GRACE):
-                    await self._answer(connection, batch)
-            except TimeoutError:
-                batch.fail(RequestTimeoutError())
-                raise LostError("a query outlived its deadline") from None
+                await self._answer(session, batch)
             except LostError:
-                batch.put_back(together=len(batch.waiters))
+                batch.put_back_lost()
                 raise
             except asyncio.CancelledError:
                 batch.fail(UnavailableError("shutting down"))
                 raise
 
-    async def _answer(self, connection: Connection, batch: Batch[Any, Connection]) -> None:
-        made_for = self._schema
+    async def _answer(self, session: Session, batch: Batch[Any, Session]) -> None:
+        """End a batch, one way or another; raises LostError if that takes another connection."""
         try:
-            if self._lookups is None:
-                await self._discover(connection, instead_of=None)
-            batch.settle(await batch.lookup.fetch(connection, batch.keys))
+            made_for = self._discovery.schema
+            if made_for is None:
+                await self._discovery.read(session, instead_of=None)
+            try:
+                batch.settle(await batch.lookup.fetch(session, batch.keys))
+            except ChangedError:
+                if not await self._discovery.read(session, instead_of=made_for):
+                    raise
+                batch.put_back(together=len(batch.waiters))
         except LostError:
             raise
         except BusyError:
+            await asyncio.sleep(PAUSE)
             batch.put_back(together=len(batch.waiters))
-        except ChangedError as error:
-            try:
-                changed = await self._discover(connection, instead_of=made_for)
-            except SchemaError as problem:
-                batch.fail(problem)
-                return
-            if changed:
-                batch.put_back(together=len(batch.waiters))
-            else:
-                self._narrow(batch, error)
-        except SchemaError as problem:
-            batch.fail(problem)
+        except ResponderError as error:
+            batch.fail(error)
         except asyncpg.QueryCanceledError as error:
             # One slow key must not cost the others their deadline too: no time for halves.
             self._narrow(batch, error, together=1)
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker lives on
-            self._narrow(batch, error)
+            self._narrow(batch, error, together=len(batch.waiters) // 2)
 
-    def _narrow(
-        self, batch: Batch[Any, Connection], error: Exception, *, together: int | None = None
-    ) -> None:
+    def _narrow(self, batch: Batch[Any, Session], error: Exception, *, together: int) -> None:
+        """Ask again in smaller parts, until the key that fails is alone."""
         if len(batch.waiters) > 1:
-            batch.put_back(together=together or len(batch.waiters) // 2)
+            batch.put_back(together=together)
         elif isinstance(error, asyncpg.QueryCanceledError):
             batch.fail(RequestTimeoutError())
         else:
             log.error("a lookup failed: %s", describe(error.__cause__ or error))
             batch.fail(InternalError())
 
-    async def _discover_first(self, connection: Connection) -> None:
-        try:
-            await self._discover(connection, instead_of=None)
-        except SchemaError as problem:
-            log.error("%s", problem)  # noqa: TRY400 - the message is all there is to say
-
-    async def _discover(self, connection: Connection, *, instead_of: schema.Schema | None) -> bool:
-        """Read the catalog, unless another has meanwhile; tell whether the tables are others now."""
-        async with self._discovering:
-            if self._schema is not instead_of:
-                return True
-            now = asyncio.get_running_loop().time()
-            if self._problem and now - self._discovered_at < REDISCOVERY_INTERVAL:
-                raise self._problem
-            self._discovered_at = now
-            try:
-                found = await self._read_catalog(connection)
-            except SchemaError as problem:
-                self._schema, self._lookups, self._problem = None, None, problem
-                self._settled.set()
-                raise
-            changed = found != self._schema
-            if changed:
-                self._schema, self._problem = found, None
-                self._lookups = queries.lookups(found, timezone=self._timezone)
-                log.info("users are in %s, members in %s", found.users, found.members or "no table")
-            self._settled.set()
-            return changed
-
-    async def _read_catalog(self, connection: Connection) -> schema.Schema:
-        columns = await connection.fetch(queries.CATALOG_COLUMNS)
-        references = await connection.fetch(queries.CATALOG_REFERENCES)
-        return schema.read(
-            [schema.CatalogColumn(*row) for row in columns],
-            [schema.CatalogReference(*row) for row in references],
-            **self._tables,
-        )
-
-
-async def _probe(connection: Connection, keys: Sequence[None]) -> Sequence[Answer]:
-    await connection.fetch("select 1")
-    return [b""] * len(keys)
-
 
 def describe(error: BaseException) -> str:
     """Name an error without its words, which may hold values of rows or a password."""
     state = getattr(error, "sqlstate", None)
     return f"{type(error).__name__} [{state}]" if state else type(error).__name__
-
-
-def check_url(url: str) -> None:
-    """Raise SettingsError for a connection string that cannot be read."""
-    if not url.startswith(("postgres://", "postgresql://")):
-        raise SettingsError("DATABASE_URL: expected a postgres:// or postgresql:// URI")

@@ -15,7 +15,7 @@ from typing import Final
 
 from responder import wire
 from responder.batching import ALONE, Alone, Answer, Done, Lookup
-from responder.database import Connection, Database, Record, ValueRefusedError
+from responder.database import Database, Record, Session, ValueRefusedError
 from responder.errors import (
     InvalidRequestError,
     NotFoundError,
@@ -23,13 +23,11 @@ from responder.errors import (
     ResponderError,
     UnavailableError,
 )
-from responder.queries import FIELDS, MEMBERSHIP_FIELDS, NO_MEMBERSHIP, Pages, text
+from responder.queries import CREATED_AT, IMAGE_SIZE, MEMBER_ID, ORDINAL, USER, Pages, text
 
 SMALL_IMAGE: Final = 8 * 1024  # bytes; what a batch brings along
 FRAME: Final = 1024  # bytes; what surrounds the users of a list, cursor included
 
-_WIDTH: Final = len(FIELDS)
-_OWN_WIDTH: Final = _WIDTH - len(MEMBERSHIP_FIELDS)
 _NOT_FOUND: Final = NotFoundError("no such user")
 
 
@@ -45,10 +43,10 @@ class Directory:
         self.images_omitted = 0
         self._database = database
         self._max_reply = max_reply
-        self._users = Lookup[wire.ById, Connection](self._fetch_users, max_batch=max_batch)
-        self._emails = Lookup[wire.ByEmail, Connection](self._fetch_emails, max_batch=max_batch)
-        self._pages = Lookup[_Page, Connection](self._fetch_page, max_batch=1)
-        self._lists = Lookup[wire.ByIds, Connection](self._fetch_list, max_batch=1)
+        self._users = Lookup[wire.ById, Session](self._fetch_users, max_batch=max_batch)
+        self._emails = Lookup[wire.ByEmail, Session](self._fetch_emails, max_batch=max_batch)
+        self._pages = Lookup[_Page, Session](self._fetch_page, max_batch=1)
+        self._lists = Lookup[wire.ByIds, Session](self._fetch_list, max_batch=1)
         for lookup in (self._users, self._emails, self._pages, self._lists):
             database.batching.add(lookup)
 
@@ -72,26 +70,26 @@ class Directory:
         self._database.load(self._lists, key, deadline=deadline, done=done)
 
     async def _fetch_users(
-        self, connection: Connection, keys: Sequence[wire.ById]
+        self, session: Session, keys: Sequence[wire.ById]
     ) -> Sequence[Answer | Alone]:
-        lookups = self._database.lookups
-        ids = [lookups.user_id(key.id) for key in keys]
+        statements = self._database.statements
+        ids = [statements.user_id(key.id) for key in keys]
         organizations = [key.organization_id for key in keys]
-        return await self._fetch(connection, lookups.by_id, lookups.by_ids, ids, organizations)
+        return await self._fetch(session, statements.by_id, statements.by_ids, ids, organizations)
 
     async def _fetch_emails(
-        self, connection: Connection, keys: Sequence[wire.ByEmail]
+        self, session: Session, keys: Sequence[wire.ByEmail]
     ) -> Sequence[Answer | Alone]:
-        lookups = self._database.lookups
+        statements = self._database.statements
         emails = [text(key.email.lower()) for key in keys]
         organizations = [key.organization_id for key in keys]
         return await self._fetch(
-            connection, lookups.by_email, lookups.by_emails, emails, organizations
+            session, statements.by_email, statements.by_emails, emails, organizations
         )
 
     async def _fetch(
         self,
-        connection: Connection,
+        session: Session,
         by_one: str,
         by_many: str,
         keys: Sequence[str | None],
@@ -99,43 +97,40 @@ class Directory:
     ) -> Sequence[Answer | Alone]:
         """Look keys up, a lone one by a statement of its own. A key that is None matches nothing."""
         limit = self._max_reply()
+        named = [each is not None for each in organizations]
         possible = self._possible(organizations)
         if len(keys) == 1:
             cap = limit
-            rows = await connection.fetch(by_one, keys[0], possible[0], cap)
+            rows = await session.fetch(by_one, keys[0], possible[0], cap, named[0])
         else:
             cap = SMALL_IMAGE
-            # unnest fills the shorter array up with nulls, which is what most batches are.
-            named = possible if possible.count(None) < len(possible) else ()
-            rows = await connection.fetch(by_many, keys, named, cap)
+            if not any(named):  # unnest fills the shorter arrays up with nulls
+                possible, named = [], []
+            rows = await session.fetch(by_many, keys, possible, cap, named)
         answers: list[Answer | Alone] = [_NOT_FOUND] * len(keys)
         for row in rows:
-            at = row[0] - 1
-            size = row[_WIDTH + 1]
+            size = row[IMAGE_SIZE]
             if size is not None and size > cap and len(keys) > 1:
-                answers[at] = ALONE
-                continue
-            fields = row[1 : _WIDTH + 1]
-            if possible[at] is None and organizations[at] is not None:
-                fields = fields[:_OWN_WIDTH] + NO_MEMBERSHIP
-            answers[at] = self._write(fields, size, limit)
+                answers[row[ORDINAL] - 1] = ALONE
+            else:
+                answers[row[ORDINAL] - 1] = self._write(row, limit)
         return answers
 
-    async def _fetch_page(self, connection: Connection, keys: Sequence[_Page]) -> Sequence[Answer]:
+    async def _fetch_page(self, session: Session, keys: Sequence[_Page]) -> Sequence[Answer]:
         ((request, position),) = keys
-        lookups = self._database.lookups
-        if lookups.pages is None:
+        statements = self._database.statements
+        if statements.pages is None:
             return [UnavailableError("there is no member table in this database")]
-        organization = lookups.organization_id(request.organization_id)
+        organization = statements.organization_id(request.organization_id)
         if organization is None:
             return [wire.encode_page((), None)]
-        sql, start = _start(lookups.pages, position)
+        sql, start = _start(statements.pages, position)
         if sql is None:
             return [InvalidRequestError(wire.BAD_CURSOR)]
         limit = self._max_reply()
         wanted = request.limit
         try:
-            rows = await connection.fetch(sql, organization, wanted + 1, SMALL_IMAGE, *start)
+            rows = await session.fetch(sql, organization, wanted + 1, SMALL_IMAGE, *start)
         except ValueRefusedError:
             if position is None:
                 raise
@@ -143,37 +138,31 @@ class Directory:
         sizes = [_image_size(row, limit) for row in rows]
         if max(sizes, default=0) > SMALL_IMAGE:
             wanted = max(1, min(wanted, sum(total <= limit for total in accumulate(sizes))))
-            rows = await connection.fetch(sql, organization, wanted + 1, limit, *start)
+            rows = await session.fetch(sql, organization, wanted + 1, limit, *start)
         return [self._write_page(request.organization_id, rows, wanted, limit)]
 
-    async def _fetch_list(
-        self, connection: Connection, keys: Sequence[wire.ByIds]
-    ) -> Sequence[Answer]:
+    async def _fetch_list(self, session: Session, keys: Sequence[wire.ByIds]) -> Sequence[Answer]:
         (request,) = keys
-        lookups = self._database.lookups
+        statements = self._database.statements
         limit = self._max_reply()
         asked: dict[str, str] = {}  # by its canonical form, an id as it was first spelled
         for each in request.ids:
-            asked.setdefault(lookups.user_id(each) or each, each)
-        ids = [lookups.user_id(each) for each in asked.values()]
-        named = request.organization_id is not None
-        (organization,) = self._possible([request.organization_id])
-        organizations = [organization] * len(ids) if organization is not None else ()
-        rows = await connection.fetch(lookups.by_ids, ids, organizations, SMALL_IMAGE)
-        sizes = [_image_size(row, limit, first=1) for row in rows]
+            asked.setdefault(statements.user_id(each) or each, each)
+        ids = [statements.user_id(each) for each in asked.values()]
+        organization = self._possible([request.organization_id]) * len(ids)
+        named = [request.organization_id is not None] * len(ids)
+        rows = await session.fetch(statements.by_ids, ids, organization, SMALL_IMAGE, named)
+        sizes = [_image_size(row, limit) for row in rows]
         if sum(sizes) > limit:
             return [PayloadTooLargeError(wire.TOO_MANY_IDS)]
         if max(sizes, default=0) > SMALL_IMAGE:
-            rows = await connection.fetch(lookups.by_ids, ids, organizations, limit)
+            rows = await session.fetch(statements.by_ids, ids, organization, limit, named)
         users: dict[int, bytes] = {}
         for row in rows:
-            fields = row[1 : _WIDTH + 1]
-            if organization is None and named:
-                fields = fields[:_OWN_WIDTH] + NO_MEMBERSHIP
-            answer = self._write(fields, row[_WIDTH + 1], limit - FRAME)
+            answer = self._write(row, limit - FRAME)
             if isinstance(answer, ResponderError):
                 return [answer]
-            users[row[0]] = answer
+            users[row[ORDINAL]] = answer
         found = [user for _, user in sorted(users.items())]
         missing = [each for at, each in enumerate(asked.values(), start=1) if at not in users]
         try:
@@ -182,16 +171,17 @@ class Directory:
             return [error]
 
     def _possible(self, organizations: Sequence[str | None]) -> list[str | None]:
-        canonical = self._database.lookups.organization_id
+        canonical = self._database.statements.organization_id
         return [each if each is None else canonical(each) for each in organizations]
 
-    def _write(self, fields: Sequence[object], image_size: int | None, limit: int) -> Answer:
-        body = wire.encode_user(fields)
+    def _write(self, row: Record, limit: int) -> Answer:
+        body = wire.encode_user(row[USER])
         if len(body) <= limit:
-            if image_size is not None and image_size > limit:  # the query has left it out
+            size = row[IMAGE_SIZE]
+            if size is not None and size > limit:  # the query has left it out
                 self.images_omitted += 1
             return body
-        body = wire.encode_user_without_image(fields)
+        body = wire.encode_user_without_image(row[USER])
         if len(body) > limit:
             return PayloadTooLargeError("the record does not fit into one message")
         self.images_omitted += 1
@@ -204,8 +194,8 @@ class Directory:
         users: list[bytes] = []
         for row in rows[:wanted]:
             answer: Answer = b""  # a membership without its user is passed over
-            if row[0] is not None:
-                answer = self._write(row[:_WIDTH], row[_WIDTH], limit - FRAME)
+            if row[USER][0] is not None:
+                answer = self._write(row, limit - FRAME)
             if isinstance(answer, ResponderError):
                 if not users:
                     return answer
@@ -216,8 +206,9 @@ class Directory:
             size -= len(users.pop()) + 1
         cursor = None
         if len(users) < len(rows):
-            created_at, member_id = rows[len(users) - 1][_WIDTH + 1 :]
-            cursor = wire.encode_cursor(wire.Position(organization_id, created_at, member_id))
+            last = rows[len(users) - 1]
+            position = wire.Position(organization_id, last[CREATED_AT], last[MEMBER_ID])
+            cursor = wire.encode_cursor(position)
         return wire.encode_page(filter(None, users), cursor)
 
 
@@ -233,7 +224,7 @@ def _start(pages: Pages, position: wire.Position | None) -> tuple[str | None, li
     return pages.after, [position.member_id, position.created_at]
 
 
-def _image_size(row: Record, limit: int, *, first: int = 0) -> int:
+def _image_size(row: Record, limit: int) -> int:
     """What the image of a row will add to a reply: nothing where it is over the limit."""
-    size = row[first + _WIDTH] or 0
+    size: int = row[IMAGE_SIZE] or 0
     return size if size <= limit else 0

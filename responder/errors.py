@@ -9,7 +9,7 @@ ResponderError
 ├── InternalError           internal           500
 ├── UnavailableError        unavailable        503
 │   └── SchemaError         (the tables are missing)
-│       └── AmbiguousSchemaError
+│       └── OperatorError   (only the operator can mend it)
 └── RequestTimeoutError     timeout            504
 
 SettingsError stands apart: it is for the operator, never for a caller.
@@ -87,8 +87,8 @@ class SchemaError(UnavailableError):
     """Better Auth's tables were not found."""
 
 
-class AmbiguousSchemaError(SchemaError):
-    """Only the operator can say which tables are Better Auth's; the message names the setting."""
+class OperatorError(SchemaError):
+    """Only the operator can say how the tables are to be read; the message names the setting."""
 
 
 class RequestTimeoutError(ResponderError):

@@ -47,7 +47,12 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def listening(
-    app: ASGIApp, address: tuple[str, int], *, setting: str, drain_timeout: float
+    app: ASGIApp,
+    address: tuple[str, int],
+    *,
+    setting: str,
+    drain_timeout: float,
+    ended: asyncio.Event | None = None,
 ) -> AsyncIterator[str]:
     """Serve an app; leaving the context answers the requests that have arrived.
 
@@ -56,6 +61,7 @@ async def listening(
         address: host and port; port 0 is any free one.
         setting: the name of the setting that the address is from, for the error.
         drain_timeout: seconds that leaving may take.
+        ended: set when serving has ended, whyever.
 
     Yields the base URL. Raises SettingsError if the address cannot be listened on.
     """
@@ -89,6 +95,8 @@ async def listening(
     )
     shown = f"[{host}]" if ":" in host else host
     serving = asyncio.create_task(server.serve(sockets=[sock]), name=setting)
+    if ended is not None:
+        serving.add_done_callback(lambda _: ended.set())
     try:
         yield f"http://{shown}:{sock.getsockname()[1]}"
     finally:

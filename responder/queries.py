@@ -45,20 +45,26 @@ join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
 where k.contype = 'f'
 """
 
+TIMEZONE: Final = "select now() at time zone $1::text"
+
 # Returns the canonical form of a key, None for what cannot be one.
 Canonical: TypeAlias = Callable[[str], str | None]
 
 FIELDS: Final = tuple(str(field.alias) for field in User.model_fields.values())
-MEMBERSHIP_FIELDS: Final = ("organizationId", "orgRole", "managerId", "departmentId")
-NO_MEMBERSHIP: Final = (None,) * len(MEMBERSHIP_FIELDS)
+# Where things are in the row of any lookup: the ordinal of its key, from 1; the fields of User; the
+# size of the image in bytes; and in the row of a page, createdAt (as text) and id of the membership.
+ORDINAL: Final = 0
+USER: Final = slice(1, 1 + len(FIELDS))
+IMAGE_SIZE: Final = 1 + len(FIELDS)
+CREATED_AT: Final = 2 + len(FIELDS)
+MEMBER_ID: Final = 3 + len(FIELDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pages:
     """The SQL that lists an organization, and what its cursors may hold.
 
-    Rows hold the fields of User, the size of the image, then createdAt (as text) and id of the
-    membership. The fields are null where a membership has lost its user, or repeats an earlier one.
+    The fields of User are null where a membership has lost its user, or repeats an earlier one.
     """
 
     first: str
@@ -67,11 +73,11 @@ class Pages:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lookups:
+class Statements:
     """The SQL of every lookup on one schema, and what its keys may look like.
 
-    Parameters are named in each text's first line. Rows hold the ordinal of the key, from 1, the
-    fields of User, then the size of the image in bytes.
+    Parameters are named in each text's first line. A key names an organization or does not; one that
+    is named and null matches nothing.
     """
 
     by_id: str
@@ -83,28 +89,29 @@ class Lookups:
     organization_id: Canonical
 
 
-def lookups(schema: Schema, *, timezone: str = "UTC") -> Lookups:
+def statements(schema: Schema, *, timezone: str = "UTC") -> Statements:
     """Build the lookups of a schema; timestamps without zone are in `timezone`."""
     users, members = schema.users, schema.members
     user_id = users.columns["id"]
     fields = _fields(schema, timezone)
-    lone = _membership(schema, "$2::text")
-    each = _membership(schema, "k.organization")
-    return Lookups(
-        by_id=f"""-- $1 id, $2 organization or null, $3 cap of the image in bytes
+    lone = _membership(schema, "$2::text", named="$4::bool")
+    each = _membership(schema, "k.organization", named="k.named")
+    unnested = "unnest($1::text[], $2::text[], $4::bool[]) with ordinality"
+    return Statements(
+        by_id=f"""-- $1 id, $2 organization, $3 cap of the image in bytes, $4 organization is named
 select 1::bigint as n, {fields}
 from {_name(users)} u{lone}
 where u.{ident(user_id.name)} = {_cast("$1::text", user_id)}""",
-        by_ids=f"""-- $1 ids, $2 organizations or nulls, $3 cap of the image in bytes
+        by_ids=f"""-- $1 ids, $2 organizations, $3 cap of the image in bytes, $4 organizations are named
 select k.n, {fields}
-from unnest($1::text[], $2::text[]) with ordinality as k(id, organization, n)
+from {unnested} as k(id, organization, named, n)
 join {_name(users)} u on u.{ident(user_id.name)} = {_cast("k.id", user_id)}{each}""",
-        by_email=f"""-- $1 email, $2 organization or null, $3 cap of the image in bytes
+        by_email=f"""-- $1 email, $2 organization, $3 cap of the image in bytes, $4 organization is named
 select 1::bigint as n, {fields}
 from {_earliest(users, "$1::text")} u{lone}""",
-        by_emails=f"""-- $1 emails, $2 organizations or nulls, $3 cap of the image in bytes
+        by_emails=f"""-- $1 emails, $2 organizations, $3 cap of the image in bytes, $4 organizations are named
 select k.n, {fields}
-from unnest($1::text[], $2::text[]) with ordinality as k(email, organization, n)
+from {unnested} as k(email, organization, named, n)
 cross join lateral {_earliest(users, "k.email")} u{each}""",
         pages=_pages(users, members, fields) if members else None,
         user_id=_canonical(user_id),
@@ -257,11 +264,11 @@ def _earliest(users: Table, email: str) -> str:
 )"""
 
 
-def _membership(schema: Schema, organization: str) -> str:
+def _membership(schema: Schema, organization: str, *, named: str) -> str:
     """The membership that speaks for a user: in the organization named, else the earliest."""
     members = schema.members
     if members is None:  # every parameter must be used somewhere
-        return f"\nleft join lateral (select {organization}) m on true"
+        return f"\nleft join lateral (select {organization}, {named}) m on true"
     column = members.columns
     names = ", ".join(f"m.{ident(each.name)}" for each in column.values())
     tie_breaker = column.get("id", column["organizationId"])
@@ -269,7 +276,7 @@ def _membership(schema: Schema, organization: str) -> str:
 left join lateral (
   select {names} from {_name(members)} m
   where m.{ident(column["userId"].name)} = u.{ident(schema.users.columns["id"].name)}
-    and ({organization} is null
+    and ({named} is not true
          or m.{ident(column["organizationId"].name)} = {_cast(organization, column["organizationId"])})
   order by {_order(members, "m.", tie_breaker)} limit 1
 ) m on true"""
@@ -306,7 +313,7 @@ def _pages(users: Table, members: Table, fields: str) -> Pages:
 
     def page(first_line: str, source: str) -> str:
         return f"""-- $1 organization, $2 limit, $3 cap of the image in bytes{first_line}
-select {fields}, {f"m.{ident(created.name)}" if created else "null"}::text as created_at, \
+select 1::bigint as n, {fields}, {f"m.{ident(created.name)}" if created else "null"}::text as created_at, \
 m.{tie}::text as member_id
 from {source} m
 left join {_name(users)} u on u.{ident(users.columns["id"].name)} = m.{user}{is_earliest}

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from responder.errors import AmbiguousSchemaError, SchemaError
+from responder.errors import OperatorError, SchemaError
 
 USER_FIELDS: Final = (
     "id",
@@ -43,6 +43,8 @@ MEMBER: Final = ("userId", "organizationId", "role")
 SESSION: Final = ("userId", "token", "expiresAt")
 ACCOUNT: Final = ("userId", "accountId", "providerId")
 
+
+SHOWN: Final = 5  # how many candidates an error names: a schema for each tenant makes thousands
 
 TableName = tuple[str, str]  # its schema, and its own
 
@@ -109,7 +111,7 @@ def read(
     """Find Better Auth's tables.
 
     `users` and `members` name a table, with its schema or without, and overrule the search;
-    `members` may be "off". Raises SchemaError if there are no users, AmbiguousSchemaError if there
+    `members` may be "off". Raises SchemaError if there are no users, OperatorError if there
     are several, or not the table that was named.
     """
     tables: defaultdict[TableName, list[CatalogColumn]] = defaultdict(list)
@@ -160,13 +162,15 @@ def _choose(
         required = required[:2]  # what a table cannot do without, if we need not recognize it
     fitting = [table for table, columns in tables.items() if _fits(columns, required)]
     if override and not fitting:
-        raise AmbiguousSchemaError(f"{setting}: no table {override} with {' and '.join(required)}")
+        raise OperatorError(f"{setting}: no table {override} with {' and '.join(required)}")
     if len(fitting) > 1:
         fitting = [table for table in fitting if table in preferred] or fitting
     if len(fitting) > 1:
-        names = ", ".join(sorted(".".join(table) for table in fitting))
-        raise AmbiguousSchemaError(
-            f"several tables could be Better Auth's: {names}; {setting} decides"
+        names = sorted(".".join(table) for table in fitting)
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        raise OperatorError(
+            f"several tables could be Better Auth's: {', '.join(names[:SHOWN])}{more}; "
+            f"{setting} decides"
         )
     return fitting[0] if fitting else None
 

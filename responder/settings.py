@@ -20,13 +20,30 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
+def _server(value: str) -> str:
+    url = urlsplit(value if "://" in value else f"nats://{value}")
+    try:
+        good = url.scheme in NATS_SCHEMES and bool(url.hostname) and url.port != 0
+    except ValueError:  # no number, or a password with characters that end it
+        good = False
+    if not good:
+        raise ValueError("expected nats:// URLs; special characters of a password as %xx")
+    return value
+
+
 def _address(value: object) -> object:
     if not isinstance(value, str) or value == "off":
         return None if value == "off" else value
     host, colon, port = value.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > MAX_PORT:
+    if not host or not colon or not port.isdecimal() or int(port) > MAX_PORT:
         raise ValueError("expected host:port, or off")
     return host.strip("[]"), int(port)
+
+
+def _database(value: str) -> str:
+    if not value.startswith(("postgres://", "postgresql://")):
+        raise ValueError("expected a postgres:// or postgresql:// URI")
+    return value
 
 
 def _url(value: str) -> str:
@@ -36,8 +53,21 @@ def _url(value: str) -> str:
     return value
 
 
+# Ignoring these would leave open what the operator believes closed, or read what he rules out.
+NOT_YET = {
+    "RESPONDER_NATS_AUTH",
+    "RESPONDER_VISIBILITY",
+    "RESPONDER_ADMIN_ROLES",
+    "RESPONDER_JWKS_URL",
+    "RESPONDER_JWT_ISSUER",
+    "RESPONDER_JWT_AUDIENCE",
+    "RESPONDER_COLUMNS",
+}
 MAX_PORT = 2**16 - 1
 Address = Annotated[tuple[str, int] | None, BeforeValidator(_address)]
+NATS_SCHEMES = ("nats", "tls", "ws", "wss")
+Server = Annotated[str, AfterValidator(_server)]
+Database = Annotated[str, AfterValidator(_database)]
 Url = Annotated[str, AfterValidator(_url)]
 Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Subject = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
@@ -49,8 +79,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    database_url: str | None = Field(None, alias="DATABASE_URL", repr=False)
-    nats_url: Annotated[list[str], BeforeValidator(_split)] = Field(
+    database_url: Database | None = Field(None, alias="DATABASE_URL", repr=False)
+    nats_url: Annotated[list[Server], BeforeValidator(_split)] = Field(
         ["nats://127.0.0.1:4222"], alias="NATS_URL", repr=False
     )
     nats_user: str | None = Field(None, alias="NATS_USER")
@@ -95,6 +125,8 @@ class Settings(BaseModel):
         # An empty variable is how many tools write "not set".
         given: dict[str, Any] = {key: value for key, value in environ.items() if value.strip()}
         names = [str(each.alias) for each in cls.model_fields.values()]
+        if later := NOT_YET.intersection(given):
+            raise SettingsError(f"{min(later)}: not in this version")
         for name in given:
             if name.upper().startswith("RESPONDER_") and name not in names:
                 near = difflib.get_close_matches(name.upper(), names, n=1, cutoff=0.85)

@@ -36,6 +36,7 @@ GET_MANY: Final = "get_many"
 
 MAX_PAGE: Final = 500
 MAX_IDS: Final = 500
+MAX_MESSAGE: Final = 512  # characters
 BAD_CURSOR: Final = "cursor: not one that users.org_list gave"
 TOO_MANY_IDS: Final = "the users do not fit into one message: ask for fewer ids"
 
@@ -254,8 +255,9 @@ def encode_page(users: Iterable[bytes], next_cursor: str | None) -> bytes:
 
 def encode_error(error: ResponderError) -> tuple[bytes, bytes]:
     """Write an error as the headers of ADR-32 and a body that says the same."""
-    headers = encode_headers({ERROR: error.message, ERROR_CODE: str(error.number)})
-    return headers, _json({"code": error.code, "message": error.message})
+    message = error.message[:MAX_MESSAGE]  # it may hold names of tables, which are not ours
+    headers = encode_headers({ERROR: message, ERROR_CODE: str(error.number)})
+    return headers, _json({"code": error.code, "message": message})
 
 
 def decode_error(headers: bytes, body: bytes) -> ResponderError | None:

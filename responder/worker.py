@@ -13,10 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any, Final, Protocol
-
-from nats.aio.subscription import Subscription
-from nats.errors import Error as NatsError
-from nats.nuid import NUID
+from uuid import uuid4
 
 from responder import wire
 from responder.batching import Answer, Batching, Done
@@ -72,7 +69,6 @@ class Worker:
         self._timeout = timeout
         self._drain_timeout = drain_timeout
         self._now = asyncio.get_running_loop().time
-        self._subscriptions: list[Subscription] = []
         kinds: list[tuple[str, Callable[[bytes], wire.Request], _Load]] = [
             (wire.GET, wire.decode_by_id, directory.load_user),
             (wire.BY_EMAIL, wire.decode_by_email, directory.load_email),
@@ -84,7 +80,7 @@ class Worker:
         ]
         self.service = Service(
             name=NAME,
-            id=NUID().next().decode(),
+            id=uuid4().hex,
             version=version,
             description=DESCRIPTION,
             queue_group=queue_group,
@@ -98,9 +94,7 @@ class Worker:
         for endpoint, decode, load in self._endpoints:
             receive = self._receiver(endpoint, decode, load)
             queue = self.service.queue_group
-            self._subscriptions.append(
-                await self._connection.listen(endpoint.subject, receive, queue=queue)
-            )
+            await self._connection.listen(endpoint.subject, receive, queue=queue)
         for verb, reply in (
             ("PING", self.service.ping),
             ("INFO", self.service.info),
@@ -160,10 +154,10 @@ class Worker:
         """
         try:
             async with asyncio.timeout(self._drain_timeout):
-                await asyncio.gather(*(each.drain() for each in self._subscriptions))
+                await self._connection.drain_listeners()
                 await self._batching.drained()
-        except (TimeoutError, NatsError) as error:
-            log.warning("not everything was answered in time: %s", type(error).__name__)
+        except TimeoutError:
+            log.warning("not everything was answered in time")
             self._batching.fail(UnavailableError("shutting down"))
 
 

@@ -251,6 +251,34 @@ async def test_the_kind_that_has_waited_longest_goes_first():
     await bench.answer_one()
 
 
+async def test_deadlines_are_looked_for_together(monkeypatch):
+    """However many deadlines there are, they cost one look at the queue for each tick."""
+    bench = Bench(max_pending=1000)
+    looks = []
+    waiters = bench.batching._waiters
+    monkeypatch.setattr(bench.batching, "_waiters", lambda: looks.append(1) or waiters())
+
+    answers = [bench.load("late", within=number / 5000) for number in range(1000)]
+    await asyncio.gather(*answers)
+
+    assert len(looks) < 100
+
+
+async def test_what_is_lost_twice_is_asked_alone():
+    """Keys whose source was lost go together once more; after that, whoever breaks it does so alone."""
+    bench = Bench()
+    for key in "abc":
+        bench.load(key)
+
+    sizes = []
+    for _ in range(3):
+        batch = await bench.batching.take()
+        sizes.append(len(batch.keys))
+        batch.put_back_lost()
+
+    assert [3, 3, 1] == sizes
+
+
 class Play:
     """A batching whose every move is made by hand."""
 

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from responder.dev import postgres as private_postgres
+from responder.errors import SettingsError
 
 NEW_USER = """insert into users (id, email, "emailVerified", name)
               values ($1, $1 || '@example.com', true, $2)"""
@@ -19,6 +20,15 @@ async def ask_until(service, subject: str, payload: object, *, code: str | None)
     """Ask again and again until the answer has that code (None is a value)."""
     async with asyncio.timeout(10):
         while (await service.ask(subject, payload)).code != code:
+            await asyncio.sleep(0.01)
+
+
+async def waiting_for_locks(service, count: int) -> None:
+    """Wait until so many of the service's queries wait for a lock."""
+    query = """select count(*) from pg_stat_activity where application_name = 'responder'
+               and datname = current_database() and wait_event_type = 'Lock'"""
+    async with asyncio.timeout(10):
+        while await service.database.fetchval(query) < count:
             await asyncio.sleep(0.01)
 
 
@@ -246,3 +256,60 @@ async def test_a_query_that_hangs_holds_up_nobody_else(start_with):
     answers = await asyncio.gather(*(service.ask("users.get", str(n)) for n in range(1, 10)))
 
     assert {5: "timeout"} == {n: each.code for n, each in enumerate(answers, start=1) if each.code}
+
+
+async def test_a_role_that_may_not_read_is_told_so(create_database, template, start):
+    """Without the privilege to read, answers are `unavailable` and not ready; with it, they are back."""
+    url = await create_database(template=template[0])
+    owner_id = template[1].owner.id
+    admin = await asyncpg.connect(url)
+    await admin.execute("create role reader login")
+    try:
+        service = await start(url.replace("//postgres@", "//reader@"))
+        refused = await asyncio.gather(*(service.ask("users.get", owner_id) for _ in range(99)))
+        not_ready = (await service.admin.get("/ready")).status_code
+        await admin.execute("grant select on users, members to reader")
+        allowed = (await service.ask("users.get", owner_id)).code
+        ready = (await service.admin.get("/ready")).status_code
+    finally:
+        await admin.execute("drop owned by reader; drop role reader")
+        await admin.close()
+
+    assert {"unavailable"} == {answer.code for answer in refused}
+    assert (503, None, 200) == (not_ready, allowed, ready)
+
+
+async def test_a_time_zone_nobody_knows_ends_the_start(create_database, template, start):
+    """A RESPONDER_TIMEZONE that PostgreSQL does not know is the operator's to mend."""
+    url = await create_database(template=template[0])
+
+    with pytest.raises(SettingsError, match="RESPONDER_TIMEZONE"):
+        await start(url, RESPONDER_TIMEZONE="Mars/Phobos")
+
+
+async def test_being_busy_is_no_reason_to_be_taken_for_dead(start_with, cast):
+    """A worker that refuses more than it can hold is ready all the same."""
+    service = await start_with(RESPONDER_MAX_PENDING="1", RESPONDER_ADMIN_LISTEN="127.0.0.1:0")
+    async with service.database.acquire() as connection, connection.transaction():
+        await connection.execute("lock table members in access exclusive mode")
+        held = asyncio.create_task(service.ask("users.get", cast.owner.id))
+        await waiting_for_locks(service, 1)
+        refused = await service.ask("users.get", cast.owner.id)
+        ready = asyncio.create_task(service.admin.get("/ready"))
+        await waiting_for_locks(service, 2)
+
+    assert "unavailable" == refused.code
+    assert 200 == (await ready).status_code
+    assert (await held).code is None
+
+
+async def test_http_hears_the_last_word_of_the_worker(start_with, cast):
+    """What the worker says at the deadline arrives over HTTP: its `timeout`, not the bridge's own."""
+    service = await start_with(RESPONDER_HTTP_LISTEN="127.0.0.1:0", RESPONDER_TIMEOUT="0.5")
+    async with service.database.acquire() as connection, connection.transaction():
+        await connection.execute("lock table users in access exclusive mode")
+        answer = await service.http.get(f"/api/v1/users/{cast.owner.id}")
+        stats = (await service.ask("$SRV.STATS.users")).json
+
+    assert 504 == answer.status_code
+    assert ["timeout", "", "", ""] == [each["last_error"] for each in stats["endpoints"]]

@@ -242,3 +242,24 @@ def test_settings_do_not_change():
     """Settings are a value: nothing that has them can change them for the others."""
     with pytest.raises(ValueError, match="frozen"):
         Settings.read({}).timeout = 1.0
+
+
+@pytest.mark.parametrize(
+    "name", ["RESPONDER_NATS_AUTH", "RESPONDER_VISIBILITY", "RESPONDER_COLUMNS"]
+)
+def test_what_this_version_lacks_is_not_ignored(name):
+    """A setting of the contract that is not there yet is an error, not a false sense of safety."""
+    with pytest.raises(SettingsError, match=f"{name}: not in this version"):
+        Settings.read({name: "required"})
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["nats://u:hun#ter2@h:4222", "nats://a,", "http://h:4222", "nats://h:hunter2", "nats://"],
+)
+def test_a_nats_url_that_is_none_is_refused(url):
+    """A NATS_URL that cannot be read is named, and not shown."""
+    with pytest.raises(SettingsError, match="NATS_URL") as raised:
+        Settings.read({"NATS_URL": url})
+
+    assert "ter2" not in str(raised.value)

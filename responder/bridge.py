@@ -18,7 +18,7 @@ from hashlib import sha256
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Final, TypeAlias
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -35,7 +35,7 @@ from responder.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from responder.openapi import document
+from responder.openapi import WRITES, document
 
 log = logging.getLogger(__name__)
 
@@ -71,17 +71,19 @@ class Bridge:
         self._successors = successors
         get: dict[str, Serve] = {"GET": self._user, "HEAD": self._user}
         by_email: dict[str, Serve] = {"GET": self._user_by_email, "HEAD": self._user_by_email}
-        create = {"POST": self._gone("create-user")}
-        change = {"PATCH": self._gone("set-role"), "DELETE": self._gone("remove-user")}
-        openapi = _static(msgspec.json.encode(document()), "application/json")
+        gone: dict[str, dict[str, Serve]] = {}
+        for path, method, _, endpoint in WRITES:
+            gone.setdefault(path, {})[method] = self._gone(endpoint)
+        contract = document(successors=urlsplit(successors or DEFAULT_SUCCESSORS).path)
+        openapi = _static(msgspec.json.encode(contract), "application/json")
         page = files("responder").joinpath("docs.html").read_bytes()
         docs = _static(page, "text/html", {"Content-Security-Policy": _policy(page)})
         self._routes = [
             _route("/api/v1/users/email/{email}", by_email),
-            _route("/api/v1/users/{id}", {**get, **change}),
-            _route("/api/v1/users", create),
-            _route("/users/{id}", change),
-            _route("/users", create),
+            _route("/api/v1/users/{id}", {**get, **gone["/{id}"]}),
+            _route("/api/v1/users", gone[""]),
+            _route("/users/{id}", gone["/{id}"]),
+            _route("/users", gone[""]),
             _route("/openapi.json", {"GET": openapi, "HEAD": openapi}),
             _route("/docs", {"GET": docs, "HEAD": docs}),
         ]
@@ -140,14 +142,13 @@ class Bridge:
             headers[wire.TRACEPARENT] = trace
         return headers
 
-    def _gone(self, successor: str) -> Serve:
+    def _gone(self, endpoint: str) -> Serve:
         """A write that this service does not do; Better Auth does, and this is where."""
         base = self._successors or DEFAULT_SUCCESSORS
-        path = re.sub(r"^https?://[^/]*", "", base)
-        name = f"POST {path}/admin/{successor}"
+        name = f"POST {urlsplit(base).path}/{endpoint}"
         headers = dict(NO_STORE)
         if self._successors:
-            headers["Link"] = f'<{base}/admin/{successor}>; rel="successor-version"'
+            headers["Link"] = f'<{base}/{endpoint}>; rel="successor-version"'
         response = _problem_response(
             HTTPStatus.GONE,
             "gone",

@@ -8,10 +8,11 @@ from typing import Any, Final
 from responder.errors import BY_CODE
 from responder.models import User
 
-_GONE: Final = (
-    ("", "post", "create", "POST /api/auth/admin/create-user"),
-    ("/{id}", "patch", "change", "POST /api/auth/admin/set-role"),
-    ("/{id}", "delete", "remove", "POST /api/auth/admin/remove-user"),
+# What this service does not do: path below /users, method, verb, and Better Auth's endpoint for it.
+WRITES: Final = (
+    ("", "POST", "create", "admin/create-user"),
+    ("/{id}", "PATCH", "change", "admin/set-role"),
+    ("/{id}", "DELETE", "remove", "admin/remove-user"),
 )
 _ERRORS: Final = {
     "400": "a parameter is malformed, unknown or repeated",
@@ -76,8 +77,8 @@ _PROBLEM: Final = {
 }
 
 
-def document() -> dict[str, Any]:
-    """Return the OpenAPI document."""
+def document(*, successors: str) -> dict[str, Any]:
+    """Return the OpenAPI document; `successors` is the path of Better Auth's HTTP API."""
     user = User.model_json_schema(by_alias=True, mode="serialization")
     paths: dict[str, dict[str, Any]] = {
         "/api/v1/users/{id}": _reads("user", "id", "a user by id"),
@@ -86,16 +87,16 @@ def document() -> dict[str, Any]:
         ),
     }
     for prefix in ("/api/v1", ""):
-        for path, method, verb, successor in _GONE:
+        for path, method, verb, endpoint in WRITES:
             operation = {
                 "operationId": f"{verb}User{'' if prefix else 'Unversioned'}",
-                "summary": f"{verb} a user: Better Auth does, at {successor}",
+                "summary": f"{verb} a user: Better Auth does, at POST {successors}/{endpoint}",
                 "deprecated": True,
                 "security": [],
                 "parameters": [_parameter("id", "path")] if path else [],
                 "responses": {"410": _error("410", "written by Better Auth only")},
             }
-            paths.setdefault(f"{prefix}/users{path}", {})[method] = operation
+            paths.setdefault(f"{prefix}/users{path}", {})[method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {

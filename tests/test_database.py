@@ -23,6 +23,17 @@ async def ask_until(service, subject: str, payload: object, *, code: str | None)
             await asyncio.sleep(0.01)
 
 
+async def refused_at_once(service) -> None:
+    """Wait until a request is refused in much less than the timeout for which it could wait."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(10):
+        while True:
+            start = loop.time()
+            answer = await service.ask("users.get", "1")
+            if answer.code == "unavailable" and loop.time() - start < service.settings.timeout / 2:
+                return
+
+
 async def waiting_for_locks(service, count: int) -> None:
     """Wait until so many of the service's queries wait for a lock."""
     query = """select count(*) from pg_stat_activity where application_name = 'responder'
@@ -142,8 +153,8 @@ async def test_terminated_connections_cost_no_answer(service, cast):
     assert {None} == set(codes)
 
 
-async def test_an_outage_is_waited_out_then_refused_then_over(template, start):
-    """While PostgreSQL is away requests wait, then fail at once; when it is back, so are answers."""
+async def test_a_crash_is_got_over_and_an_outage_refused_at_once(template, start):
+    """After a crash of PostgreSQL answers are back; while it is away for good, requests fail at once."""
     async with private_postgres.running(settings={"synchronous_commit": "on"}) as server:
         connection = await asyncpg.connect(server.url)
         await connection.execute(
@@ -153,7 +164,6 @@ async def test_an_outage_is_waited_out_then_refused_then_over(template, start):
         await connection.close()
         service = await start(server.url, RESPONDER_TIMEOUT="0.5")
         ready_before = (await service.admin.get("/ready")).status_code
-        loop = asyncio.get_running_loop()
 
         # A backend killed outright makes the postmaster restart all of them.
         backends = await service.database.fetch(
@@ -166,16 +176,11 @@ async def test_an_outage_is_waited_out_then_refused_then_over(template, start):
         os.kill(server.pid, signal.SIGQUIT)
         await server.process.wait()
         await ask_until(service, "users.get", "1", code="unavailable")
-        await asyncio.sleep(0.6)  # outlast one timeout
-        start_of_refused = loop.time()
-        refused = await service.ask("users.get", "1")
-        took = loop.time() - start_of_refused
+        await refused_at_once(service)
         ready_during = (await service.admin.get("/ready")).status_code
 
     assert 200 == ready_before
     assert after_crash in (None, "unavailable")
-    assert "unavailable" == refused.code
-    assert took < 0.25
     assert 503 == ready_during
 
 

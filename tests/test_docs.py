@@ -8,6 +8,7 @@ import shlex
 import textwrap
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from responder import cli
@@ -82,3 +83,28 @@ async def test_the_python_example_runs(people_service, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert "Zoë Lindqvist owner" == printed[0]
     assert 184 == len(set(printed[1:]))
+
+
+async def test_the_privileges_of_the_readme_suffice(create_database, template, start, postgres):
+    """With what the README grants every lookup works, and nothing else can be read."""
+    url = await create_database(template=template[0])
+    grants = re.search(r"```sql\n(.*?)```", README, re.DOTALL)[1]
+    admin = await asyncpg.connect(url)
+    await admin.execute(grants)
+    cast = template[1]
+    try:
+        service = await start(url.replace("//postgres@", "//reader@"))
+        asked = {
+            "users.get": cast.owner.id,
+            "users.by_email": cast.owner.email,
+            "users.org_list": cast.organization.id,
+            "users.get_many": {"ids": [cast.owner.id]},
+        }
+        codes = [(await service.ask(subject, payload)).code for subject, payload in asked.items()]
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await service.database.fetch("select password from accounts")
+    finally:
+        await admin.execute("drop owned by reader; drop role reader")
+        await admin.close()
+
+    assert [None] * 4 == codes

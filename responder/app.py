@@ -62,7 +62,7 @@ async def serving(settings: Settings, *, worker: bool = True) -> AsyncIterator[R
                     admin(checks, metrics),
                     settings.admin_listen,
                     setting="RESPONDER_ADMIN_LISTEN",
-                    drain_timeout=settings.drain_timeout,
+                    drain_timeout=1,
                     ended=ended,
                 )
             )
@@ -103,7 +103,7 @@ async def serving(settings: Settings, *, worker: bool = True) -> AsyncIterator[R
                     bridge,
                     settings.http_listen,
                     setting="RESPONDER_HTTP_LISTEN",
-                    drain_timeout=settings.drain_timeout,
+                    drain_timeout=settings.drain_timeout / 2,
                     ended=ended,
                 )
             )
@@ -158,7 +158,7 @@ def _worker(
         prefix=settings.subject_prefix,
         queue_group=settings.queue_group,
         timeout=settings.timeout,
-        drain_timeout=settings.drain_timeout,
+        drain_timeout=settings.drain_timeout / 2,
         version=version("better-auth-responder"),
     )
     metrics.endpoints = worker.service.endpoints

@@ -62,7 +62,7 @@ class Lookup(Generic[Key, Source]):
 class Waiter(Generic[Key]):
     """One lookup under way: its key, its deadline (the loop's time), and who wants the answer."""
 
-    __slots__ = ("arrival", "deadline", "done", "key", "lost", "together")
+    __slots__ = ("again", "arrival", "deadline", "done", "key", "together")
 
     def __init__(self, key: Key, arrival: int, deadline: float, done: Done, together: int) -> None:
         self.key = key
@@ -70,7 +70,7 @@ class Waiter(Generic[Key]):
         self.deadline = deadline
         self.done: Done | None = done  # None once it has its answer
         self.together = together  # the largest batch it may be in
-        self.lost = False  # with the connection it was asked on
+        self.again = False  # whether it has been asked once more as it was
 
 
 class Batch(Generic[Key, Source]):
@@ -108,12 +108,17 @@ class Batch(Generic[Key, Source]):
         """Give everyone the same error."""
         self.settle([error] * len(self.waiters))
 
-    def put_back_lost(self) -> None:
-        """Let everyone wait again after the source was lost; whoever it happens to twice, alone."""
-        again = any(waiter.lost for waiter in self.waiters)
+    @property
+    def again(self) -> bool:
+        """Whether some have been asked once more already."""
+        return any(waiter.again for waiter in self.waiters)
+
+    def put_back_once(self) -> None:
+        """Let everyone wait again as they are; whoever that happens to twice, alone."""
+        together = 1 if self.again else len(self.waiters)
         for waiter in self.waiters:
-            waiter.lost = True
-        self.put_back(together=1 if again else len(self.waiters))
+            waiter.again = True
+        self.put_back(together=together)
 
     def put_back(self, *, together: int) -> None:
         """Let everyone wait again, ahead of the rest, in batches of at most `together`."""

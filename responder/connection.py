@@ -8,7 +8,7 @@
 #   that arrived in one read is known before anything is done about it.
 # - Its reader of headers raises into the read loop for some blocks that the server lets through, as
 #   does its decoding of subjects; the loop ends, and the client stays "connected" and deaf. Here
-#   headers stay bytes until the receiver reads them.
+#   headers and subjects stay bytes until the receiver reads them, and the parser is ours (`protocol`).
 # - It wakes its writer for each message. Here all that is sent in one turn leaves in one write.
 # - Its PING overtakes what waits to be written, so that a flush proves nothing about a subscription
 #   made or ended just before it. Here it waits its turn.
@@ -37,6 +37,7 @@ from nats.aio.client import PING_PROTO, Client
 from nats.aio.subscription import Subscription
 
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
+from responder.protocol import Parser
 from responder.wire import is_no_responders
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,8 @@ class Connection(Client):
         self._receivers: dict[int, Receive] = {}
         self._requests: dict[bytes, asyncio.Future[tuple[bytes, bytes]]] = {}
         self._numbers = itertools.count()
+        self._denied = False  # whether the server lets us listen to less than we want
+        self._ps = Parser(self)  # type: ignore[assignment]  # stands in for nats-py's own
         self._inbox = b""
         self._moving: asyncio.Task[None] | None = None
         self.answered: Callable[[], Awaitable[None]] = _at_once
@@ -93,6 +96,8 @@ class Connection(Client):
             raise UnavailableError("NATS is out of reach") from None
         if not self.is_connected:  # then there was nothing to flush to
             raise UnavailableError("NATS is out of reach")
+        if self._denied:
+            raise UnavailableError("NATS does not permit to listen to all subjects")
 
     def send(self, subject: bytes, payload: bytes, headers: bytes = b"") -> None:
         """Send a message; what is sent in one turn of the loop leaves in one write.
@@ -104,6 +109,10 @@ class Connection(Client):
             head = b"HPUB %b %d %d\r\n%b" % (subject, size, size + len(payload), headers)
         else:
             head = b"PUB %b %d\r\n" % (subject, len(payload))
+        if len(headers) + len(payload) > self.max_payload:
+            # The server would end the connection, under everybody who uses it.
+            log.error("dropped a message: it is larger than the server allows")
+            return
         if not self.is_connected and self._pending_data_size + len(payload) > MAX_UNSENT:
             log.warning("dropped a message: no connection to NATS, and too much to send already")
             return
@@ -171,6 +180,19 @@ class Connection(Client):
         finally:
             await self.force_reconnect()
 
+    def receive(
+        self, sid: int, subject: bytes, reply: bytes, headers: bytes, payload: bytes
+    ) -> None:
+        """Pass a message on to whoever listens (called by the parser)."""
+        receive = self._receivers.get(sid)
+        if receive is None:
+            return
+        try:
+            receive(subject, reply, headers, payload)
+        except Exception:
+            # There is no caller to raise to, and the read loop must go on.
+            log.exception("a message was not received")
+
     def keep_alive(self) -> None:
         """Let TCP notice a peer that is gone, with bytes on their way to it or without."""
         transport = self._transport
@@ -197,17 +219,9 @@ class Connection(Client):
         if self._flush_queue is not None:  # else it was never opened
             await super().close()
 
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
-    ) -> None:
-        receive = self._receivers.get(sid)
-        if receive is None:
-            return
-        try:
-            receive(subject, reply, headers or b"", data)
-        except Exception:
-            # There is no caller to raise to, and the read loop must go on.
-            log.exception("a message was not received")
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002
+        await super()._process_info(info, initial_connection)
+        self._max_payload = info.get("max_payload", self._max_payload)  # a reload may change it
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         self._pongs.append(future or asyncio.get_running_loop().create_future())
@@ -228,10 +242,14 @@ class Connection(Client):
             await self._process_op_err(errors.StaleConnectionError())
 
     async def _process_err(self, err_msg: str) -> None:
-        if self.is_connected and "permissions violation" not in err_msg:
+        if "permissions violation" in err_msg:
+            log.error("NATS: %s", err_msg)
+            if "for subscription" in err_msg:
+                self._denied = True
+        elif self.is_connected:
             await self._process_op_err(errors.Error(f"nats: {err_msg}"))
-            return
-        await super()._process_err(err_msg)
+        else:
+            await super()._process_err(err_msg)
 
 
 @asynccontextmanager
@@ -264,6 +282,7 @@ async def connected(
     async def reconnected() -> None:
         log.info("connected to NATS again")
         said.clear()
+        connection._denied = False  # noqa: SLF001
         connection.keep_alive()
 
     async def failed(error: Exception) -> None:

@@ -8,7 +8,9 @@
 # nobody is left waiting in vain: lookups are refused until a connection succeeds.
 #
 # PostgreSQL says by itself that the schema has changed, by refusing a query. Then the catalog is read
-# again (see `discovery`), once for all who were refused, and they are asked again with the new SQL.
+# again (see `discovery`), once for all who were refused, and they are asked again with the new SQL. What
+# it does not refuse (a column added, another type that still fits) is found by reading the catalog about
+# once a second.
 #
 # A failing query has lost its connection (LostError), has someone in its way (BusyError), no longer fits
 # the tables (ChangedError), or was given what is no value of a column (ValueRefusedError). Any other
@@ -26,7 +28,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from responder.batching import Answer, Batch, Batching, Done, Lookup
+from responder import schema
+from responder.batching import Answer, Batch, Batching, Done, Key, Lookup
 from responder.discovery import Discovery
 from responder.errors import (
     InternalError,
@@ -186,6 +189,8 @@ class Database:
         self._probe = Lookup[None, Session](self._fetch_probe, max_batch=max_pending)
         self.batching = Batching[Session](max_pending=max_pending, late=self._late)
         self.batching.add(self._probe)
+        self._reread = Lookup[schema.Schema | None, Session](self._fetch_catalog, max_batch=1)
+        self.batching.add(self._reread)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Database]:
@@ -195,6 +200,7 @@ class Database:
             asyncio.create_task(self._keep(), name=f"postgres-{n}")
             for n in range(self._connections)
         ]
+        keepers.append(asyncio.create_task(self._watch(), name="postgres-watch"))
         try:
             yield self
         finally:
@@ -222,6 +228,12 @@ class Database:
 
         However much is waiting: that is no reason to be taken for dead.
         """
+        answer = await self._ask(self._probe, None)
+        if isinstance(answer, ResponderError):
+            raise answer
+
+    async def _ask(self, lookup: Lookup[Key, Session], key: Key) -> Answer:
+        """Ask on our own behalf; raises UnavailableError while PostgreSQL is out of reach."""
         self._check_up()
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Answer] = loop.create_future()
@@ -231,10 +243,8 @@ class Database:
                 answered.set_result(answer)
 
         deadline = loop.time() + self._timeout
-        self.batching.load(self._probe, None, deadline=deadline, done=done, urgent=True)
-        answer = await answered
-        if isinstance(answer, ResponderError):
-            raise answer
+        self.batching.load(lookup, key, deadline=deadline, done=done, urgent=True)
+        return await answered
 
     def _check_up(self) -> None:
         down = self._down_since
@@ -249,6 +259,22 @@ class Database:
     async def _fetch_probe(self, session: Session, keys: Sequence[None]) -> Sequence[Answer]:
         await session.fetch(self.statements.by_id, None, None, 0, False)
         return [b""] * len(keys)
+
+    async def _fetch_catalog(
+        self, session: Session, keys: Sequence[schema.Schema | None]
+    ) -> Sequence[Answer]:
+        await self._discovery.read(session, instead_of=keys[0])
+        return [b""]
+
+    async def _watch(self) -> None:
+        """Read the catalog from time to time.
+
+        PostgreSQL refuses a query for a column that is gone, but not for one that has come.
+        """
+        while True:
+            await asyncio.sleep(self._discovery.interval)
+            with suppress(UnavailableError):
+                await self._ask(self._reread, self._discovery.schema)
 
     async def _keep(self) -> None:
         backoff = MIN_BACKOFF
@@ -299,6 +325,7 @@ class Database:
                     # Just before the other, to know that waiting is all that is wrong.
                     "lock_timeout": str(round(milliseconds * 0.9)),
                     "jit": "off",
+                    "TimeZone": "UTC",
                     "DateStyle": "ISO",  # cursors hold times as PostgreSQL writes them
                     # One plan for all values, by an index wherever there is one, and not by what
                     # the tables held when a statement was first used: planning a lone lookup each
@@ -307,9 +334,9 @@ class Database:
                     "enable_seqscan": "off",
                 },
             )
-        except (*_LOST, asyncpg.InterfaceError, asyncpg.PostgresError, ValueError) as error:
-            # Whatever keeps us from connecting (a password being rotated, a database being
-            # restored) may pass.
+        except Exception as error:
+            # Whatever keeps us from connecting (a password being rotated, a database being restored,
+            # something in between that speaks another language) may pass.
             raise LostError(describe(error)) from error
         session = Session(connection, patience=milliseconds / 1000 + GRACE)
         try:
@@ -329,7 +356,7 @@ class Database:
             try:
                 await self._answer(session, batch)
             except LostError:
-                batch.put_back_lost()
+                batch.put_back_once()
                 raise
             except asyncio.CancelledError:
                 batch.fail(UnavailableError("shutting down"))
@@ -343,10 +370,12 @@ class Database:
                 await self._discovery.read(session, instead_of=None)
             try:
                 batch.settle(await batch.lookup.fetch(session, batch.keys))
-            except ChangedError:
-                if not await self._discovery.read(session, instead_of=made_for):
+            except (ChangedError, ValueRefusedError):
+                changed = await self._discovery.read(session, instead_of=made_for)
+                if not changed and batch.again:
                     raise
-                batch.put_back(together=len(batch.waiters))
+                # Unchanged, it may be that a name was away for a moment.
+                batch.put_back_once()
         except LostError:
             raise
         except BusyError:

@@ -152,7 +152,7 @@ class Directory:
         organization = self._possible([request.organization_id]) * len(ids)
         named = [request.organization_id is not None] * len(ids)
         rows = await session.fetch(statements.by_ids, ids, organization, SMALL_IMAGE, named)
-        sizes = [_image_size(row, limit) for row in rows]
+        sizes = [_image_size(row, limit - FRAME) for row in rows]
         if sum(sizes) > limit:
             return [PayloadTooLargeError(wire.TOO_MANY_IDS)]
         if max(sizes, default=0) > SMALL_IMAGE:
@@ -209,7 +209,10 @@ class Directory:
             last = rows[len(users) - 1]
             position = wire.Position(organization_id, last[CREATED_AT], last[MEMBER_ID])
             cursor = wire.encode_cursor(position)
-        return wire.encode_page(filter(None, users), cursor)
+        page = wire.encode_page(filter(None, users), cursor)
+        if len(page) > limit:  # for a cursor of ids that are longer than a frame has room for
+            return PayloadTooLargeError("the page does not fit into one message")
+        return page
 
 
 _Page = tuple[wire.OrgList, wire.Position | None]

@@ -15,6 +15,10 @@ log = logging.getLogger(__name__)
 # when a query was refused though nothing had changed.
 MISSING_INTERVAL: Final = 1.0
 UNCHANGED_INTERVAL: Final = 0.1
+# Unasked it is read once in this time, or less often where it is so large that reading it would take
+# more than this share of a connection's time.
+MIN_INTERVAL: Final = 1.0
+MAX_SHARE: Final = 0.02
 
 
 class Source(Protocol):
@@ -39,6 +43,8 @@ class Discovery:
         self.schema: schema.Schema | None = None
         self.settled = asyncio.Event()
         """Set once the catalog has been read, with a good result or a bad one."""
+        self.interval = MIN_INTERVAL
+        """Seconds until it is worth while to read the catalog again, unasked."""
         self._tables = {"users": users, "members": members}
         self._timezone = timezone
         self._statements: queries.Statements | None = None
@@ -67,6 +73,7 @@ class Discovery:
                 raise self._problem
             if not self._helped and ago < UNCHANGED_INTERVAL:
                 return False
+            start = asyncio.get_running_loop().time()
             try:
                 found = await self._find(source)
             except SchemaError as problem:
@@ -76,6 +83,7 @@ class Discovery:
             if self._helped:
                 self._take(found)
             self._read_at = asyncio.get_running_loop().time()
+            self.interval = max(MIN_INTERVAL, (self._read_at - start) / MAX_SHARE)
             self.settled.set()
             return self._helped
 

@@ -19,6 +19,7 @@ NOT_HTTP: Final = (
     b'{"type":"about:blank","title":"Bad Request","status":400,'
     b'"detail":"not a request of HTTP/1.1","code":"invalid_request"}'
 )
+PATIENCE: Final = 10  # seconds for the head of a request to arrive
 BACKLOG: Final = 2048  # connections that may wait to be accepted
 
 
@@ -27,6 +28,37 @@ class _Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         # uvicorn turns it on for any handler it finds on its logger, and paths hold emails.
         self.access_log = False
+        self._patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Wait only so long for a request: a silent connection holds a place that others need."""
+        super().connection_made(transport)
+        self._patience = self.loop.call_later(PATIENCE, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        super().connection_lost(exc)
+        if self._patience is not None:
+            self._patience.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived; of a new request, the rest must follow soon."""
+        if self._patience is None:
+            self._patience = self.loop.call_later(PATIENCE, self._give_up)
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        """The request is there."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        super().on_headers_complete()
+
+    def _give_up(self) -> None:
+        self._patience = None
+        cycle: Any = self.cycle  # None before the first request
+        if cycle is None or cycle.response_complete:
+            self.transport.close()
 
     def send_400_response(self, _: str) -> None:
         """Answer what is not HTTP, or too much of it, as any other error is answered."""
@@ -87,7 +119,7 @@ async def listening(
             ws="none",
             access_log=False,
             log_config=None,
-            log_level="warning",
+            log_level="error",
             server_header=False,
             backlog=BACKLOG,
             timeout_graceful_shutdown=max(1, round(drain_timeout)),

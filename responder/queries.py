@@ -209,7 +209,7 @@ def _fields(schema: Schema, timezone: str) -> str:
         name = f"{alias}.{ident(column.name)}"
         if column.category == "A":
             return f"array_to_string({name}, ',')"
-        return name if column.type == "text" else f"{name}::text"
+        return f"{name}::text"  # even of text: it may be of another type tomorrow
 
     def flag(column: Column | None) -> str:
         if column is None:

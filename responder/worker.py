@@ -21,6 +21,7 @@ from responder.connection import Connection
 from responder.directory import Directory
 from responder.errors import (
     InternalError,
+    PayloadTooLargeError,
     RequestTimeoutError,
     ResponderError,
     UnauthenticatedError,
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 
 NAME: Final = "users"
 DESCRIPTION: Final = "Better Auth users, live from their tables"
+
+
+MAX_HELD: Final = 64 * 1024 * 1024  # bytes of requests that may be under way: they can be huge
 
 
 class _Load(Protocol):
@@ -68,6 +72,7 @@ class Worker:
         self._batching = batching
         self._timeout = timeout
         self._drain_timeout = drain_timeout
+        self.held = 0  # bytes of requests under way
         self._now = asyncio.get_running_loop().time
         kinds: list[tuple[str, Callable[[bytes], wire.Request], _Load]] = [
             (wire.GET, wire.decode_by_id, directory.load_user),
@@ -115,8 +120,10 @@ class Worker:
         def receive(_: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
             if not reply:
                 return
-            call = _Call(self, endpoint, reply)
+            call = _Call(self, endpoint, reply, len(payload))
             try:
+                if self.held > MAX_HELD:
+                    raise UnavailableError("too much is waiting")  # noqa: TRY301 - answered below
                 timeout = self._timeout
                 if headers:
                     timeout = _read_headers(headers, timeout)
@@ -131,6 +138,9 @@ class Worker:
 
     def send(self, reply: bytes, answer: Answer) -> None:
         """Send the answer to a request."""
+        if isinstance(answer, bytes) and len(answer) > self._connection.max_payload:
+            # It fitted when it was written, before the server's limit changed.
+            answer = PayloadTooLargeError("the answer does not fit into one message")
         if isinstance(answer, bytes):
             self._connection.send(reply, answer)
         else:
@@ -164,15 +174,18 @@ class Worker:
 class _Call:
     """A request under way, and how it is answered."""
 
-    __slots__ = ("_arrival", "_endpoint", "_reply", "_worker")
+    __slots__ = ("_arrival", "_endpoint", "_reply", "_size", "_worker")
 
-    def __init__(self, worker: Worker, endpoint: Endpoint, reply: bytes) -> None:
+    def __init__(self, worker: Worker, endpoint: Endpoint, reply: bytes, size: int) -> None:
+        worker.held += size
+        self._size = size
         self._worker = worker
         self._endpoint = endpoint
         self._reply = reply
         self._arrival = perf_counter()  # uvloop's own time counts in milliseconds
 
     def answer(self, answer: Answer) -> None:
+        self._worker.held -= self._size
         self._worker.send(self._reply, answer)
         error = None if isinstance(answer, bytes) else answer.code
         self._endpoint.count(perf_counter() - self._arrival, error)

@@ -274,7 +274,7 @@ async def test_what_is_lost_twice_is_asked_alone():
     for _ in range(3):
         batch = await bench.batching.take()
         sizes.append(len(batch.keys))
-        batch.put_back_lost()
+        batch.put_back_once()
 
     assert [3, 3, 1] == sizes
 

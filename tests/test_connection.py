@@ -167,6 +167,50 @@ async def test_whatever_ends_the_read_loop_is_followed_by_a_reconnect(connection
     assert (b"", b"again") == await connection.ask("echo", b"again", timeout=2)
 
 
+@pytest.mark.parametrize("size", [3, 5000])
+@pytest.mark.parametrize("odd", [b"\v", b"\f", b"\x1c", b"\xff", b"\x00"])
+async def test_a_reply_subject_with_odd_bytes_disturbs_nobody(connection, server, size, odd):
+    """White space that is none to the server, and what is no text, are parts of a subject."""
+    await echo(connection)
+    port = int(server.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"CONNECT {}\r\nPUB echo a%bb %d\r\n%b\r\nPING\r\n" % (odd, size, b"x" * size))
+    while await reader.readline() != b"PONG\r\n":
+        pass
+
+    assert (b"", b"hear me") == await connection.ask("echo", b"hear me", timeout=2)
+    assert 0 == connection.stats["reconnects"]
+    writer.close()
+
+
+async def test_a_message_larger_than_the_server_allows_is_not_sent(connection):
+    """It is dropped, with a line in the log: the server would close the connection."""
+    await echo(connection)
+
+    connection.send(b"nowhere", b"x" * (connection.max_payload + 1))
+
+    assert (b"", b"still here") == await connection.ask("echo", b"still here", timeout=2)
+    assert 0 == connection.stats["reconnects"]
+
+
+async def test_being_denied_a_subject_is_known():
+    """A connection that may not listen to what it wants says so when it is checked."""
+    config = (
+        'authorization { users = [{user: a, password: a, permissions: {subscribe: "_INBOX.>"}}] }'
+    )
+    options = {"user": "a", "password": "a"}
+    async with (
+        nats.running(config=config) as server,
+        connected([server.url], name="test", options=options) as connection,
+    ):
+        await connection.check(2)
+        await connection.listen("users.get", lambda *_: None, queue="responder")
+        await connection.flush()
+
+        with pytest.raises(UnavailableError, match="permit"):
+            await connection.check(2)
+
+
 async def test_the_server_that_restarts_is_found_again():
     """After the server is gone and back, listeners listen as before."""
     async with nats.running() as first:

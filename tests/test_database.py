@@ -318,3 +318,32 @@ async def test_http_hears_the_last_word_of_the_worker(start_with, cast):
 
     assert 504 == answer.status_code
     assert ["timeout", "", "", ""] == [each["last_error"] for each in stats["endpoints"]]
+
+
+async def test_what_postgres_does_not_refuse_is_noticed_too(start_with, cast):
+    """A column that is added, and another type that still fits, are read before long."""
+    service = await start_with("alter table users drop column banned, drop column role")
+    before = (await service.ask("users.get", cast.owner.id)).json
+    await service.database.execute("""
+        alter table users add column banned boolean default true;
+        alter table users add column role text[] default '{admin,support}';
+    """)
+    async with asyncio.timeout(10):
+        while (after := (await service.ask("users.get", cast.owner.id)).json) == before:
+            await asyncio.sleep(0.01)
+
+    assert (False, "user") == (before["banned"], before["role"])
+    assert (True, "admin,support") == (after["banned"], after["role"])
+
+
+async def test_a_name_that_is_away_for_a_moment_costs_no_error(start_with, cast):
+    """While a column is renamed and renamed back, nobody is told of a bug."""
+    service = await start_with()
+    codes = set()
+    for _ in range(20):
+        asking = [asyncio.create_task(service.ask("users.get", cast.owner.id)) for _ in range(20)]
+        await service.database.execute('alter table users rename column "name" to "nom"')
+        await service.database.execute('alter table users rename column "nom" to "name"')
+        codes |= {(await each).code for each in asking}
+
+    assert {None} == codes

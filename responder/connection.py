@@ -216,8 +216,18 @@ class Connection(Client):
         if self._moving is not None:
             self._moving.cancel()
             await asyncio.gather(self._moving, return_exceptions=True)
-        if self._flush_queue is not None:  # else it was never opened
+        if self._flush_queue is None:  # it was never opened
+            return
+        if not self.is_connected:  # nats-py would write it to a transport that is closed
+            self._pending, self._pending_data_size = [], 0
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
+        try:
             await super().close()
+        except asyncio.CancelledError:
+            # Ending its reconnect, nats-py cancels the very future that it then waits for.
+            if task is None or task.cancelling() > cancelled:
+                raise
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002
         await super()._process_info(info, initial_connection)

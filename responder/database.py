@@ -122,18 +122,18 @@ class Session:
                 del self._statements[sql]
                 return await self._fetch(sql, arguments)
         except _LOST as error:
-            raise LostError(describe(error)) from error
+            raise LostError from error
         except _BUSY as error:
-            raise BusyError(describe(error)) from error
+            raise BusyError from error
         except asyncpg.InsufficientPrivilegeError as error:
             raise NotAllowedError from error
         except _CHANGED as error:
-            raise ChangedError(describe(error)) from error
+            raise ChangedError from error
         except _REFUSED as error:
-            raise ValueRefusedError(describe(error)) from error
+            raise ValueRefusedError from error
         except asyncpg.InterfaceError as error:
             if self._connection.is_closed():
-                raise LostError(describe(error)) from error
+                raise LostError from error
             raise
 
     async def accepts(self, sql: str, *arguments: object) -> bool:
@@ -281,11 +281,11 @@ class Database:
         while True:
             try:
                 session = await self._connect()
-            except LostError as error:
+            except Exception as error:  # noqa: BLE001 - whatever keeps us from connecting may pass
                 log.log(
                     logging.WARNING if backoff == MIN_BACKOFF else logging.DEBUG,
                     "cannot connect to PostgreSQL: %s",
-                    error,
+                    describe(error),
                 )
                 await asyncio.sleep(backoff * random.random())  # noqa: S311 - jitter is no secret
                 backoff = min(2 * backoff, MAX_BACKOFF)
@@ -295,7 +295,7 @@ class Database:
             try:
                 await self._serve(session)
             except LostError as error:
-                log.warning("lost a connection to PostgreSQL: %s", error)
+                log.warning("lost a connection to PostgreSQL: %s", describe(error))
             except Exception:
                 log.exception("a connection to PostgreSQL failed")
             finally:
@@ -313,31 +313,26 @@ class Database:
 
     async def _connect(self) -> Session:
         milliseconds = round(self._timeout * 500)
-        try:
-            connection = await asyncpg.connect(
-                self._url,
-                timeout=self._timeout,
-                statement_cache_size=0,  # statements are held in Session
-                server_settings={
-                    "application_name": "responder",
-                    "default_transaction_read_only": "on",
-                    "statement_timeout": str(milliseconds),
-                    # Just before the other, to know that waiting is all that is wrong.
-                    "lock_timeout": str(round(milliseconds * 0.9)),
-                    "jit": "off",
-                    "TimeZone": "UTC",
-                    "DateStyle": "ISO",  # cursors hold times as PostgreSQL writes them
-                    # One plan for all values, by an index wherever there is one, and not by what
-                    # the tables held when a statement was first used: planning a lone lookup each
-                    # time costs more than executing it.
-                    "plan_cache_mode": "force_generic_plan",
-                    "enable_seqscan": "off",
-                },
-            )
-        except Exception as error:
-            # Whatever keeps us from connecting (a password being rotated, a database being restored,
-            # something in between that speaks another language) may pass.
-            raise LostError(describe(error)) from error
+        connection = await asyncpg.connect(
+            self._url,
+            timeout=self._timeout,
+            statement_cache_size=0,  # statements are held in Session
+            server_settings={
+                "application_name": "responder",
+                "default_transaction_read_only": "on",
+                "statement_timeout": str(milliseconds),
+                # Just before the other, to know that waiting is all that is wrong.
+                "lock_timeout": str(round(milliseconds * 0.9)),
+                "jit": "off",
+                "TimeZone": "UTC",
+                "DateStyle": "ISO",  # cursors hold times as PostgreSQL writes them
+                # One plan for all values, by an index wherever there is one, and not by what the
+                # tables held when a statement was first used: planning a lone lookup each time
+                # costs more than executing it.
+                "plan_cache_mode": "force_generic_plan",
+                "enable_seqscan": "off",
+            },
+        )
         session = Session(connection, patience=milliseconds / 1000 + GRACE)
         try:
             # Somebody in between may accept a connection that leads nowhere.
@@ -396,11 +391,12 @@ class Database:
         elif isinstance(error, asyncpg.QueryCanceledError):
             batch.fail(RequestTimeoutError())
         else:
-            log.error("a lookup failed: %s", describe(error.__cause__ or error))
+            log.error("a lookup failed: %s", describe(error))
             batch.fail(InternalError())
 
 
 def describe(error: BaseException) -> str:
-    """Name an error without its words, which may hold values of rows or a password."""
+    """Name an error and its cause without their words, which may hold values or a password."""
+    error = error.__cause__ or error
     state = getattr(error, "sqlstate", None)
     return f"{type(error).__name__} [{state}]" if state else type(error).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import nats as nats_py
 import pytest
@@ -165,6 +165,20 @@ async def test_whatever_ends_the_read_loop_is_followed_by_a_reconnect(connection
             await asyncio.sleep(0.01)
 
     assert (b"", b"again") == await connection.ask("echo", b"again", timeout=2)
+
+
+async def test_closing_while_there_is_no_server():
+    """With nobody to send it to, what waits to be sent is given up, and closing is no error."""
+    async with AsyncExitStack() as stack:
+        async with nats.running() as server:
+            connection = await stack.enter_async_context(connected([server.url], name="test"))
+        async with asyncio.timeout(5):
+            while connection.is_connected:
+                await asyncio.sleep(0.01)
+
+        connection.send(b"nowhere", b"never")
+
+    assert connection.is_closed
 
 
 @pytest.mark.parametrize("size", [3, 5000])

@@ -14,7 +14,6 @@ from responder.connection import Connection, NoRespondersError, connected
 from responder.errors import (
     InternalError,
     PayloadTooLargeError,
-    RequestTimeoutError,
     UnavailableError,
 )
 from responder.models import Reply, User, UserBatch, UserPage
@@ -152,8 +151,6 @@ async def ask(
     pause = 0.01
     while True:
         left = timeout - (loop.time() - start)
-        if left <= 0:
-            raise RequestTimeoutError
         # The worker's last word needs some time to arrive.
         given = max(round(1000 * (left - min(MARGIN, left / 10))), 1)
         block = wire.encode_headers({**(headers or {}), wire.TIMEOUT: str(given)})
@@ -162,10 +159,10 @@ async def ask(
                 subject, payload, headers=block, timeout=left
             )
         except NoRespondersError:
-            if loop.time() - start > min(PATIENCE, timeout / 2):
-                raise UnavailableError("no worker listens") from None
             await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - jitter
             pause *= 2
+            if loop.time() - start > min(PATIENCE, timeout / 2):
+                raise UnavailableError("no worker listens") from None
             continue
         error = wire.decode_error(reply_headers, body)
         if error is not None:

@@ -145,10 +145,11 @@ class Directory:
         (request,) = keys
         statements = self._database.statements
         limit = self._max_reply()
-        asked: dict[str, str] = {}  # by its canonical form, an id as it was first spelled
+        asked: dict[str, tuple[str | None, str]] = {}  # what is looked up, and how it was spelled
         for each in request.ids:
-            asked.setdefault(statements.user_id(each) or each, each)
-        ids = [statements.user_id(each) for each in asked.values()]
+            canonical = statements.user_id(each)
+            asked.setdefault(canonical or each, (canonical, each))
+        ids = [canonical for canonical, _ in asked.values()]
         organization = self._possible([request.organization_id]) * len(ids)
         named = [request.organization_id is not None] * len(ids)
         rows = await session.fetch(statements.by_ids, ids, organization, SMALL_IMAGE, named)
@@ -164,7 +165,8 @@ class Directory:
                 return [answer]
             users[row[ORDINAL]] = answer
         found = [user for _, user in sorted(users.items())]
-        missing = [each for at, each in enumerate(asked.values(), start=1) if at not in users]
+        spellings = enumerate((each for _, each in asked.values()), start=1)
+        missing = [each for at, each in spellings if at not in users]
         try:
             return [wire.encode_batch(found, missing, limit=limit)]
         except PayloadTooLargeError as error:

@@ -85,26 +85,16 @@ async def restart_in_turn(settings, client, user_id, *, times: int, outstanding:
     return wrong
 
 
-async def test_a_rolling_restart_loses_nothing(variables, cast):
+@pytest.mark.parametrize(
+    ("times", "outstanding"),
+    [(3, 64), pytest.param(30, 256, marks=[pytest.mark.heavy, pytest.mark.timeout(180)])],
+)
+async def test_a_rolling_restart_loses_nothing(variables, cast, times, outstanding):
     """Workers that start and stop under load leave no request without its answer."""
     async with nats.running() as server:
         client = await nats_py.connect(server.url)
         wrong = await restart_in_turn(
-            variables(server.url), client, cast.owner.id, times=3, outstanding=64
-        )
-        await client.close()
-
-    assert [] == wrong
-
-
-@pytest.mark.heavy
-@pytest.mark.timeout(180)
-async def test_many_rolling_restarts_lose_nothing(variables, cast):
-    """Thirty restarts with 256 requests outstanding leave none without its answer."""
-    async with nats.running() as server:
-        client = await nats_py.connect(server.url)
-        wrong = await restart_in_turn(
-            variables(server.url), client, cast.owner.id, times=30, outstanding=256
+            variables(server.url), client, cast.owner.id, times=times, outstanding=outstanding
         )
         await client.close()
 

@@ -73,11 +73,7 @@ async def serving(settings: Settings, *, worker: bool = True) -> AsyncIterator[R
         )
         checks[:] = [lambda: connection.check(settings.timeout)]
         if worker:
-            discovery = Discovery(
-                users=settings.users_table,
-                members=settings.members_table,
-                timezone=settings.timezone,
-            )
+            discovery = Discovery(overrides=settings.overrides, timezone=settings.timezone)
             database = Database(
                 settings.database_url or "",
                 discovery,

@@ -7,10 +7,10 @@
 # the connection that comes back first, or for its deadline. Once an outage has outlasted one timeout
 # nobody is left waiting in vain: lookups are refused until a connection succeeds.
 #
-# PostgreSQL says by itself that the schema has changed, by refusing a query. Then the catalog is read
-# again (see `discovery`), once for all who were refused, and they are asked again with the new SQL. What
-# it does not refuse (a column added, another type that still fits) is found by reading the catalog about
-# once a second.
+# PostgreSQL says by itself that the tables have changed, by refusing a query or by having analysed it anew
+# (see `queries`). Then the catalog is read again (see `discovery`), once for all who were concerned, and
+# they are asked again with the new SQL. A table that has come is found by reading the catalog about once
+# a second.
 #
 # A failing query has lost its connection (LostError), has someone in its way (BusyError), no longer fits
 # the tables (ChangedError), or was given what is no value of a column (ValueRefusedError). Any other
@@ -38,7 +38,7 @@ from responder.errors import (
     SchemaError,
     UnavailableError,
 )
-from responder.queries import Statements
+from responder.queries import ANALYSED, ORDINAL, Statements
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class BusyError(Exception):
 
 
 class ChangedError(Exception):
-    """PostgreSQL no longer knows a name or a type that the query was made for."""
+    """The tables are no longer what the query was made for."""
 
 
 class ValueRefusedError(Exception):
@@ -111,6 +111,7 @@ class Session:
         self._connection = connection
         self._patience = patience
         self._statements: dict[str, asyncpg.prepared_stmt.PreparedStatement[Record]] = {}
+        self._analysed: dict[str, int] = {}  # when, by SQL; see `queries`
         self._names = itertools.count()
 
     async def fetch(self, sql: str, *arguments: object) -> list[Record]:
@@ -135,6 +136,20 @@ class Session:
             if self._connection.is_closed():
                 raise LostError from error
             raise
+
+    async def look_up(self, statements: Statements, sql: str, *arguments: object) -> list[Record]:
+        """Run a lookup; raises ChangedError too if the tables are not what it was made for."""
+        rows = await self.fetch(sql, *arguments)
+        analysed = rows[0][ANALYSED]
+        if self._analysed.get(sql) != analysed:
+            await self._check_version(statements)
+            self._analysed[sql] = analysed
+        return [] if rows[0][ORDINAL] is None else rows
+
+    async def _check_version(self, statements: Statements) -> None:
+        (row,) = await self.fetch(statements.version)
+        if row["version"] != statements.schema.version:
+            raise ChangedError
 
     async def accepts(self, sql: str, *arguments: object) -> bool:
         """Tell whether PostgreSQL takes the arguments of a query for values of their types."""
@@ -257,7 +272,8 @@ class Database:
         return RequestTimeoutError()
 
     async def _fetch_probe(self, session: Session, keys: Sequence[None]) -> Sequence[Answer]:
-        await session.fetch(self.statements.by_id, None, None, 0, False)
+        statements = self.statements
+        await session.look_up(statements, statements.by_id, None, None, 0, False)
         return [b""] * len(keys)
 
     async def _fetch_catalog(
@@ -267,10 +283,7 @@ class Database:
         return [b""]
 
     async def _watch(self) -> None:
-        """Read the catalog from time to time.
-
-        PostgreSQL refuses a query for a column that is gone, but not for one that has come.
-        """
+        """Read the catalog from time to time, for the tables that no query asks for yet."""
         while True:
             await asyncio.sleep(self._discovery.interval)
             with suppress(UnavailableError):
@@ -365,7 +378,7 @@ class Database:
                 await self._discovery.read(session, instead_of=None)
             try:
                 batch.settle(await batch.lookup.fetch(session, batch.keys))
-            except (ChangedError, ValueRefusedError):
+            except ChangedError:
                 changed = await self._discovery.read(session, instead_of=made_for)
                 if not changed and batch.again:
                     raise

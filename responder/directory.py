@@ -23,7 +23,15 @@ from responder.errors import (
     ResponderError,
     UnavailableError,
 )
-from responder.queries import CREATED_AT, IMAGE_SIZE, MEMBER_ID, ORDINAL, USER, Pages, text
+from responder.queries import (
+    CREATED_AT,
+    IMAGE_SIZE,
+    MEMBER_ID,
+    ORDINAL,
+    USER,
+    Pages,
+    text,
+)
 
 SMALL_IMAGE: Final = 8 * 1024  # bytes; what a batch brings along
 FRAME: Final = 1024  # bytes; what surrounds the users of a list, cursor included
@@ -96,17 +104,18 @@ class Directory:
         organizations: Sequence[str | None],
     ) -> Sequence[Answer | Alone]:
         """Look keys up, a lone one by a statement of its own. A key that is None matches nothing."""
+        statements = self._database.statements
         limit = self._max_reply()
         named = [each is not None for each in organizations]
         possible = self._possible(organizations)
         if len(keys) == 1:
             cap = limit
-            rows = await session.fetch(by_one, keys[0], possible[0], cap, named[0])
+            rows = await session.look_up(statements, by_one, keys[0], possible[0], cap, named[0])
         else:
             cap = SMALL_IMAGE
             if not any(named):  # unnest fills the shorter arrays up with nulls
                 possible, named = [], []
-            rows = await session.fetch(by_many, keys, possible, cap, named)
+            rows = await session.look_up(statements, by_many, keys, possible, cap, named)
         answers: list[Answer | Alone] = [_NOT_FOUND] * len(keys)
         for row in rows:
             size = row[IMAGE_SIZE]
@@ -130,7 +139,9 @@ class Directory:
         limit = self._max_reply()
         wanted = request.limit
         try:
-            rows = await session.fetch(sql, organization, wanted + 1, SMALL_IMAGE, *start)
+            rows = await session.look_up(
+                statements, sql, organization, wanted + 1, SMALL_IMAGE, *start
+            )
         except ValueRefusedError:
             if position is None:
                 raise
@@ -138,7 +149,7 @@ class Directory:
         sizes = [_image_size(row, limit) for row in rows]
         if max(sizes, default=0) > SMALL_IMAGE:
             wanted = max(1, min(wanted, sum(total <= limit for total in accumulate(sizes))))
-            rows = await session.fetch(sql, organization, wanted + 1, limit, *start)
+            rows = await session.look_up(statements, sql, organization, wanted + 1, limit, *start)
         return [self._write_page(request.organization_id, rows, wanted, limit)]
 
     async def _fetch_list(self, session: Session, keys: Sequence[wire.ByIds]) -> Sequence[Answer]:
@@ -152,12 +163,13 @@ class Directory:
         ids = [canonical for canonical, _ in asked.values()]
         organization = self._possible([request.organization_id]) * len(ids)
         named = [request.organization_id is not None] * len(ids)
-        rows = await session.fetch(statements.by_ids, ids, organization, SMALL_IMAGE, named)
+        sql = statements.by_ids
+        rows = await session.look_up(statements, sql, ids, organization, SMALL_IMAGE, named)
         sizes = [_image_size(row, limit - FRAME) for row in rows]
         if sum(sizes) > limit:
             return [PayloadTooLargeError(wire.TOO_MANY_IDS)]
         if max(sizes, default=0) > SMALL_IMAGE:
-            rows = await session.fetch(statements.by_ids, ids, organization, limit, named)
+            rows = await session.look_up(statements, sql, ids, organization, limit, named)
         users: dict[int, bytes] = {}
         for row in rows:
             answer = self._write(row, limit - FRAME)
@@ -194,10 +206,15 @@ class Directory:
     ) -> Answer:
         """Write as many of the users wanted as fit, and where the next page starts."""
         users: list[bytes] = []
+        before = None
         for row in rows[:wanted]:
-            answer: Answer = b""  # a membership without its user is passed over
-            if row[USER][0] is not None:
+            # A membership without its user is passed over, and so is one that nothing, not even an
+            # id, tells from the one before.
+            answer: Answer = b""
+            its_own = (row[CREATED_AT], row[MEMBER_ID])
+            if row[USER][0] is not None and its_own != before:
                 answer = self._write(row, limit - FRAME)
+            before = its_own
             if isinstance(answer, ResponderError):
                 if not users:
                     return answer

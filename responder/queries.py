@@ -8,6 +8,12 @@
 # read the whole table. Every lookup answers with the fields of `models.User` in their order, then the
 # size of the image, which is left out beyond a cap: images may be data URLs of a megabyte, and a
 # batch must not pull hundreds of them into memory at once.
+#
+# An answer is right only if the tables still are what its statement was made for. PostgreSQL refuses a
+# name or a type that is gone, but not one that has come. So each answer ends with the time at which its
+# statement was last analysed: PostgreSQL reads the constant 'now' while it analyses, once, and analyses
+# a prepared statement anew after any change of its tables. Another time than before says to ask for the
+# version of their definitions. That costs a lookup nothing.
 
 from __future__ import annotations
 
@@ -20,10 +26,15 @@ from responder.models import User
 from responder.schema import Column, Schema, Table
 
 CATALOG_COLUMNS: Final = """
-select n.nspname::text as schema, c.relname::text as table, a.attname::text as name,
+select n.nspname::text as schema, c.relname::text as table, v.version,
+       pg_catalog.row_security_active(c.oid) as row_security, a.attname::text as name,
        a.attnotnull as not_null, tn.nspname::text as type_schema, t.typname::text as type,
        t.typcategory::text as category
 from pg_catalog.pg_class c
+cross join lateral (
+  select c.oid || ':' || sum(every.xmin::text::bigint) as version
+  from pg_catalog.pg_attribute every where every.attrelid = c.oid and every.attnum > 0
+) v
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 join pg_catalog.pg_type d on d.oid = a.atttypid
@@ -58,11 +69,12 @@ USER: Final = slice(1, 1 + len(FIELDS))
 IMAGE_SIZE: Final = 1 + len(FIELDS)
 CREATED_AT: Final = 2 + len(FIELDS)
 MEMBER_ID: Final = 3 + len(FIELDS)
+ANALYSED: Final = -1  # last in the row of any lookup, and there is always a row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pages:
-    """The SQL that lists an organization, and what its cursors may hold.
+    """The SQL that lists an organization, from its start or from a position on.
 
     The fields of User are null where a membership has lost its user, or repeats an earlier one.
     """
@@ -77,8 +89,11 @@ class Statements:
     """The SQL of every lookup on one schema, and what its keys may look like.
 
     Parameters are named in each text's first line. A key names an organization or does not; one that
-    is named and null matches nothing.
+    is named and null matches nothing. Where nothing is found there is one row, whose ordinal is null.
     """
+
+    schema: Schema
+    version: str
 
     by_id: str
     by_ids: str
@@ -98,21 +113,31 @@ def statements(schema: Schema, *, timezone: str = "UTC") -> Statements:
     each = _membership(schema, "k.organization", named="k.named")
     unnested = "unnest($1::text[], $2::text[], $4::bool[]) with ordinality"
     return Statements(
-        by_id=f"""-- $1 id, $2 organization, $3 cap of the image in bytes, $4 organization is named
-select 1::bigint as n, {fields}
+        schema=schema,
+        version=_version(schema),
+        by_id=_stamped(
+            "$1 id, $2 organization, $3 cap of the image in bytes, $4 organization is named",
+            f"""select 1::bigint as n, {fields}
 from {_name(users)} u{lone}
 where u.{ident(user_id.name)} = {_cast("$1::text", user_id)}""",
-        by_ids=f"""-- $1 ids, $2 organizations, $3 cap of the image in bytes, $4 organizations are named
-select k.n, {fields}
+        ),
+        by_ids=_stamped(
+            "$1 ids, $2 organizations, $3 cap of the image in bytes, $4 organizations are named",
+            f"""select k.n, {fields}
 from {unnested} as k(id, organization, named, n)
 join {_name(users)} u on u.{ident(user_id.name)} = {_cast("k.id", user_id)}{each}""",
-        by_email=f"""-- $1 email, $2 organization, $3 cap of the image in bytes, $4 organization is named
-select 1::bigint as n, {fields}
+        ),
+        by_email=_stamped(
+            "$1 email, $2 organization, $3 cap of the image in bytes, $4 organization is named",
+            f"""select 1::bigint as n, {fields}
 from {_earliest(users, "$1::text")} u{lone}""",
-        by_emails=f"""-- $1 emails, $2 organizations, $3 cap of the image in bytes, $4 organizations are named
-select k.n, {fields}
+        ),
+        by_emails=_stamped(
+            "$1 emails, $2 organizations, $3 cap of the image in bytes, $4 organizations are named",
+            f"""select k.n, {fields}
 from {unnested} as k(email, organization, named, n)
 cross join lateral {_earliest(users, "k.email")} u{each}""",
+        ),
         pages=_pages(users, members, fields) if members else None,
         user_id=_canonical(user_id),
         organization_id=_canonical(members.columns["organizationId"]) if members else text,
@@ -159,15 +184,24 @@ def _uuid(key: str) -> str | None:
     return key.lower() if _UUID.fullmatch(key) else None
 
 
+def _padded(key: str) -> str | None:
+    return None if key.endswith(" ") else text(key)  # char(n) knows no spaces at the end
+
+
 def _integer(bits: int) -> Canonical:
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     return lambda key: key if _INTEGER.fullmatch(key) and low <= int(key) <= high else None
 
 
+_UUID_PATTERN: Final = "^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$"
+_INTEGER_PATTERN: Final = "^(0|-?[1-9][0-9]{0,17})$"
 _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
+_COMPARES_WITH_TEXT: Final = {"text", "varchar"}  # through their own index
+_INTEGERS: Final = {"int2", "int4", "int8"}
 _KEYS: Final[dict[str, Canonical]] = {
     "uuid": _uuid,
+    "bpchar": _padded,
     "int2": _integer(16),
     "int4": _integer(32),
     "int8": _integer(64),
@@ -185,16 +219,51 @@ def _name(table: Table) -> str:
     return f"{ident(table.schema)}.{ident(table.name)}"
 
 
+def _stamped(parameters: str, lookup: str) -> str:
+    return f"""-- {parameters}
+select l.*, s.analysed
+from (select (extract(epoch from 'now'::timestamp) * 1000000)::bigint as analysed) s
+left join (
+{lookup}
+) l on true"""
+
+
+def _version(schema: Schema) -> str:
+    """The query for the version of the tables' definitions, as the catalog query has it."""
+    definitions = " || ' ' || ".join(
+        f"""(
+  select a.attrelid || ':' || sum(a.xmin::text::bigint) from pg_catalog.pg_attribute a
+  where a.attrelid = {literal(_name(table))}::regclass and a.attnum > 0 group by a.attrelid
+)"""
+        for table in schema.tables
+    )
+    return f"select {definitions} as version"
+
+
 def _cast(value: str, column: Column) -> str:
-    if column.type in ("text", "varchar"):  # they compare with text through their own index
+    if column.type in _COMPARES_WITH_TEXT:
         return value
     return f"{value}::{_type(column)}"
+
+
+def _as(value: str, column: Column, other: Column) -> str:
+    """The value of a column as the type of another, to be looked up by that one's index."""
+    if column.type == other.type or {column.type, other.type} <= _INTEGERS:
+        return value
+    as_text = f"{value}::text"
+    # Text that is no such value equals none, and must not make the whole lookup fail.
+    if other.type == "uuid":
+        return f"case when {as_text} ~* {literal(_UUID_PATTERN)} then {as_text}::uuid end"
+    if other.type in _INTEGERS:
+        return f"case when {as_text} ~ {literal(_INTEGER_PATTERN)} then {as_text}::bigint end"
+    return _cast(as_text, other)
 
 
 def _type(column: Column) -> str:
     return f"{ident(column.type_schema)}.{ident(column.type)}"
 
 
+_NO: Final = "('', 'false', 'f', 'no', 'n', 'off', '0')"  # as PostgreSQL reads a boolean
 _NO_COLUMNS: Final[Mapping[str, Column]] = {}
 
 
@@ -214,8 +283,7 @@ def _fields(schema: Schema, timezone: str) -> str:
     def flag(column: Column | None) -> str:
         if column is None:
             return "false"
-        name = f"u.{ident(column.name)}"
-        return f"{name} is not null" if column.category == "D" else f"coalesce({name}, false)"
+        return _flag(f"u.{ident(column.name)}", column)
 
     image = words(user("image"))
     expressions = {
@@ -238,11 +306,25 @@ def _fields(schema: Schema, timezone: str) -> str:
     return ",\n       ".join([*columns, f"octet_length({image}) as image_size"])
 
 
+def _flag(name: str, column: Column) -> str:
+    """Whether a column says yes: a boolean, the time since when, a number, or a word."""
+    match column.category:
+        case "B":
+            return f"coalesce({name}, false)"
+        case "D":
+            return f"{name} is not null"
+        case "N":
+            return f"coalesce({name} <> 0, false)"
+    return f"coalesce(lower({name}::text) not in {_NO}, false)"
+
+
 def _instant(column: Column | None, timezone: str) -> str:
     """A timestamp as JavaScript writes it. A time past year 9999 is no end at all."""
     if column is None:
         return "null::text"
     name = f"u.{ident(column.name)}"
+    if column.type == "date":
+        name = f"{name}::timestamp"
     if column.type == "timestamptz":
         name = f"{name} at time zone 'UTC'"
     elif timezone != "UTC":
@@ -269,13 +351,13 @@ def _membership(schema: Schema, organization: str, *, named: str) -> str:
     members = schema.members
     if members is None:  # every parameter must be used somewhere
         return f"\nleft join lateral (select {organization}, {named}) m on true"
-    column = members.columns
+    column, user_id = members.columns, schema.users.columns["id"]
     names = ", ".join(f"m.{ident(each.name)}" for each in column.values())
     tie_breaker = column.get("id", column["organizationId"])
     return f"""
 left join lateral (
   select {names} from {_name(members)} m
-  where m.{ident(column["userId"].name)} = u.{ident(schema.users.columns["id"].name)}
+  where m.{ident(column["userId"].name)} = {_as(f"u.{ident(user_id.name)}", user_id, column["userId"])}
     and ({named} is not true
          or m.{ident(column["organizationId"].name)} = {_cast(organization, column["organizationId"])})
   order by {_order(members, "m.", tie_breaker)} limit 1
@@ -291,6 +373,7 @@ def _pages(users: Table, members: Table, fields: str) -> Pages:
     column = members.columns
     names = ", ".join(f"m.{ident(each.name)}" for each in column.values())
     organization, user = (ident(column[field].name) for field in ("organizationId", "userId"))
+    user_id = users.columns["id"]
     tie_breaker = column.get("id", column["userId"])
     tie, created = ident(tie_breaker.name), column.get("createdAt")
     order = _order(members, "m.", tie_breaker)
@@ -311,13 +394,16 @@ def _pages(users: Table, members: Table, fields: str) -> Pages:
   order by {order} limit $2::int
 )"""
 
-    def page(first_line: str, source: str) -> str:
-        return f"""-- $1 organization, $2 limit, $3 cap of the image in bytes{first_line}
-select 1::bigint as n, {fields}, {f"m.{ident(created.name)}" if created else "null"}::text as created_at, \
+    def page(parameters: str, source: str) -> str:
+        return _stamped(
+            f"$1 organization, $2 limit, $3 cap of the image in bytes{parameters}",
+            f"""select 1::bigint as n, {fields}, {f"m.{ident(created.name)}" if created else "null"}::text as created_at, \
 m.{tie}::text as member_id
 from {source} m
-left join {_name(users)} u on u.{ident(users.columns["id"].name)} = m.{user}{is_earliest}
-order by {order}"""
+left join {_name(users)} u
+  on u.{ident(user_id.name)} = {_as(f"m.{user}", column["userId"], user_id)}{is_earliest}
+order by {order}""",
+        )
 
     later = f"\n    and m.{tie} > {_cast('$4::text', tie_breaker)}"
     after_null, after = memberships(later), None

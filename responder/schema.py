@@ -4,49 +4,102 @@
 # mix camelCase and snake_case (generators, ORMs and years of migrations leave such tables behind).
 # A table is Better Auth's users if it has the columns every version has had. An application may keep
 # a `users` of its own beside them: then the one that Better Auth's sessions and accounts reference
-# is taken. Whatever is still ambiguous is an error, never a guess.
+# is taken, and of several members the one that references these users. What the operator has named
+# comes before all that. Whatever is still ambiguous is an error, never a guess; so is a column whose
+# type cannot hold what it is for.
+#
+# A table once found by its name stays the one meant, whatever comes up beside it: a migration keeps the
+# old table, somebody makes a copy, and foreign keys follow the table that was renamed away.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import dataclasses
+import difflib
+import re
+import string
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from responder.errors import OperatorError, SchemaError
 
-USER_FIELDS: Final = (
-    "id",
-    "email",
-    "emailVerified",
-    "name",
-    "image",
-    "isAnonymous",
-    "role",
-    "banned",
-    "banReason",
-    "banExpires",
-    "createdAt",
-)
-MEMBER_FIELDS: Final = (
-    "id",
-    "organizationId",
-    "userId",
-    "role",
-    "managerId",
-    "departmentId",
-    "createdAt",
-)
-# What a table must have to be taken for one of Better Auth's; the first two are needed in any case.
-USER: Final = ("id", "email", "emailVerified")
-MEMBER: Final = ("userId", "organizationId", "role")
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a column is for, and so of which types it may be: of these, or of these categories."""
+
+    types: frozenset[str] = frozenset()
+    categories: str = ""  # of pg_type.typcategory
+
+
+_TEXTS: Final = frozenset({"text", "varchar", "bpchar", "citext"})
+_KEY: Final = Kind(types=_TEXTS | {"uuid", "int2", "int4", "int8"})
+_EMAIL: Final = Kind(types=_TEXTS)
+_FLAG: Final = Kind(categories="BDNS")
+_INSTANT: Final = Kind(types=frozenset({"timestamp", "timestamptz", "date"}))
+_ORDER: Final = Kind(types=frozenset({"uuid"}), categories="BDENST")
+_WORDS: Final = Kind(categories=string.ascii_uppercase)
+
+USER_FIELDS: Final[Mapping[str, Kind]] = {
+    "id": _KEY,
+    "email": _EMAIL,
+    "emailVerified": _FLAG,
+    "name": _WORDS,
+    "image": _WORDS,
+    "isAnonymous": _FLAG,
+    "role": _WORDS,
+    "banned": _FLAG,
+    "banReason": _WORDS,
+    "banExpires": _INSTANT,
+    "createdAt": _ORDER,
+}
+MEMBER_FIELDS: Final[Mapping[str, Kind]] = {
+    "id": _KEY,
+    "organizationId": _KEY,
+    "userId": _KEY,
+    "role": _WORDS,
+    "managerId": _WORDS,
+    "departmentId": _WORDS,
+    "createdAt": _ORDER,
+}
+# What a table must have to be taken for one of Better Auth's.
 SESSION: Final = ("userId", "token", "expiresAt")
 ACCOUNT: Final = ("userId", "accountId", "providerId")
 
-
 SHOWN: Final = 5  # how many candidates an error names: a schema for each tenant makes thousands
 
-TableName = tuple[str, str]  # its schema, and its own
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A table that is looked for: what it is called in settings, and what it must have."""
+
+    name: str
+    setting: str
+    fields: Mapping[str, Kind]
+    known_by: tuple[str, ...]
+    needs: tuple[str, ...]  # what it cannot do without, if it need not be recognized
+
+
+USER: Final = Role(
+    "user", "RESPONDER_USERS_TABLE", USER_FIELDS, ("id", "email", "emailVerified"), ("id", "email")
+)
+MEMBER: Final = Role(
+    "member",
+    "RESPONDER_MEMBERS_TABLE",
+    MEMBER_FIELDS,
+    ("userId", "organizationId", "role"),
+    ("userId", "organizationId"),
+)
+
+
+class TableName(NamedTuple):
+    """The name of a table, with that of its schema."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
 
 
 class CatalogColumn(NamedTuple):
@@ -54,6 +107,8 @@ class CatalogColumn(NamedTuple):
 
     schema: str
     table: str
+    version: str  # of the table's definition: another whenever a column has changed
+    row_security: bool  # whether policies decide which rows our role sees
     name: str
     not_null: bool
     type_schema: str
@@ -88,6 +143,8 @@ class Table:
     schema: str
     name: str
     columns: Mapping[str, Column]
+    version: str = ""
+    row_security: bool = False
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -100,42 +157,106 @@ class Schema:
     users: Table
     members: Table | None
 
+    @property
+    def tables(self) -> list[Table]:
+        """The tables there are."""
+        return [self.users, self.members] if self.members else [self.users]
+
+    @property
+    def version(self) -> str:
+        """Of the definitions of its tables, see `queries.Statements.version`."""
+        return " ".join(table.version for table in self.tables)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What the operator has said about the tables.
+
+    `users` and `members` are the parts of a table's name, its schema first if it is given. `columns`
+    has the names of columns by table (`user`, `member`) and field, None for a field that has none.
+    `preferred` is the schema in which the application itself looks first.
+    """
+
+    users: tuple[str, ...] | None = None
+    members: tuple[str, ...] | None = None
+    no_members: bool = False
+    columns: Mapping[str, Mapping[str, str | None]] = dataclasses.field(default_factory=dict)
+    preferred: str | None = None
+
+
+def table_name(text: str) -> tuple[str, ...]:
+    """Read the name of a table, with its schema or without; double quotes protect a dot.
+
+    Raises ValueError if it is neither.
+
+    >>> table_name('auth.app_user')
+    ('auth', 'app_user')
+    """
+    parts = tuple(_unquoted(part) for part in _split(text, "."))
+    if len(parts) > len(TableName._fields) or not all(parts):
+        raise ValueError("expected table or schema.table; double quotes protect a dot")
+    return parts
+
+
+def column_names(text: str) -> Mapping[str, Mapping[str, str | None]]:
+    """Read what columns are called: `user.name=firstName,member.organizationId=workspace_id`.
+
+    Names are in their literal case; double quotes protect `.`, `,` and `=`; nothing after the `=`
+    says that the field has no column. Raises ValueError with what is wrong.
+    """
+    columns: dict[str, dict[str, str | None]] = {}
+    for entry in _split(text, ","):
+        name, *values = _split(entry, "=")
+        if len(values) != 1:
+            raise ValueError(
+                "expected user.field=column or member.field=column, with commas between"
+            )
+        role, known = _known(name.strip())
+        if known in columns.setdefault(role.name, {}):
+            raise ValueError(f"{role.name}.{known} is there twice")
+        columns[role.name][known] = _unquoted(values[0]) or None
+        if columns[role.name][known] is None and known in role.needs:
+            raise ValueError(f"{role.name}.{known} cannot do without a column")
+    return columns
+
 
 def read(
     columns: Iterable[CatalogColumn],
     references: Iterable[CatalogReference],
+    overrides: Overrides = Overrides(),
     *,
-    users: str | None = None,
-    members: str | None = None,
+    first: Schema | None = None,
 ) -> Schema:
-    """Find Better Auth's tables.
+    """Find Better Auth's tables; `first` is what was found in this database before anything changed.
 
-    `users` and `members` name a table, with its schema or without, and overrule the search;
-    `members` may be "off". Raises SchemaError if there are no users, OperatorError if there
-    are several, or not the table that was named.
+    Raises SchemaError if there are no users, OperatorError for what only the operator can decide.
     """
-    tables: defaultdict[TableName, list[CatalogColumn]] = defaultdict(list)
+    tables: dict[TableName, list[CatalogColumn]] = {}
     for column in columns:
-        tables[column.schema, column.table].append(column)
+        tables.setdefault(TableName(column.schema, column.table), []).append(column)
+    keys = [(TableName(*each[:2]), TableName(*each[2:])) for each in references]
     owners = {
-        (reference.to_schema, reference.to_table)
-        for reference in references
-        if _fits(its := tables[reference.from_schema, reference.from_table], SESSION)
-        or _fits(its, ACCOUNT)
+        target
+        for source, target in keys
+        if _fits(its := tables.get(source, []), SESSION) or _fits(its, ACCOUNT)
     }
-    its_users = _choose(tables, USER, "RESPONDER_USERS_TABLE", users, preferred=owners)
-    if its_users is None:
+    users = _Search(USER, tables, overrides, overrides.users).find(
+        first.users if first else None, preferred=owners
+    )
+    if users is None:
         raise SchemaError(
             "no table has the columns id, email and emailVerified: "
             "has Better Auth's migration run in this database?"
         )
-    its_members = None
-    if members != "off":
-        its_members = _choose(tables, MEMBER, "RESPONDER_MEMBERS_TABLE", members)
-    return Schema(
-        users=_table(its_users, tables[its_users], USER_FIELDS),
-        members=_table(its_members, tables[its_members], MEMBER_FIELDS) if its_members else None,
+    if overrides.no_members:
+        return Schema(users, None)
+    its_own = {source for source, target in keys if target == (users.schema, users.name)}
+    members = _Search(MEMBER, tables, overrides, overrides.members).find(
+        first.members if first else None, preferred=its_own
     )
+    if members:
+        _check_alike(users, members)
+    return Schema(users, members)
 
 
 def plain(name: str) -> str:
@@ -143,43 +264,186 @@ def plain(name: str) -> str:
     return name.replace("_", "").lower()
 
 
-def _fits(columns: Iterable[CatalogColumn], required: Iterable[str]) -> bool:
-    names = {plain(column.name) for column in columns}
-    return all(plain(field) in names for field in required)
+class _Search:
+    """The search for one table among those there are."""
 
+    def __init__(
+        self,
+        role: Role,
+        tables: Mapping[TableName, Sequence[CatalogColumn]],
+        overrides: Overrides,
+        named: tuple[str, ...] | None,
+    ) -> None:
+        self.role = role
+        self.tables = tables
+        self.named = named
+        self.by_hand = overrides.columns.get(role.name, {})
+        self.preferred_schema = overrides.preferred
 
-def _choose(
-    tables: Mapping[TableName, list[CatalogColumn]],
-    required: Sequence[str],
-    setting: str,
-    override: str | None,
-    preferred: Collection[TableName] = (),
-) -> TableName | None:
-    if override:
-        tables = {
-            name: its for name, its in tables.items() if override in (name[1], ".".join(name))
-        }
-        required = required[:2]  # what a table cannot do without, if we need not recognize it
-    fitting = [table for table, columns in tables.items() if _fits(columns, required)]
-    if override and not fitting:
-        raise OperatorError(f"{setting}: no table {override} with {' and '.join(required)}")
-    if len(fitting) > 1:
-        fitting = [table for table in fitting if table in preferred] or fitting
-    if len(fitting) > 1:
-        names = sorted(".".join(table) for table in fitting)
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        raise OperatorError(
-            f"several tables could be Better Auth's: {', '.join(names[:SHOWN])}{more}; "
-            f"{setting} decides"
+    def find(self, first: Table | None, *, preferred: Collection[TableName]) -> Table | None:
+        """Find the table; where several fit, prefer the one found first, or else one of these."""
+        tables, required = list(self.tables), self.role.known_by
+        if self.named:
+            tables = [name for name in tables if name[-len(self.named) :] == self.named]
+            required = self.role.needs
+            if not tables:
+                raise self._unknown_table(self.named)
+        fitting = [name for name in tables if self._fits(name, required)]
+        if not fitting:
+            self._check_none_was_meant(tables, required)
+            return None
+        in_schema = [name for name in fitting if name.schema == self.preferred_schema]
+        for better in ([first and TableName(first.schema, first.name)], preferred, in_schema):
+            if len(fitting) > 1:
+                fitting = [name for name in fitting if name in better] or fitting
+        if len(fitting) > 1:
+            raise OperatorError(
+                f"several tables could be Better Auth's: {_some(map(str, fitting))}; "
+                f"{self.role.setting} decides"
+            )
+        return self._table(fitting[0])
+
+    def _fits(self, name: TableName, required: Iterable[str]) -> bool:
+        return _fits(self.tables[name], required, self.by_hand)
+
+    def _unknown_table(self, named: tuple[str, ...]) -> OperatorError:
+        names = {".".join(name[-len(named) :]): name for name in self.tables}
+        near = difflib.get_close_matches(".".join(named), names, n=SHOWN)
+        return OperatorError(
+            f"{self.role.setting}: there is no table {'.'.join(named)}"
+            + (f"; near it: {', '.join(str(names[each]) for each in near)}" if near else "")
         )
-    return fitting[0] if fitting else None
+
+    def _check_none_was_meant(self, tables: Sequence[TableName], required: Sequence[str]) -> None:
+        """Having found nothing is an error where the operator has said what there is to be found."""
+        if self.named:
+            columns = self.tables[tables[0]]
+            missing = next(each for each in required if not _fits(columns, [each], self.by_hand))
+            raise self._missing_column(tables[0], missing)
+        if any(field in self.by_hand for field in required):
+            unsaid = [field for field in required if field not in self.by_hand]
+            for name in tables:
+                if self._fits(name, unsaid):
+                    columns = self.tables[name]
+                    raise self._missing_column(
+                        name,
+                        next(each for each in required if not _fits(columns, [each], self.by_hand)),
+                    )
+            raise OperatorError(
+                f"RESPONDER_COLUMNS: no table has the columns "
+                f"{', '.join(self.by_hand.get(each) or each for each in required)}"
+            )
+
+    def _missing_column(self, table: TableName, missing: str) -> OperatorError:
+        wanted = self.by_hand.get(missing) or missing
+        names = [column.name for column in self.tables[table]]
+        plainly = {plain(name): name for name in names}
+        near = difflib.get_close_matches(plain(wanted), plainly, n=SHOWN)
+        shown = [plainly[each] for each in near] or names
+        return OperatorError(
+            f"{table} has no column {wanted}: RESPONDER_COLUMNS={self.role.name}.{missing}=… "
+            f"says what it is called there; {'near it' if near else 'it has'}: {_some(shown)}"
+        )
+
+    def _table(self, name: TableName) -> Table:
+        columns = self.tables[name]
+        found: dict[str, Column] = {}
+        for each, kind in self.role.fields.items():
+            column = self._column(name, each)
+            if column is None:
+                continue
+            if column.type not in kind.types and column.category not in kind.categories:
+                raise OperatorError(
+                    f"{name}.{column.name} is of type {column.type}, which cannot be read as "
+                    f"{each}; RESPONDER_COLUMNS={self.role.name}.{each}=… names another column"
+                )
+            found[each] = Column(*column[4:])
+        return Table(*name, found, columns[0].version, columns[0].row_security)
+
+    def _column(self, table: TableName, field: str) -> CatalogColumn | None:
+        same = _same(self.tables[table], field, self.by_hand)
+        if not same:
+            if self.by_hand.get(field):
+                raise self._missing_column(table, field)
+            return None
+        # Where columns differ in case and underscores only, Better Auth's own spelling wins.
+        snake = re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", field)
+        for spelling in (field, snake):
+            for column in same:
+                if column.name == spelling:
+                    return column
+        if len(same) > 1:
+            raise OperatorError(
+                f"{table} has several columns for {field}: {_some(each.name for each in same)}; "
+                f"RESPONDER_COLUMNS={self.role.name}.{field}=… decides"
+            )
+        return same[0]
 
 
-def _table(name: TableName, columns: list[CatalogColumn], fields: Iterable[str]) -> Table:
-    found: dict[str, Column] = {}
-    for field in fields:
-        # Where two columns differ in case and underscores only, Better Auth's own spelling wins.
-        same = [column for column in columns if plain(column.name) == plain(field)]
-        for column in sorted(same, key=lambda column: column.name != field)[:1]:
-            found[field] = Column(*column[2:])
-    return Table(*name, found)
+def _same(
+    columns: Iterable[CatalogColumn], field: str, by_hand: Mapping[str, str | None]
+) -> list[CatalogColumn]:
+    """The columns that could hold a field."""
+    if field in by_hand:
+        return [column for column in columns if column.name == by_hand[field]]
+    return [column for column in columns if plain(column.name) == plain(field)]
+
+
+def _fits(
+    columns: Iterable[CatalogColumn],
+    required: Iterable[str],
+    by_hand: Mapping[str, str | None] | None = None,
+) -> bool:
+    by_hand = by_hand or {}
+    literal = {column.name for column in columns}
+    names = {plain(name) for name in literal}
+    return all(
+        by_hand[field] in {None, *literal} if field in by_hand else plain(field) in names
+        for field in required
+    )
+
+
+def _check_alike(users: Table, members: Table) -> None:
+    """An integer is never a uuid; any other two types of key can be compared."""
+    types = {users.columns["id"].type, members.columns["userId"].type}
+    if "uuid" in types and types & {"int2", "int4", "int8"}:
+        raise OperatorError(
+            f"{members}.{members.columns['userId'].name} cannot refer to "
+            f"{users}.{users.columns['id'].name}: their types are {' and '.join(sorted(types))}; "
+            f"{MEMBER.setting} decides"
+        )
+
+
+def _some(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
+    return ", ".join(ordered[:SHOWN]) + more
+
+
+def _known(name: str) -> tuple[Role, str]:
+    """The table and field that an override is about."""
+    role_name, _, field = name.partition(".")
+    role = {each.name: each for each in (USER, MEMBER)}.get(role_name)
+    if role is None:
+        raise ValueError(f"expected user.field or member.field, not {name[:64]!r}")
+    fields = {plain(each): each for each in role.fields}
+    known = fields.get(plain(field))
+    if known is None:
+        near = difflib.get_close_matches(plain(field), fields, n=1)
+        hint = f"did you mean {fields[near[0]]}?" if near else f"it has {', '.join(role.fields)}"
+        raise ValueError(f"{role.name} has no field {field[:64]!r}; {hint}")
+    return role, known
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split where it is not quoted."""
+    if text.count('"') % 2:
+        raise ValueError("a double quote is not closed")
+    return re.split(rf'{re.escape(separator)}(?=(?:[^"]*"[^"]*")*[^"]*$)', text)
+
+
+def _unquoted(name: str) -> str:
+    name = name.strip()
+    if len(name) > 1 and name[0] == name[-1] == '"':
+        return name[1:-1].replace('""', '"')
+    return name

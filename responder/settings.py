@@ -14,6 +14,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from responder.errors import SettingsError
+from responder.schema import Overrides, column_names, table_name
 
 
 def _split(value: object) -> object:
@@ -46,6 +47,10 @@ def _database(value: str) -> str:
     return value
 
 
+def _members_table(value: str) -> tuple[str, ...]:
+    return () if value == "off" else table_name(value)
+
+
 def _url(value: str) -> str:
     url = urlsplit(value)
     if url.scheme not in ("http", "https") or not url.hostname:
@@ -61,7 +66,6 @@ NOT_YET = {
     "RESPONDER_JWKS_URL",
     "RESPONDER_JWT_ISSUER",
     "RESPONDER_JWT_AUDIENCE",
-    "RESPONDER_COLUMNS",
 }
 MAX_PORT = 2**16 - 1
 Address = Annotated[tuple[str, int] | None, BeforeValidator(_address)]
@@ -71,6 +75,8 @@ Database = Annotated[str, AfterValidator(_database)]
 Url = Annotated[str, AfterValidator(_url)]
 Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Subject = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
+TableParts = tuple[str, ...]
+Columns = Mapping[str, Mapping[str, str | None]]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 
@@ -97,8 +103,15 @@ class Settings(BaseModel):
     http_listen: Address = Field(("127.0.0.1", 8080), alias="RESPONDER_HTTP_LISTEN")
     admin_listen: Address = Field(("127.0.0.1", 8081), alias="RESPONDER_ADMIN_LISTEN")
     http_auth: Literal["required", "disabled"] = Field("required", alias="RESPONDER_HTTP_AUTH")
-    users_table: str | None = Field(None, alias="RESPONDER_USERS_TABLE")
-    members_table: str | None = Field(None, alias="RESPONDER_MEMBERS_TABLE")
+    users_table: Annotated[TableParts | None, BeforeValidator(table_name)] = Field(
+        None, alias="RESPONDER_USERS_TABLE"
+    )
+    members_table: Annotated[TableParts | None, BeforeValidator(_members_table)] = Field(
+        None, alias="RESPONDER_MEMBERS_TABLE"
+    )
+    columns: Annotated[Columns, BeforeValidator(column_names)] = Field(
+        {}, alias="RESPONDER_COLUMNS"
+    )
     timezone: str = Field("UTC", alias="RESPONDER_TIMEZONE")
     timeout: Seconds = Field(2.0, alias="RESPONDER_TIMEOUT")
     connections: int = Field(4, ge=1, le=1000, alias="RESPONDER_CONNECTIONS")
@@ -137,6 +150,16 @@ class Settings(BaseModel):
         except ValidationError as error:
             problem = error.errors(include_url=False, include_input=False)[0]
             raise SettingsError(f"{problem['loc'][0]}: {problem['msg']}") from None
+
+    @property
+    def overrides(self) -> Overrides:
+        """What is said about the tables."""
+        return Overrides(
+            users=self.users_table,
+            members=self.members_table or None,
+            no_members=self.members_table == (),
+            columns=self.columns,
+        )
 
     @property
     def successors(self) -> str | None:

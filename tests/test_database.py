@@ -320,20 +320,99 @@ async def test_http_hears_the_last_word_of_the_worker(start_with, cast):
     assert ["timeout", "", "", ""] == [each["last_error"] for each in stats["endpoints"]]
 
 
-async def test_what_postgres_does_not_refuse_is_noticed_too(start_with, cast):
-    """A column that is added, and another type that still fits, are read before long."""
-    service = await start_with("alter table users drop column banned, drop column role")
-    before = (await service.ask("users.get", cast.owner.id)).json
-    await service.database.execute("""
-        alter table users add column banned boolean default true;
-        alter table users add column role text[] default '{admin,support}';
-    """)
-    async with asyncio.timeout(10):
-        while (after := (await service.ask("users.get", cast.owner.id)).json) == before:
-            await asyncio.sleep(0.01)
+# What PostgreSQL does not refuse: the field it shows in, and its values before and after.
+SILENT_CHANGES = {
+    "a column is added": (
+        "alter table users add column banned boolean default true",
+        ("banned", False, True),
+    ),
+    "a column takes a name that was looked for": (
+        "alter table users rename column name to ban_reason",
+        ("banReason", None, "Noor Visser"),
+    ),
+    "a time becomes a boolean": (
+        """alter table users alter column "emailVerified" type boolean using false""",
+        ("emailVerified", True, False),
+    ),
+    "a time gets a zone": (
+        """alter table users alter column "banExpires" type timestamptz using timestamptz
+           '2030-01-02 03:04:05Z'""",
+        ("banExpires", "2030-01-02T02:04:05.000Z", "2030-01-02T03:04:05.000Z"),
+    ),
+    "a word becomes a list": (
+        "alter table users alter column role type text[] using '{admin,support}'",
+        ("role", "admin", "admin,support"),
+    ),
+    "the table is swapped for another": (
+        """begin; alter table users rename to old; alter table other rename to users; commit""",
+        ("banned", False, True),
+    ),
+    "its schema is swapped for another": (
+        """begin; create schema old; alter table users set schema old; alter table other rename to
+           users; commit""",
+        ("banned", False, True),
+    ),
+}
 
-    assert (False, "user") == (before["banned"], before["role"])
-    assert (True, "admin,support") == (after["banned"], after["role"])
+
+@pytest.mark.parametrize("change", SILENT_CHANGES)
+async def test_a_change_that_postgres_does_not_refuse_shows_in_the_next_answer(
+    create_database, start, change
+):
+    """After any change of the tables the next answer is right, on every connection."""
+    statement, (field, before, after) = SILENT_CHANGES[change]
+    url = await create_database()
+    admin = await asyncpg.connect(url)
+    await admin.execute("""
+        create table users (id text, email text, "emailVerified" timestamp, name text, role text,
+          "banExpires" timestamp);
+        insert into users values ('1', 'noor@example.com', now(), 'Noor Visser', 'admin',
+          '2030-01-02 03:04:05');
+        create table other as select *, true as banned from users; alter table other drop email;
+        alter table other add column email text;
+    """)
+    service = await start(
+        url, RESPONDER_TIMEZONE="Europe/Amsterdam", RESPONDER_USERS_TABLE="public.users"
+    )
+
+    async def everywhere() -> set[object]:
+        asking = (service.ask("users.get", "1") for _ in range(40))
+        return {(await each).json.get(field) for each in [asyncio.create_task(a) for a in asking]}
+
+    try:
+        seen_before = await everywhere()
+        await admin.execute(statement)
+        seen_after = await everywhere()
+    finally:
+        await admin.close()
+
+    assert ({before}, {after}) == (seen_before, seen_after)
+
+
+async def test_a_key_that_was_out_of_range_is_found_once_it_is_not(start_with):
+    """An id too large for an integer is unknown, and is found as soon as the column is wider."""
+    service = await start_with(
+        """create table users (id int primary key, email text, "emailVerified" boolean)""",
+        empty=True,
+    )
+    before = (await service.ask("users.get", "3000000000")).code
+    await service.database.execute("alter table users alter column id type bigint")
+    await service.database.execute("insert into users values (3000000000, 'x@example.com', true)")
+
+    after = (await service.ask("users.get", "3000000000")).code
+
+    assert ("not_found", None) == (before, after)
+
+
+async def test_members_that_come_later_are_noticed(start_with, cast):
+    """The organization plugin's table is found before long when it is created under us."""
+    service = await start_with("alter table members rename to kept")
+    await service.database.execute('alter table kept rename column "organizationId" to "other"')
+    request = {"organizationId": cast.organization.id}
+    await ask_until(service, "users.org_list", request, code="unavailable")
+    await service.database.execute('alter table kept rename column "other" to "organizationId"')
+
+    await ask_until(service, "users.org_list", request, code=None)
 
 
 async def test_a_name_that_is_away_for_a_moment_costs_no_error(start_with, cast):

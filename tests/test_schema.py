@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from responder.errors import OperatorError, SchemaError
-from responder.schema import CatalogColumn, CatalogReference, Schema, read
+from responder.schema import (
+    CatalogColumn,
+    CatalogReference,
+    Overrides,
+    Schema,
+    column_names,
+    read,
+    table_name,
+)
 
 USERS = ("id", "email", "emailVerified", "name")
 MEMBERS = ("id", "organizationId", "userId", "role")
@@ -14,7 +24,8 @@ SESSIONS = ("id", "userId", "token", "expiresAt")
 
 def table(name: str, columns: tuple[str, ...], *, schema: str = "public") -> list[CatalogColumn]:
     return [
-        CatalogColumn(schema, name, column, False, "pg_catalog", "text", "S") for column in columns
+        CatalogColumn(schema, name, "1", False, column, False, "pg_catalog", "text", "S")
+        for column in columns
     ]
 
 
@@ -35,13 +46,13 @@ def test_tables_are_known_by_their_columns(users, members):
 
 def test_columns_are_known_in_any_spelling():
     """CamelCase and snake_case, even within one table."""
-    found = read(table("users", ("id", "email", "email_verified", "banExpires", "ban_reason")), [])
+    found = read(table("users", ("id", "email", "email_verified", "isAnonymous", "ban_reason")), [])
 
     assert {
         "id": "id",
         "email": "email",
         "emailVerified": "email_verified",
-        "banExpires": "banExpires",
+        "isAnonymous": "isAnonymous",
         "banReason": "ban_reason",
     } == {field: column.name for field, column in found.users.columns.items()}
 
@@ -88,17 +99,184 @@ def test_a_table_can_be_named(override):
     """A table named by the operator is taken, with its schema or without."""
     both = table("users", USERS, schema="crm") + table("user", USERS)
 
-    assert "crm.users" == str(read(both, [], users=override).users)
+    assert "crm.users" == str(read(both, [], Overrides(users=table_name(override))).users)
 
 
 def test_a_table_that_is_named_and_does_not_fit_is_an_error():
     """Naming a table that is not there, or is not of users, names the setting."""
     with pytest.raises(OperatorError, match="RESPONDER_USERS_TABLE"):
-        read(table("users", USERS), [], users="people")
+        read(table("users", USERS), [], overrides=Overrides(users=("people",)))
+
+
+@pytest.mark.parametrize("first", ["user", "users"])
+def test_what_was_found_first_stays_the_one_meant(first):
+    """A copy that comes up beside it, or takes its foreign keys along, does not confuse us."""
+    both = table("users", USERS) + table("user", USERS) + table("session", SESSIONS)
+    before = read([column for column in both if column.table == first], [])
+
+    found = read(both, [CatalogReference("public", "session", "public", "user")], first=before)
+
+    assert (f"public.{first}", None) == names(found)
+
+
+def test_the_members_of_these_users_win():
+    """Of several tables that could be of members, the one that refers to these users is taken."""
+    all_three = table("user", USERS) + table("member", MEMBERS) + table("team_member", MEMBERS)
+
+    found = read(all_three, [CatalogReference("public", "member", "public", "user")])
+
+    assert ("public.user", "public.member") == names(found)
+
+
+def test_the_schema_the_application_prefers_decides():
+    """Where only schemas tell two tables apart, the one the connection string names is taken."""
+    both = table("user", USERS, schema="a") + table("user", USERS, schema="b")
+
+    assert "b.user" == str(read(both, [], Overrides(preferred="b")).users)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("app_user", ("app_user",)),
+        ("auth.app_user", ("auth", "app_user")),
+        ('"my.schema"."app ""user"""', ("my.schema", 'app "user"')),
+        (' auth . "user" ', ("auth", "user")),
+    ],
+)
+def test_the_name_of_a_table_is_literal(text, parts):
+    """With its schema or without; double quotes protect a dot."""
+    assert parts == table_name(text)
+
+
+@pytest.mark.parametrize("text", ["", ".", "a.", ".a", "a.b.c", '"a', '""'])
+def test_what_is_no_name_of_a_table(text):
+    """Anything else is refused."""
+    with pytest.raises(ValueError, match="quote"):
+        table_name(text)
+
+
+def test_columns_by_hand():
+    """Names are literal, quotes protect what separates them, fields may be in either spelling."""
+    text = 'user.name=firstName, user.ban_reason = "a=b, ""c""" ,member.organizationId=org,member.managerId='
+
+    assert {
+        "user": {"name": "firstName", "banReason": 'a=b, "c"'},
+        "member": {"organizationId": "org", "managerId": None},
+    } == column_names(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("user.naem=x", "did you mean name"),
+        ("user.password=x", "it has id, email"),
+        ("member.name=x", "member has no field 'name'"),
+        ("session.token=x", "user.field or member.field"),
+        ("name=x", "user.field or member.field"),
+        ("user.name", "user.field=column"),
+        ("user.name=a=b", "user.field=column"),
+        ("user.name=a,", "user.field=column"),
+        ("user.name=a,user.name=b", "twice"),
+        ("user.email=", "cannot do without"),
+        ('user.name="a', "not closed"),
+    ],
+)
+def test_what_is_wrong_with_columns_by_hand(text, message):
+    """What cannot be meant is refused, with what would be right."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        column_names(text)
+
+
+def test_columns_by_hand_make_a_table_known():
+    """A table is recognized by the columns it is said to have."""
+    members = table("member", ("id", "workspace_id", "userId", "role"))
+    overrides = Overrides(columns={"member": {"organizationId": "workspace_id"}})
+
+    assert "public.member" == str(read(table("user", USERS) + members, [], overrides).members)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            Overrides(columns={"user": {"name": "fristName"}}),
+            (
+                "public.user has no column fristName: RESPONDER_COLUMNS=user.name=… says what it is "
+                "called there; near it: firstName"
+            ),
+        ),
+        (
+            Overrides(columns={"member": {"organizationId": "workspaceid"}}),
+            (
+                "public.member has no column workspaceid: RESPONDER_COLUMNS=member.organizationId=… says "
+                "what it is called there; near it: workspace_id"
+            ),
+        ),
+        (
+            Overrides(users=("usr",)),
+            "RESPONDER_USERS_TABLE: there is no table usr; near it: public.user",
+        ),
+        (
+            Overrides(members=("member",)),
+            (
+                "public.member has no column organizationId: RESPONDER_COLUMNS=member.organizationId=… "
+                "says what it is called there; it has: id, role, userId, workspace_id"
+            ),
+        ),
+        (
+            Overrides(columns={"user": {"image": "nothing like it"}}),
+            (
+                "public.user has no column nothing like it: RESPONDER_COLUMNS=user.image=… says what it "
+                "is called there; it has: email, email_verified, firstName, id"
+            ),
+        ),
+    ],
+)
+def test_names_that_are_not_there_are_shown_beside_what_is(overrides, message):
+    """An override that fits nothing says what there is."""
+    users = table("user", ("id", "email", "email_verified", "firstName"))
+    members = table("member", ("id", "workspace_id", "userId", "role"))
+
+    with pytest.raises(OperatorError) as refused:
+        read(users + members, [], overrides)
+
+    assert message == refused.value.message
+
+
+def test_two_spellings_that_are_not_better_auths_are_not_guessed_between():
+    """Where neither is its own, both are named, with the setting that decides."""
+    users = table("user", (*USERS, "BANREASON", "Ban_Reason"))
+
+    with pytest.raises(OperatorError, match=r"BANREASON, Ban_Reason; RESPONDER_COLUMNS=user\.banR"):
+        read(users, [])
+
+
+def test_a_column_of_an_impossible_type_is_an_error():
+    """A column that cannot hold what its name says is named, with its type and the setting."""
+    users = table("user", USERS)
+    users[0] = users[0]._replace(type="jsonb", category="U")
+
+    with pytest.raises(
+        OperatorError, match=r"user\.id is of type jsonb.*RESPONDER_COLUMNS=user\.id"
+    ):
+        read(users, [])
+
+
+def test_integers_never_refer_to_uuids():
+    """Members whose userId cannot be a user's id are an error that names both types."""
+    users, members = table("user", USERS), table("member", MEMBERS)
+    users[0] = users[0]._replace(type="uuid", category="U")
+    members[2] = members[2]._replace(type="int4", category="N")
+
+    with pytest.raises(OperatorError, match="int4 and uuid"):
+        read(users + members, [])
 
 
 def test_members_can_be_switched_off():
     """`off` leaves the members out, though they are there."""
-    found = read(table("users", USERS) + table("members", MEMBERS), [], members="off")
+    found = read(
+        table("users", USERS) + table("members", MEMBERS), [], overrides=Overrides(no_members=True)
+    )
 
     assert ("public.users", None) == names(found)

@@ -69,8 +69,11 @@ def test_nothing_set_is_the_defaults():
         ("RESPONDER_ADMIN_LISTEN", "off", "admin_listen", None),
         ("RESPONDER_ADMIN_LISTEN", "[::]:65535", "admin_listen", ("::", 65535)),
         ("RESPONDER_HTTP_AUTH", "disabled", "http_auth", "disabled"),
-        ("RESPONDER_USERS_TABLE", "auth.app_user", "users_table", "auth.app_user"),
-        ("RESPONDER_MEMBERS_TABLE", "off", "members_table", "off"),
+        ("RESPONDER_USERS_TABLE", "auth.app_user", "users_table", ("auth", "app_user")),
+        ("RESPONDER_MEMBERS_TABLE", "member", "members_table", ("member",)),
+        ("RESPONDER_MEMBERS_TABLE", "off", "members_table", ()),
+        ("RESPONDER_MEMBERS_TABLE", '"off"', "members_table", ("off",)),
+        ("RESPONDER_COLUMNS", "user.name=x", "columns", {"user": {"name": "x"}}),
         ("RESPONDER_TIMEZONE", "Europe/Berlin", "timezone", "Europe/Berlin"),
         ("RESPONDER_TIMEOUT", "0.5", "timeout", 0.5),
         ("RESPONDER_CONNECTIONS", "9", "connections", 9),
@@ -245,7 +248,7 @@ def test_settings_do_not_change():
 
 
 @pytest.mark.parametrize(
-    "name", ["RESPONDER_NATS_AUTH", "RESPONDER_VISIBILITY", "RESPONDER_COLUMNS"]
+    "name", ["RESPONDER_NATS_AUTH", "RESPONDER_VISIBILITY", "RESPONDER_ADMIN_ROLES"]
 )
 def test_what_this_version_lacks_is_not_ignored(name):
     """A setting of the contract that is not there yet is an error, not a false sense of safety."""

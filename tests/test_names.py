@@ -1,0 +1,122 @@
+"""Names of schemas, tables and columns, however odd, never break the SQL or become part of it."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from responder import queries, schema
+from responder.queries import ORDINAL, USER, ident
+from responder.schema import MEMBER_FIELDS, USER_FIELDS, Overrides, column_names, table_name
+
+MAX_BYTES = 63
+SYSTEM = {"tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"}
+NASTY = [
+    '"', '""', "'", ";", "--", "/*", "*/", "$1", "$$", "%s", "{}", "\\", "\n", "\t", " ", " x ", ".",
+    ",", "=", '"; drop table canary; --', "'; drop table canary; --", "select", "user", "order", "null",
+    "from", "current_user", "n", "u", "m", "l", "s", "k", "analysed", "NAME", "ünïcödé", "名前", "x" * 63,
+    "é" * 31, "🦆", "\u202e", "\u00a0", "a\u0301", "now()", "1", "-1", "1.5", "off", "array[1]", "a.b.c",
+]  # fmt: skip
+
+
+def fits(name: str) -> bool:
+    return 0 < len(name.encode()) <= MAX_BYTES and name not in SYSTEM
+
+
+any_name = st.one_of(
+    st.sampled_from(NASTY),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=MAX_BYTES),
+    st.tuples(st.sampled_from(NASTY), st.sampled_from(NASTY)).map("".join),
+).filter(fits)
+
+
+def names(count: int) -> st.SearchStrategy[list[str]]:
+    return st.lists(any_name, min_size=count, max_size=count, unique=True)
+
+
+def columns_of(table: str, fields: list[str], its_names: list[str]) -> str:
+    """The columns in the notation of RESPONDER_COLUMNS."""
+    return ",".join(
+        f"{table}.{field}={ident(name)}" for field, name in zip(fields, its_names, strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+async def connection(create_database):
+    connection = await asyncpg.connect(await create_database(), statement_cache_size=0)
+    await connection.execute("create table canary (id text)")
+    yield connection
+    await connection.close()
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    in_schema=any_name.filter(lambda name: not name.startswith("pg_")),
+    tables=names(2),
+    of_users=names(len(USER_FIELDS)),
+    of_members=names(len(MEMBER_FIELDS)),
+)
+async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, of_members):
+    """Tables and columns with any names at all, given by hand, are read as if they had plain ones."""
+    user_types = dict.fromkeys(USER_FIELDS, "text") | {"banExpires": "timestamptz"}
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        if in_schema != "public":
+            await connection.execute(f"create schema {ident(in_schema)}")
+        users, members = (f"{ident(in_schema)}.{ident(table)}" for table in tables)
+        for table, types, its_names in (
+            (users, list(user_types.values()), of_users),
+            (members, ["text"] * len(MEMBER_FIELDS), of_members),
+        ):
+            pairs = zip(its_names, types, strict=True)
+            await connection.execute(
+                f"create table {table} ({', '.join(f'{ident(name)} {kind}' for name, kind in pairs)})"
+            )
+        # In the order of the fields: id, email, emailVerified, name, image, …, createdAt.
+        await connection.execute(f"""
+            insert into {users} values ('1', 'one@example.com', 'yes', 'One', 'image', 'no', 'admin',
+              'off', 'reason', '2030-01-02 03:04:05.678Z', '2020-01-01');
+            insert into {members} values ('m', 'acme', '1', 'owner', 'boss', 'sales', '2020-01-01')
+        """)
+        found = schema.read(
+            [schema.CatalogColumn(*row) for row in await connection.fetch(queries.CATALOG_COLUMNS)],
+            [],
+            Overrides(
+                users=table_name(users),
+                members=table_name(members),
+                columns=column_names(
+                    columns_of("user", list(USER_FIELDS), of_users)
+                    + ","
+                    + columns_of("member", list(MEMBER_FIELDS), of_members)
+                ),
+            ),
+        )
+        made = queries.statements(found)
+        answers = [
+            await connection.fetch(made.by_id, "1", "acme", 99, True),
+            await connection.fetch(made.by_ids, ["1"], ["acme"], 99, [True]),
+            await connection.fetch(made.by_email, "one@example.com", None, 99, False),
+            await connection.fetch(made.by_emails, ["one@example.com"], [], 99, []),
+            await connection.fetch(made.pages.first, "acme", 2, 99),
+            await connection.fetch(made.pages.after, "acme", 2, 99, "", "2019"),
+            await connection.fetch(made.pages.after_null, "acme", 2, 99, ""),
+        ]
+        version = await connection.fetchval(made.version)
+        canary = await connection.fetchval("select count(*) from canary")
+    finally:
+        await transaction.rollback()
+
+    one = (
+        *("1", "one@example.com", True, "One", "image", False, "admin", False, "reason"),
+        *("2030-01-02T03:04:05.678Z", "acme", "owner", "boss", "sales"),
+    )
+    *with_user, nobody = answers
+    assert [(1, one)] * 6 == [(rows[0][ORDINAL], tuple(rows[0])[USER]) for rows in with_user]
+    assert nobody[0][ORDINAL] is None
+    assert found.version == version
+    assert 0 == canary

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from responder import queries, schema
 from responder.errors import OperatorError, SchemaError
+from responder.overrides import Overrides
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Discovery:
         timezone: of timestamps without zone.
     """
 
-    def __init__(self, *, overrides: schema.Overrides, timezone: str) -> None:
+    def __init__(self, *, overrides: Overrides, timezone: str) -> None:
         self.schema: schema.Schema | None = None
         self.settled = asyncio.Event()
         """Set once the catalog has been read, with a good result or a bad one."""

@@ -13,83 +13,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import re
-import string
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from responder.errors import OperatorError, SchemaError
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What a column is for, and so of which types it may be: of these, or of these categories."""
-
-    types: frozenset[str] = frozenset()
-    categories: str = ""  # of pg_type.typcategory
-
-
-_TEXTS: Final = frozenset({"text", "varchar", "bpchar", "citext"})
-_KEY: Final = Kind(types=_TEXTS | {"uuid", "int2", "int4", "int8"})
-_EMAIL: Final = Kind(types=_TEXTS)
-_FLAG: Final = Kind(categories="BDNS")
-_INSTANT: Final = Kind(types=frozenset({"timestamp", "timestamptz", "date"}))
-_ORDER: Final = Kind(types=frozenset({"uuid"}), categories="BDENST")
-_WORDS: Final = Kind(categories=string.ascii_uppercase)
-
-USER_FIELDS: Final[Mapping[str, Kind]] = {
-    "id": _KEY,
-    "email": _EMAIL,
-    "emailVerified": _FLAG,
-    "name": _WORDS,
-    "image": _WORDS,
-    "isAnonymous": _FLAG,
-    "role": _WORDS,
-    "banned": _FLAG,
-    "banReason": _WORDS,
-    "banExpires": _INSTANT,
-    "createdAt": _ORDER,
-}
-MEMBER_FIELDS: Final[Mapping[str, Kind]] = {
-    "id": _KEY,
-    "organizationId": _KEY,
-    "userId": _KEY,
-    "role": _WORDS,
-    "managerId": _WORDS,
-    "departmentId": _WORDS,
-    "createdAt": _ORDER,
-}
-# What a table must have to be taken for one of Better Auth's.
-SESSION: Final = ("userId", "token", "expiresAt")
-ACCOUNT: Final = ("userId", "accountId", "providerId")
+from responder.fields import ACCOUNT, MEMBER, SESSION, USER, Role, plain
+from responder.overrides import NO_OVERRIDES, Overrides
 
 SHOWN: Final = 5  # how many candidates an error names: a schema for each tenant makes thousands
-
-
-@dataclass(frozen=True, slots=True)
-class Role:
-    """A table that is looked for: what it is called in settings, and what it must have."""
-
-    name: str
-    setting: str
-    fields: Mapping[str, Kind]
-    known_by: tuple[str, ...]
-    needs: tuple[str, ...]  # what it cannot do without, if it need not be recognized
-
-
-USER: Final = Role(
-    "user", "RESPONDER_USERS_TABLE", USER_FIELDS, ("id", "email", "emailVerified"), ("id", "email")
-)
-MEMBER: Final = Role(
-    "member",
-    "RESPONDER_MEMBERS_TABLE",
-    MEMBER_FIELDS,
-    ("userId", "organizationId", "role"),
-    ("userId", "organizationId"),
-)
 
 
 class TableName(NamedTuple):
@@ -168,62 +102,10 @@ class Schema:
         return " ".join(table.version for table in self.tables)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overrides:
-    """What the operator has said about the tables.
-
-    `users` and `members` are the parts of a table's name, its schema first if it is given. `columns`
-    has the names of columns by table (`user`, `member`) and field, None for a field that has none.
-    `preferred` is the schema in which the application itself looks first.
-    """
-
-    users: tuple[str, ...] | None = None
-    members: tuple[str, ...] | None = None
-    no_members: bool = False
-    columns: Mapping[str, Mapping[str, str | None]] = dataclasses.field(default_factory=dict)
-    preferred: str | None = None
-
-
-def table_name(text: str) -> tuple[str, ...]:
-    """Read the name of a table, with its schema or without; double quotes protect a dot.
-
-    Raises ValueError if it is neither.
-
-    >>> table_name('auth.app_user')
-    ('auth', 'app_user')
-    """
-    parts = tuple(_unquoted(part) for part in _split(text, "."))
-    if len(parts) > len(TableName._fields) or not all(parts):
-        raise ValueError("expected table or schema.table; double quotes protect a dot")
-    return parts
-
-
-def column_names(text: str) -> Mapping[str, Mapping[str, str | None]]:
-    """Read what columns are called: `user.name=firstName,member.organizationId=workspace_id`.
-
-    Names are in their literal case; double quotes protect `.`, `,` and `=`; nothing after the `=`
-    says that the field has no column. Raises ValueError with what is wrong.
-    """
-    columns: dict[str, dict[str, str | None]] = {}
-    for entry in _split(text, ","):
-        name, *values = _split(entry, "=")
-        if len(values) != 1:
-            raise ValueError(
-                "expected user.field=column or member.field=column, with commas between"
-            )
-        role, known = _known(name.strip())
-        if known in columns.setdefault(role.name, {}):
-            raise ValueError(f"{role.name}.{known} is there twice")
-        columns[role.name][known] = _unquoted(values[0]) or None
-        if columns[role.name][known] is None and known in role.needs:
-            raise ValueError(f"{role.name}.{known} cannot do without a column")
-    return columns
-
-
 def read(
     columns: Iterable[CatalogColumn],
     references: Iterable[CatalogReference],
-    overrides: Overrides = Overrides(),
+    overrides: Overrides = NO_OVERRIDES,
     *,
     first: Schema | None = None,
 ) -> Schema:
@@ -257,11 +139,6 @@ def read(
     if members:
         _check_alike(users, members)
     return Schema(users, members)
-
-
-def plain(name: str) -> str:
-    """Return a name as names are compared: without case and underscores."""
-    return name.replace("_", "").lower()
 
 
 class _Search:
@@ -316,23 +193,16 @@ class _Search:
 
     def _check_none_was_meant(self, tables: Sequence[TableName], required: Sequence[str]) -> None:
         """Having found nothing is an error where the operator has said what there is to be found."""
-        if self.named:
-            columns = self.tables[tables[0]]
-            missing = next(each for each in required if not _fits(columns, [each], self.by_hand))
-            raise self._missing_column(tables[0], missing)
-        if any(field in self.by_hand for field in required):
-            unsaid = [field for field in required if field not in self.by_hand]
-            for name in tables:
-                if self._fits(name, unsaid):
-                    columns = self.tables[name]
-                    raise self._missing_column(
-                        name,
-                        next(each for each in required if not _fits(columns, [each], self.by_hand)),
-                    )
-            raise OperatorError(
-                f"RESPONDER_COLUMNS: no table has the columns "
-                f"{', '.join(self.by_hand.get(each) or each for each in required)}"
-            )
+        said = [field for field in required if self.by_hand.get(field)]
+        if not self.named and not said:
+            return
+        unsaid = set(required) - set(said)
+        for name in tables:
+            if self.named or self._fits(name, unsaid):
+                missing = next(field for field in required if not self._fits(name, [field]))
+                raise self._missing_column(name, missing)
+        columns = ", ".join(self.by_hand.get(field) or field for field in required)
+        raise OperatorError(f"RESPONDER_COLUMNS: no table has the columns {columns}")
 
     def _missing_column(self, table: TableName, missing: str) -> OperatorError:
         wanted = self.by_hand.get(missing) or missing
@@ -418,32 +288,3 @@ def _some(names: Iterable[str]) -> str:
     ordered = sorted(names)
     more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
     return ", ".join(ordered[:SHOWN]) + more
-
-
-def _known(name: str) -> tuple[Role, str]:
-    """The table and field that an override is about."""
-    role_name, _, field = name.partition(".")
-    role = {each.name: each for each in (USER, MEMBER)}.get(role_name)
-    if role is None:
-        raise ValueError(f"expected user.field or member.field, not {name[:64]!r}")
-    fields = {plain(each): each for each in role.fields}
-    known = fields.get(plain(field))
-    if known is None:
-        near = difflib.get_close_matches(plain(field), fields, n=1)
-        hint = f"did you mean {fields[near[0]]}?" if near else f"it has {', '.join(role.fields)}"
-        raise ValueError(f"{role.name} has no field {field[:64]!r}; {hint}")
-    return role, known
-
-
-def _split(text: str, separator: str) -> list[str]:
-    """Split where it is not quoted."""
-    if text.count('"') % 2:
-        raise ValueError("a double quote is not closed")
-    return re.split(rf'{re.escape(separator)}(?=(?:[^"]*"[^"]*")*[^"]*$)', text)
-
-
-def _unquoted(name: str) -> str:
-    name = name.strip()
-    if len(name) > 1 and name[0] == name[-1] == '"':
-        return name[1:-1].replace('""', '"')
-    return name

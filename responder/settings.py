@@ -14,7 +14,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from responder.errors import SettingsError
-from responder.schema import Overrides, column_names, table_name
+from responder.overrides import Overrides, column_names, table_name
 
 
 def _split(value: object) -> object:

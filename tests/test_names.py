@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from responder import queries, schema
+from responder.fields import MEMBER_FIELDS, USER_FIELDS
+from responder.overrides import Overrides, column_names, table_name
 from responder.queries import ORDINAL, USER, ident
-from responder.schema import MEMBER_FIELDS, USER_FIELDS, Overrides, column_names, table_name
 
 MAX_BYTES = 63
 SYSTEM = {"tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"}

@@ -1,0 +1,81 @@
+"""What is looked for in Better Auth's tables: their fields, and of which types these may be."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a column is for, and so of which types it may be: of these, or of these categories."""
+
+    types: frozenset[str] = frozenset()
+    categories: str = ""  # of pg_type.typcategory
+
+
+_TEXTS: Final = frozenset({"text", "varchar", "bpchar", "citext"})
+_KEY: Final = Kind(types=_TEXTS | {"uuid", "int2", "int4", "int8"})
+_EMAIL: Final = Kind(types=_TEXTS)
+_FLAG: Final = Kind(categories="BDNS")
+_INSTANT: Final = Kind(types=frozenset({"timestamp", "timestamptz", "date"}))
+_ORDER: Final = Kind(types=frozenset({"uuid"}), categories="BDENST")
+_WORDS: Final = Kind(categories=string.ascii_uppercase)
+
+USER_FIELDS: Final[Mapping[str, Kind]] = {
+    "id": _KEY,
+    "email": _EMAIL,
+    "emailVerified": _FLAG,
+    "name": _WORDS,
+    "image": _WORDS,
+    "isAnonymous": _FLAG,
+    "role": _WORDS,
+    "banned": _FLAG,
+    "banReason": _WORDS,
+    "banExpires": _INSTANT,
+    "createdAt": _ORDER,
+}
+MEMBER_FIELDS: Final[Mapping[str, Kind]] = {
+    "id": _KEY,
+    "organizationId": _KEY,
+    "userId": _KEY,
+    "role": _WORDS,
+    "managerId": _WORDS,
+    "departmentId": _WORDS,
+    "createdAt": _ORDER,
+}
+
+
+# What a table must have to be taken for one of Better Auth's.
+SESSION: Final = ("userId", "token", "expiresAt")
+ACCOUNT: Final = ("userId", "accountId", "providerId")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A table that is looked for: what it is called in settings, and what it must have."""
+
+    name: str
+    setting: str
+    fields: Mapping[str, Kind]
+    known_by: tuple[str, ...]
+    needs: tuple[str, ...]  # what it cannot do without, if it need not be recognized
+
+
+USER: Final = Role(
+    "user", "RESPONDER_USERS_TABLE", USER_FIELDS, ("id", "email", "emailVerified"), ("id", "email")
+)
+MEMBER: Final = Role(
+    "member",
+    "RESPONDER_MEMBERS_TABLE",
+    MEMBER_FIELDS,
+    ("userId", "organizationId", "role"),
+    ("userId", "organizationId"),
+)
+
+
+def plain(name: str) -> str:
+    """Return a name as names are compared: without case and underscores."""
+    return name.replace("_", "").lower()

@@ -1,0 +1,99 @@
+"""What the operator says about the tables, in settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from responder.fields import MEMBER, USER, Role, plain
+
+MAX_PARTS = 2  # of a table's name: its schema and its own
+SHOWN = 64  # characters of what was not understood
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What the operator has said about the tables.
+
+    `users` and `members` are the parts of a table's name, its schema first if it is given. `columns`
+    has the names of columns by table (`user`, `member`) and field, None for a field that has none.
+    `preferred` is the schema in which the application itself looks first.
+    """
+
+    users: tuple[str, ...] | None = None
+    members: tuple[str, ...] | None = None
+    no_members: bool = False
+    columns: Mapping[str, Mapping[str, str | None]] = dataclasses.field(default_factory=dict)
+    preferred: str | None = None
+
+
+NO_OVERRIDES: Final = Overrides()
+
+
+def table_name(text: str) -> tuple[str, ...]:
+    """Read the name of a table, with its schema or without; double quotes protect a dot.
+
+    Raises ValueError if it is neither.
+
+    >>> table_name('auth.app_user')
+    ('auth', 'app_user')
+    """
+    parts = tuple(_unquoted(part) for part in _split(text, "."))
+    if len(parts) > MAX_PARTS or not all(parts):
+        raise ValueError("expected table or schema.table; double quotes protect a dot")
+    return parts
+
+
+def column_names(text: str) -> Mapping[str, Mapping[str, str | None]]:
+    """Read what columns are called: `user.name=firstName,member.organizationId=workspace_id`.
+
+    Names are in their literal case; double quotes protect `.`, `,` and `=`; nothing after the `=`
+    says that the field has no column. Raises ValueError with what is wrong.
+    """
+    columns: dict[str, dict[str, str | None]] = {}
+    for entry in _split(text, ","):
+        name, *values = _split(entry, "=")
+        if len(values) != 1:
+            raise ValueError(
+                "expected user.field=column or member.field=column, with commas between"
+            )
+        role, known = _known(name.strip())
+        if known in columns.setdefault(role.name, {}):
+            raise ValueError(f"{role.name}.{known} is there twice")
+        columns[role.name][known] = _unquoted(values[0]) or None
+        if columns[role.name][known] is None and known in role.needs:
+            raise ValueError(f"{role.name}.{known} cannot do without a column")
+    return columns
+
+
+def _known(name: str) -> tuple[Role, str]:
+    """The table and field that an override is about."""
+    role_name, _, field = name.partition(".")
+    role = {each.name: each for each in (USER, MEMBER)}.get(role_name)
+    if role is None:
+        raise ValueError(f"expected user.field or member.field, not {name[:SHOWN]!r}")
+    fields = {plain(each): each for each in role.fields}
+    known = fields.get(plain(field))
+    if known is None:
+        near = difflib.get_close_matches(plain(field), fields, n=1)
+        hint = f"did you mean {fields[near[0]]}?" if near else f"it has {', '.join(role.fields)}"
+        raise ValueError(f"{role.name} has no field {field[:SHOWN]!r}; {hint}")
+    return role, known
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split where it is not quoted."""
+    if text.count('"') % 2:
+        raise ValueError("a double quote is not closed")
+    return re.split(rf'{re.escape(separator)}(?=(?:[^"]*"[^"]*")*[^"]*$)', text)
+
+
+def _unquoted(name: str) -> str:
+    name = name.strip()
+    if len(name) > 1 and name[0] == name[-1] == '"':
+        return name[1:-1].replace('""', '"')
+    return name

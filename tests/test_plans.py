@@ -1,0 +1,163 @@
+"""Every lookup goes by an index, in every schema that Better Auth's generators make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from responder import queries, schema
+from responder.queries import Statements, ident
+from responder.schema import Column, Schema, Table
+
+HERE = Path(__file__).parent
+FIXTURES = {
+    **{file.stem: file for file in sorted((HERE / "schemas").glob("*.sql"))},
+    "dev": HERE.parent / "responder" / "dev" / "tables.sql",
+}
+PLANNING = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
+MEMBERS = 100_000
+IN_ORGANIZATION = 200
+# A table of that size has some two thousand pages.
+FEW_PAGES = 600
+
+
+def value(column: Column, number: str) -> str:
+    """An id made from a number, as SQL."""
+    match column.type:
+        case "uuid":
+            return f"md5(({number})::text)::uuid"
+        case "int2" | "int4" | "int8":
+            return f"({number})::{column.type}"
+    return f"({number})::text"
+
+
+async def fill(connection: asyncpg.Connection[Any], found: Schema) -> None:
+    """Give every user a membership; nothing else about them matters to a plan."""
+    await connection.execute("set session_replication_role = replica")  # no foreign keys
+    for table, fields in (
+        (found.users, {"id": "n", "email": "n || '@example.com'"}),
+        (found.members, {"id": "n", "userId": "n", "organizationId": f"n / {IN_ORGANIZATION}"}),
+    ):
+        assert table is not None
+        name = f"{ident(table.schema)}.{ident(table.name)}"
+        rows = await connection.fetch(
+            """select attname from pg_attribute where attrelid = $1::text::regclass and attnum > 0
+               and attnotnull and not attnum = any(select unnest(conkey) from pg_constraint
+                 where conrelid = attrelid and contype = 'p')""",
+            name,
+        )
+        for (column,) in rows:
+            await connection.execute(
+                f"alter table {name} alter column {ident(column)} drop not null"
+            )
+        columns = {
+            ident(table.columns[field].name): expression
+            if field == "email"
+            else value(table.columns[field], expression)
+            for field, expression in fields.items()
+            if field in table.columns
+        }
+        if created := table.columns.get("createdAt"):
+            columns[ident(created.name)] = (
+                f"(timestamptz '2020-01-01' + n * interval '1 second')::{created.type}"
+            )
+        await connection.execute(
+            f"insert into {name} ({', '.join(columns)}) overriding system value "
+            f"select {', '.join(columns.values())} from generate_series(1, {MEMBERS}) n"
+        )
+        await connection.execute(f"vacuum analyze {name}")
+
+
+def lookups(made: Statements, key: dict[str, str]) -> Iterator[tuple[str, str, Sequence[object]]]:
+    """The SQL of every lookup with arguments of which each finds something."""
+    some = [key["user"], key["other user"]]
+    emails = ["77@example.com", "88@example.com"]
+    assert made.pages
+    assert made.pages.after
+    start = (key["organization"], 11, 999)
+    yield "by id", made.by_id, (some[0], None, 999, False)
+    yield "by id, in an organization", made.by_id, (some[0], key["organization"], 999, True)
+    yield "by ids", made.by_ids, (some, [], 999, [])
+    yield "by ids, in an organization", made.by_ids, (some, [key["organization"]], 999, [True])
+    yield "by email", made.by_email, (emails[0], None, 999, False)
+    yield "by emails", made.by_emails, (emails, [], 999, [])
+    yield "first page", made.pages.first, start
+    yield "next page", made.pages.after, (*start, key["member"], "2020-01-01 00:00:00")
+    yield "page without times", made.pages.after_null, (*start, key["member"])
+
+
+async def pages_touched(
+    connection: asyncpg.Connection[Any], sql: str, arguments: Sequence[object]
+) -> int:
+    """How many pages of tables and indexes a query needs, planned as responder has it planned."""
+    await connection.execute(f"prepare lookup as {sql}")
+    literals = ", ".join(map(literal, arguments))
+    plan = await connection.fetchval(
+        f"explain (analyze, buffers, format json) execute lookup({literals})"
+    )
+    await connection.execute("deallocate lookup")
+    root = json.loads(plan)[0]["Plan"]
+    touched: int = root["Shared Hit Blocks"] + root["Shared Read Blocks"]
+    return touched
+
+
+def literal(argument: object) -> str:
+    if isinstance(argument, list):
+        return f"array[{', '.join(map(literal, argument))}]" if argument else "'{}'"
+    if argument is None or isinstance(argument, bool):
+        return str(argument).replace("None", "null")
+    return str(argument) if isinstance(argument, int) else queries.literal(str(argument))
+
+
+async def keys_of(connection: asyncpg.Connection[Any], found: Schema) -> dict[str, str]:
+    assert found.members
+
+    async def key(column: Column, number: int) -> str:
+        return str(await connection.fetchval(f"select {value(column, str(number))}::text"))
+
+    def either(table: Table, *fields: str) -> Column:
+        return next(table.columns[field] for field in fields if field in table.columns)
+
+    organization = found.members.columns["organizationId"]
+    return {
+        "user": await key(found.users.columns["id"], 77_777),
+        "other user": await key(found.users.columns["id"], 12_345),
+        "organization": await key(organization, 77_777 // IN_ORGANIZATION),
+        "member": await key(either(found.members, "id", "userId"), 1),
+    }
+
+
+async def discover(connection: asyncpg.Connection[Any]) -> Schema:
+    return schema.read(
+        [schema.CatalogColumn(*row) for row in await connection.fetch(queries.CATALOG_COLUMNS)],
+        [
+            schema.CatalogReference(*row)
+            for row in await connection.fetch(queries.CATALOG_REFERENCES)
+        ],
+    )
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("fixture", FIXTURES)
+async def test_every_lookup_goes_by_an_index(create_database, fixture):
+    """With 100,000 members no lookup reads a table from end to end, once `check`'s indexes are there."""
+    connection = await asyncpg.connect(await create_database(), server_settings=PLANNING)
+    try:
+        await connection.execute(FIXTURES[fixture].read_text())
+        found = await discover(connection)
+        await fill(connection, found)
+        made = queries.statements(found)
+        touched = {
+            name: await pages_touched(connection, sql, arguments)
+            for name, sql, arguments in lookups(made, await keys_of(connection, found))
+        }
+    finally:
+        await connection.close()
+
+    print(fixture, touched)
+    assert {} == {name: pages for name, pages in touched.items() if pages > FEW_PAGES}

@@ -378,7 +378,7 @@ class Database:
                 await self._discovery.read(session, instead_of=None)
             try:
                 batch.settle(await batch.lookup.fetch(session, batch.keys))
-            except ChangedError:
+            except (ChangedError, NotAllowedError):
                 changed = await self._discovery.read(session, instead_of=made_for)
                 if not changed and batch.again:
                     raise

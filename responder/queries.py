@@ -28,6 +28,8 @@ from responder.schema import Column, Schema, Table
 CATALOG_COLUMNS: Final = """
 select n.nspname::text as schema, c.relname::text as table, v.version,
        pg_catalog.row_security_active(c.oid) as row_security, a.attname::text as name,
+       pg_catalog.has_schema_privilege(n.oid, 'usage')
+         and pg_catalog.has_column_privilege(c.oid, a.attnum, 'select') as readable,
        a.attnotnull as not_null, tn.nspname::text as type_schema, t.typname::text as type,
        t.typcategory::text as category
 from pg_catalog.pg_class c
@@ -337,11 +339,11 @@ def _instant(column: Column | None, timezone: str) -> str:
 def _earliest(users: Table, email: str) -> str:
     """The earliest of the users with an email: Better Auth compares exactly, in lower case."""
     column = users.columns["email"]
-    names = ", ".join(ident(each.name) for each in users.columns.values())
-    order = _order(users, "", users.columns["id"])
+    names = ", ".join(f"e.{ident(each.name)}" for each in users.columns.values())
+    order = _order(users, "e.", users.columns["id"])
     return f"""(
-  select {names} from {_name(users)}
-  where {ident(column.name)} = {_cast(email, column)}
+  select {names} from {_name(users)} e
+  where e.{ident(column.name)} = {_cast(email, column)}
   order by {order} limit 1
 )"""
 

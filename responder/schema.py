@@ -5,7 +5,7 @@
 # A table is Better Auth's users if it has the columns every version has had. An application may keep
 # a `users` of its own beside them: then the one that Better Auth's sessions and accounts reference
 # is taken, and of several members the one that references these users. What the operator has named
-# comes before all that. Whatever is still ambiguous is an error, never a guess; so is a column whose
+# comes before all that, and what our role cannot read comes last. Whatever is still ambiguous is an error, never a guess; so is a column whose
 # type cannot hold what it is for.
 #
 # A table once found by its name stays the one meant, whatever comes up beside it: a migration keeps the
@@ -44,6 +44,7 @@ class CatalogColumn(NamedTuple):
     version: str  # of the table's definition: another whenever a column has changed
     row_security: bool  # whether policies decide which rows our role sees
     name: str
+    readable: bool  # by our role
     not_null: bool
     type_schema: str
     type: str
@@ -170,7 +171,9 @@ class _Search:
             self._check_none_was_meant(tables, required)
             return None
         in_schema = [name for name in fitting if name.schema == self.preferred_schema]
-        for better in ([first and TableName(first.schema, first.name)], preferred, in_schema):
+        known = [TableName(first.schema, first.name)] if first else []
+        readable = [name for name in fitting if self._readable(name, required)]
+        for better in (known, preferred, in_schema, readable):
             if len(fitting) > 1:
                 fitting = [name for name in fitting if name in better] or fitting
         if len(fitting) > 1:
@@ -182,6 +185,13 @@ class _Search:
 
     def _fits(self, name: TableName, required: Iterable[str]) -> bool:
         return _fits(self.tables[name], required, self.by_hand)
+
+    def _readable(self, name: TableName, required: Iterable[str]) -> bool:
+        return all(
+            column.readable
+            for field in required
+            for column in _same(self.tables[name], field, self.by_hand)
+        )
 
     def _unknown_table(self, named: tuple[str, ...]) -> OperatorError:
         names = {".".join(name[-len(named) :]): name for name in self.tables}
@@ -218,6 +228,7 @@ class _Search:
     def _table(self, name: TableName) -> Table:
         columns = self.tables[name]
         found: dict[str, Column] = {}
+        unreadable: list[str] = []
         for each, kind in self.role.fields.items():
             column = self._column(name, each)
             if column is None:
@@ -227,7 +238,14 @@ class _Search:
                     f"{name}.{column.name} is of type {column.type}, which cannot be read as "
                     f"{each}; RESPONDER_COLUMNS={self.role.name}.{each}=… names another column"
                 )
-            found[each] = Column(*column[4:])
+            if not column.readable:
+                unreadable.append(f"{name}.{column.name}")
+            found[each] = Column(column.name, *column[6:])
+        if unreadable:
+            raise SchemaError(
+                f"the role of DATABASE_URL may not read {_some(unreadable)}: "
+                "`responder grants` prints what it needs"
+            )
         return Table(*name, found, columns[0].version, columns[0].row_security)
 
     def _column(self, table: TableName, field: str) -> CatalogColumn | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from responder import queries, schema
@@ -53,13 +53,19 @@ async def connection(create_database):
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     in_schema=any_name.filter(lambda name: not name.startswith("pg_")),
     tables=names(2),
     of_users=names(len(USER_FIELDS)),
     of_members=names(len(MEMBER_FIELDS)),
+)
+@example(
+    in_schema="public",
+    tables=["k", "m"],
+    of_users=list(USER_FIELDS),
+    of_members=list(MEMBER_FIELDS),
 )
 async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, of_members):
     """Tables and columns with any names at all, given by hand, are read as if they had plain ones."""

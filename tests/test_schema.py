@@ -13,9 +13,11 @@ MEMBERS = ("id", "organizationId", "userId", "role")
 SESSIONS = ("id", "userId", "token", "expiresAt")
 
 
-def table(name: str, columns: tuple[str, ...], *, schema: str = "public") -> list[CatalogColumn]:
+def table(
+    name: str, columns: tuple[str, ...], *, schema: str = "public", readable: bool = True
+) -> list[CatalogColumn]:
     return [
-        CatalogColumn(schema, name, "1", False, column, False, "pg_catalog", "text", "S")
+        CatalogColumn(schema, name, "1", False, column, readable, False, "pg_catalog", "text", "S")
         for column in columns
     ]
 
@@ -83,6 +85,22 @@ def test_the_users_that_sessions_belong_to_win():
     found = read(both, [CatalogReference("public", "session", "public", "user")])
 
     assert ("public.user", None) == names(found)
+
+
+def test_what_our_role_may_read_decides():
+    """Of two tables that could be meant, one that cannot be read is not."""
+    both = table("user", USERS, schema="a", readable=False) + table("user", USERS, schema="b")
+
+    assert "b.user" == str(read(both, []).users)
+
+
+def test_columns_that_may_not_be_read_are_named():
+    """A missing privilege says on what, and how to get it."""
+    users = table("user", USERS)
+    users[1] = users[1]._replace(readable=False)
+
+    with pytest.raises(SchemaError, match=r"may not read public\.user\.email: `responder grants`"):
+        read(users, [])
 
 
 @pytest.mark.parametrize("override", ["users", "crm.users"])

@@ -313,11 +313,11 @@ alter table account rename to accounts;
 @pytest.mark.parametrize(
     ("file", "spell", "change"),
     [
-        pytest.param("default.sql", str, "", id="singular-camelCase"),
-        pytest.param("default.sql", str, PLURAL, id="plural-camelCase"),
-        pytest.param("drizzle.sql", _snake, "", id="singular-snake_case"),
-        pytest.param("drizzle.sql", _snake, PLURAL, id="plural-snake_case"),
-        pytest.param("default.sql", _mixed, RENAME, id="mixed"),
+        pytest.param("kysely-1.7.sql", str, "", id="singular-camelCase"),
+        pytest.param("kysely-1.7.sql", str, PLURAL, id="plural-camelCase"),
+        pytest.param("drizzle-1.7.sql", _snake, "", id="singular-snake_case"),
+        pytest.param("drizzle-1.7.sql", _snake, PLURAL, id="plural-snake_case"),
+        pytest.param("kysely-1.7.sql", _mixed, RENAME, id="mixed"),
     ],
 )
 async def test_the_tables_of_generators_are_read(start_with, file, spell, change):

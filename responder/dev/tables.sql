@@ -1,5 +1,4 @@
--- What Better Auth 1.7.25 creates, as it prints it: tools/better-auth/generate.py
--- Plugins: admin, anonymous, organization, jwt. Names: plural.
+-- Better Auth 1.7.25, Kysely, plural. Written by tools/better-auth/generate.py.
 
 create table "users" ("id" text not null primary key, "name" text not null, "email" text not null unique, "emailVerified" boolean not null, "image" text, "createdAt" timestamptz default CURRENT_TIMESTAMP not null, "updatedAt" timestamptz default CURRENT_TIMESTAMP not null, "role" text, "banned" boolean, "banReason" text, "banExpires" timestamptz, "isAnonymous" boolean);
 

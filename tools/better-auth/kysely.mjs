@@ -1,0 +1,10 @@
+// Print the SQL with which Better Auth itself brings the tables of DATABASE_URL up to date.
+// The database is read, to learn what it has, and never written.
+
+import { auth } from "./auth.mjs";
+
+// Where it is exported from has changed over the versions.
+const { getMigrations } = await import("better-auth/db/migration").catch(() => import("better-auth/db"));
+const { compileMigrations } = await getMigrations(auth.options);
+console.log(await compileMigrations());
+await auth.options.database.end();

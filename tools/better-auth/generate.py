@@ -140,7 +140,7 @@ class Generator:
         await connection.close()
         folder = await self._install(variant, f"better-auth@{variant.version}", PG)
         after = await run("kysely.mjs", folder=folder, variant=variant, database=url)
-        return f"{before}\n{after}"
+        return f"{before.rstrip().removesuffix(';')};\n\n{after}" if before else after
 
     async def _drizzle(self, variant: Variant) -> str:
         folder = await self._generate(variant, "schema.ts", *DRIZZLE)

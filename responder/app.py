@@ -72,10 +72,12 @@ async def serving(settings: Settings, *, worker: bool = True) -> AsyncIterator[R
             )
         )
         checks[:] = [lambda: connection.check(settings.timeout)]
-        if worker:
+        if worker and settings.dsn:
+            if settings.dsn.ignored:
+                log.info("DATABASE_URL: left out %s", ", ".join(settings.dsn.ignored))
             discovery = Discovery(overrides=settings.overrides, timezone=settings.timezone)
             database = Database(
-                settings.database_url or "",
+                settings.dsn,
                 discovery,
                 connections=settings.connections,
                 timeout=settings.timeout,
@@ -132,7 +134,7 @@ def nats_options(settings: Settings) -> dict[str, Any]:
 
 
 def _check(settings: Settings, *, worker: bool) -> None:
-    if worker and not settings.database_url:
+    if worker and not settings.dsn:
         raise SettingsError("DATABASE_URL: required, as the Better Auth application has it")
     if settings.http_listen and settings.http_auth == "required":
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""Connections and fetches; asyncpg's errors become ours."""
+"""Lookups on connections that are held, through outages and migrations."""
 
 # Strategy: a few connections are held for the life of the process, each by a task of its own that
 # takes a batch, answers it, and takes the next (see `batching`). There is no pool: acquiring and
@@ -11,26 +11,21 @@
 # (see `queries`). Then the catalog is read again (see `discovery`), once for all who were concerned, and
 # they are asked again with the new SQL. A table that has come is found by reading the catalog about once
 # a second.
-#
-# A failing query has lost its connection (LostError), has someone in its way (BusyError), no longer fits
-# the tables (ChangedError), or was given what is no value of a column (ValueRefusedError). Any other
-# failure is the query's own, and `batching` narrows it down to the key that makes it fail.
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, Final
-
-import asyncpg
 
 from responder import schema
 from responder.batching import Answer, Batch, Batching, Done, Key, Lookup
 from responder.discovery import Discovery
+from responder.dsn import Dsn
 from responder.errors import (
     InternalError,
     RequestTimeoutError,
@@ -38,147 +33,31 @@ from responder.errors import (
     SchemaError,
     UnavailableError,
 )
-from responder.queries import ANALYSED, ORDINAL, Statements
+from responder.queries import Statements
+from responder.session import (
+    BusyError,
+    ChangedError,
+    LostError,
+    NotAllowedError,
+    PooledSession,
+    Session,
+    SlowError,
+    connect,
+    describe,
+)
 
 log = logging.getLogger(__name__)
 
-Record = asyncpg.Record
-
-# How much later than PostgreSQL's own statement_timeout an answer may arrive (seconds). One that does
-# not has been swallowed by the network, with its connection.
-GRACE: Final = 0.25
 MIN_BACKOFF: Final = 0.05  # between attempts to connect (seconds)
 MAX_BACKOFF: Final = 1.0
 PAUSE: Final = 0.01  # before asking again where somebody is in the way (seconds)
-
-
-class LostError(Exception):
-    """The connection is gone, or PostgreSQL is about to end it."""
-
-
-class BusyError(Exception):
-    """Someone holds a lock in the way, or a standby gave the query up for its replay."""
-
-
-class ChangedError(Exception):
-    """The tables are no longer what the query was made for."""
-
-
-class ValueRefusedError(Exception):
-    """An argument is no value of the type it was cast to."""
-
-
-class NotAllowedError(UnavailableError):
-    """The role of the connection string may not read the tables."""
-
-    def __init__(self) -> None:
-        super().__init__("the role of DATABASE_URL may not read Better Auth's tables")
-
-
-_LOST = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.InternalClientError,
-    OSError,  # a timeout is one
-)
-_BUSY = (asyncpg.LockNotAvailableError, asyncpg.TransactionRollbackError)
-_CHANGED = (asyncpg.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError)
-_REFUSED = (
-    asyncpg.InvalidDatetimeFormatError,
-    asyncpg.DatetimeFieldOverflowError,
-    asyncpg.InvalidTimeZoneDisplacementValueError,
-    asyncpg.InvalidParameterValueError,
-    asyncpg.InvalidTextRepresentationError,
-    asyncpg.NumericValueOutOfRangeError,
-    asyncpg.CharacterNotInRepertoireError,
-)
-# The statement is still right, but its result has other types than when it was prepared.
-_OUTDATED = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
-
-
-class Session:
-    """A connection that never changes its session, with the statements prepared on it.
-
-    Args:
-        connection: held by nobody else.
-        patience: seconds after which a query without an answer has lost its connection.
-    """
-
-    def __init__(self, connection: asyncpg.Connection[Record], *, patience: float) -> None:
-        self._connection = connection
-        self._patience = patience
-        self._statements: dict[str, asyncpg.prepared_stmt.PreparedStatement[Record]] = {}
-        self._analysed: dict[str, int] = {}  # when, by SQL; see `queries`
-        self._names = itertools.count()
-
-    async def fetch(self, sql: str, *arguments: object) -> list[Record]:
-        """Run a query; raises one of this module's errors, or the query's own failure."""
-        try:
-            try:
-                return await self._fetch(sql, arguments)
-            except _OUTDATED:
-                del self._statements[sql]
-                return await self._fetch(sql, arguments)
-        except _LOST as error:
-            raise LostError from error
-        except _BUSY as error:
-            raise BusyError from error
-        except asyncpg.InsufficientPrivilegeError as error:
-            raise NotAllowedError from error
-        except _CHANGED as error:
-            raise ChangedError from error
-        except _REFUSED as error:
-            raise ValueRefusedError from error
-        except asyncpg.InterfaceError as error:
-            if self._connection.is_closed():
-                raise LostError from error
-            raise
-
-    async def look_up(self, statements: Statements, sql: str, *arguments: object) -> list[Record]:
-        """Run a lookup; raises ChangedError too if the tables are not what it was made for."""
-        rows = await self.fetch(sql, *arguments)
-        analysed = rows[0][ANALYSED]
-        if self._analysed.get(sql) != analysed:
-            await self._check_version(statements)
-            self._analysed[sql] = analysed
-        return [] if rows[0][ORDINAL] is None else rows
-
-    async def _check_version(self, statements: Statements) -> None:
-        (row,) = await self.fetch(statements.version)
-        if row["version"] != statements.schema.version:
-            raise ChangedError
-
-    async def accepts(self, sql: str, *arguments: object) -> bool:
-        """Tell whether PostgreSQL takes the arguments of a query for values of their types."""
-        try:
-            await self.fetch(sql, *arguments)
-        except ValueRefusedError:
-            return False
-        return True
-
-    def terminate(self) -> None:
-        """Close at once, without a word to the server."""
-        self._connection.terminate()
-
-    async def _fetch(self, sql: str, arguments: Sequence[object]) -> list[Record]:
-        async with asyncio.timeout(self._patience):
-            statement = self._statements.get(sql)
-            if statement is None:
-                # Without a name asyncpg would have it parsed and planned for each execution.
-                name = f"responder_{next(self._names)}"
-                statement = await self._connection.prepare(sql, name=name)
-                self._statements[sql] = statement
-            return await statement.fetch(*arguments)
 
 
 class Database:
     """Better Auth's tables, open for lookups while its context is.
 
     Args:
-        url: the connection string.
+        dsn: where it is.
         discovery: finds the tables.
         connections: how many to hold.
         timeout: seconds after which an outage is no longer waited out. A statement may run for half
@@ -188,14 +67,14 @@ class Database:
 
     def __init__(
         self,
-        url: str,
+        dsn: Dsn,
         discovery: Discovery,
         *,
         connections: int,
         timeout: float,
         max_pending: int,
     ) -> None:
-        self._url = url
+        self._dsn = dsn
         self._discovery = discovery
         self._connections = connections
         self._timeout = timeout
@@ -293,7 +172,7 @@ class Database:
         backoff = MIN_BACKOFF
         while True:
             try:
-                session = await self._connect()
+                session = await connect(self._dsn, timeout=self._timeout)
             except Exception as error:  # noqa: BLE001 - whatever keeps us from connecting may pass
                 log.log(
                     logging.WARNING if backoff == MIN_BACKOFF else logging.DEBUG,
@@ -304,6 +183,9 @@ class Database:
                 backoff = min(2 * backoff, MAX_BACKOFF)
                 continue
             backoff = MIN_BACKOFF
+            if isinstance(session, PooledSession) and not self._dsn.pooled:
+                log.info("a pooler is in between: each lookup has a transaction of its own")
+                self._dsn = replace(self._dsn, pooled=True)
             self._count(1)
             try:
                 await self._serve(session)
@@ -323,37 +205,6 @@ class Database:
         elif self._down_since is not None:
             log.info("connected to PostgreSQL")
             self._down_since = None
-
-    async def _connect(self) -> Session:
-        milliseconds = round(self._timeout * 500)
-        connection = await asyncpg.connect(
-            self._url,
-            timeout=self._timeout,
-            statement_cache_size=0,  # statements are held in Session
-            server_settings={
-                "application_name": "responder",
-                "default_transaction_read_only": "on",
-                "statement_timeout": str(milliseconds),
-                # Just before the other, to know that waiting is all that is wrong.
-                "lock_timeout": str(round(milliseconds * 0.9)),
-                "jit": "off",
-                "TimeZone": "UTC",
-                "DateStyle": "ISO",  # cursors hold times as PostgreSQL writes them
-                # One plan for all values, by an index wherever there is one, and not by what the
-                # tables held when a statement was first used: planning a lone lookup each time
-                # costs more than executing it.
-                "plan_cache_mode": "force_generic_plan",
-                "enable_seqscan": "off",
-            },
-        )
-        session = Session(connection, patience=milliseconds / 1000 + GRACE)
-        try:
-            # Somebody in between may accept a connection that leads nowhere.
-            await session.fetch("select 1")
-        except BaseException:
-            session.terminate()
-            raise
-        return session
 
     async def _serve(self, session: Session) -> None:
         if not self._discovery.settled.is_set():
@@ -391,7 +242,7 @@ class Database:
             batch.put_back(together=len(batch.waiters))
         except ResponderError as error:
             batch.fail(error)
-        except asyncpg.QueryCanceledError as error:
+        except SlowError as error:
             # One slow key must not cost the others their deadline too: no time for halves.
             self._narrow(batch, error, together=1)
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker lives on
@@ -401,15 +252,8 @@ class Database:
         """Ask again in smaller parts, until the key that fails is alone."""
         if len(batch.waiters) > 1:
             batch.put_back(together=together)
-        elif isinstance(error, asyncpg.QueryCanceledError):
+        elif isinstance(error, SlowError):
             batch.fail(RequestTimeoutError())
         else:
             log.error("a lookup failed: %s", describe(error))
             batch.fail(InternalError())
-
-
-def describe(error: BaseException) -> str:
-    """Name an error and its cause without their words, which may hold values or a password."""
-    error = error.__cause__ or error
-    state = getattr(error, "sqlstate", None)
-    return f"{type(error).__name__} [{state}]" if state else type(error).__name__

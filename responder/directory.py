@@ -15,7 +15,7 @@ from typing import Final
 
 from responder import wire
 from responder.batching import ALONE, Alone, Answer, Done, Lookup
-from responder.database import Database, Record, Session, ValueRefusedError
+from responder.database import Database
 from responder.errors import (
     InvalidRequestError,
     NotFoundError,
@@ -32,6 +32,7 @@ from responder.queries import (
     Pages,
     text,
 )
+from responder.session import Record, Session, ValueRefusedError
 
 SMALL_IMAGE: Final = 8 * 1024  # bytes; what a batch brings along
 FRAME: Final = 1024  # bytes; what surrounds the users of a list, cursor included

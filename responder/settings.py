@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from responder.dsn import Dsn, parse
 from responder.errors import SettingsError
 from responder.overrides import Overrides, column_names, table_name
 
@@ -41,12 +42,6 @@ def _address(value: object) -> object:
     return host.strip("[]"), int(port)
 
 
-def _database(value: str) -> str:
-    if not value.startswith(("postgres://", "postgresql://")):
-        raise ValueError("expected a postgres:// or postgresql:// URI")
-    return value
-
-
 def _members_table(value: str) -> tuple[str, ...]:
     return () if value == "off" else table_name(value)
 
@@ -71,7 +66,6 @@ MAX_PORT = 2**16 - 1
 Address = Annotated[tuple[str, int] | None, BeforeValidator(_address)]
 NATS_SCHEMES = ("nats", "tls", "ws", "wss")
 Server = Annotated[str, AfterValidator(_server)]
-Database = Annotated[str, AfterValidator(_database)]
 Url = Annotated[str, AfterValidator(_url)]
 Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Subject = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
@@ -85,7 +79,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    database_url: Database | None = Field(None, alias="DATABASE_URL", repr=False)
+    dsn: Annotated[Dsn | None, BeforeValidator(parse)] = Field(None, alias="DATABASE_URL")
     nats_url: Annotated[list[Server], BeforeValidator(_split)] = Field(
         ["nats://127.0.0.1:4222"], alias="NATS_URL", repr=False
     )
@@ -159,6 +153,7 @@ class Settings(BaseModel):
             members=self.members_table or None,
             no_members=self.members_table == (),
             columns=self.columns,
+            preferred=self.dsn.schema if self.dsn else None,
         )
 
     @property

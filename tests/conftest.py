@@ -47,6 +47,7 @@ class Answer:
 class Service:
     """A whole responder on servers of its own, and every way to ask it."""
 
+    url: str  # of the database
     settings: Settings
     running: Running
     nats: nats.NatsServer
@@ -119,6 +120,7 @@ async def _service(url: str, *, config: str = "", **variables: str) -> AsyncIter
             nc = await nats_py.connect(server.url)
             stack.push_async_callback(nc.close)
             yield Service(
+                url=url,
                 settings=settings,
                 running=running,
                 nats=server,

@@ -65,7 +65,7 @@ def test_the_variables_are_settings(compose, instructions):
     assert set() == (image.keys() | service.keys()) - NAMES
     settings = Settings.read(image | service)
     assert ("0.0.0.0", "0.0.0.0") == (settings.http_listen[0], settings.admin_listen[0])
-    assert settings.database_url
+    assert settings.dsn
 
 
 def test_tokens_are_required_unless_a_trial_says_otherwise(compose, instructions):

@@ -243,7 +243,7 @@ async def two(template, create_database, start):
     service = await start(await create_database(template=template[0]), **OFF)
     settings = Settings.read(
         {
-            "DATABASE_URL": service.settings.database_url,
+            "DATABASE_URL": service.url,
             "NATS_URL": service.nats.url,
             **OFF,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from responder.dsn import parse
 from responder.errors import SettingsError
 from responder.settings import Settings
 
@@ -22,7 +23,7 @@ def test_nothing_set_is_the_defaults():
     settings = Settings.read({})
 
     assert {
-        "database_url": None,
+        "dsn": None,
         "nats_url": ["nats://127.0.0.1:4222"],
         "nats_user": None,
         "nats_password": None,
@@ -49,7 +50,7 @@ def test_nothing_set_is_the_defaults():
 @pytest.mark.parametrize(
     ("variable", "value", "field", "expected"),
     [
-        ("DATABASE_URL", "postgres://a@b/c", "database_url", "postgres://a@b/c"),
+        ("DATABASE_URL", "postgres://a@b/c", "dsn", parse("postgres://a@b/c")),
         ("NATS_URL", "nats://a:1,tls://b:2", "nats_url", ["nats://a:1", "tls://b:2"]),
         ("NATS_URL", " nats://a:1 , nats://b:2 ", "nats_url", ["nats://a:1", "nats://b:2"]),
         ("NATS_USER", "ann", "nats_user", "ann"),

@@ -24,7 +24,7 @@ def variables(people_service):
     def make(url: str) -> Settings:
         return Settings.read(
             {
-                "DATABASE_URL": people_service.settings.database_url,
+                "DATABASE_URL": people_service.url,
                 "NATS_URL": url,
                 "RESPONDER_HTTP_LISTEN": "off",
                 "RESPONDER_ADMIN_LISTEN": "off",

@@ -1,0 +1,157 @@
+"""A connection string, as applications have it, in terms of our driver."""
+
+# Strategy: the application's own string is taken as it is. libpq, node-postgres, Prisma and the hosts of
+# PostgreSQL each add parameters of their own; asyncpg would send what it does not know to the server, which
+# refuses it. So those that decide where and how to connect are kept or translated, and the rest is left
+# out, because it is about the application (its pool, its timeouts) and not about us.
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+from urllib.parse import unquote, urlencode
+
+T = TypeVar("T")
+
+# How to encrypt, and what is read from files, goes to asyncpg in its own words.
+_SSL: Final = {"sslcert", "sslcrl", "sslkey", "sslnegotiation", "sslpassword", "sslrootcert"}
+_KEPT: Final = _SSL | {"krbsrvname", "passfile"}
+# What says something to us, and goes no further.
+_UNDERSTOOD: Final = {"dbname", "host", "options", "password", "pgbouncer", "port", "schema"} | {
+    *("ssl", "sslmode", "target_session_attrs", "user"),
+}
+_SSL_MODES: Final = {
+    **{
+        mode: mode for mode in ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+    },
+    # node-postgres: encrypted, whoever the server is; and its `ssl`, which is a flag.
+    **dict.fromkeys(("no-verify", "true", "1"), "require"),
+    **dict.fromkeys(("false", "0"), "disable"),
+}
+# Our own sessions are read-only, so a server is not known by that: what is meant is which one writes.
+# What is preferred is tried first.
+_TARGETS: Final = {
+    "any": ("any",),
+    "primary": ("primary",),
+    "read-write": ("primary",),
+    "standby": ("standby",),
+    "read-only": ("standby",),
+    "prefer-standby": ("standby", "any"),
+}
+_SCHEME: Final = re.compile(r"postgres(ql)?(\+[a-z0-9]+)?://", re.ASCII | re.IGNORECASE)
+_KEY_VALUE: Final = re.compile(r"\w+\s*=", re.ASCII)
+_ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.%\w]+\]|[^:\[\]]*)(?::([^:]*))?")
+_SEARCH_PATH: Final = re.compile(r"search_path\s*=\s*\"?([^\s,\"$\\]+)")
+_ENDPOINT: Final = re.compile(r"\b(?:endpoint|project)=[\w-]+", re.ASCII)  # whom Neon is to wake
+_NAME: Final = re.compile(r"[\w.-]{1,40}", re.ASCII)
+_MAX_PORT: Final = 2**16 - 1
+
+Server = tuple[str | None, int | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dsn:
+    """Where PostgreSQL is, and how to connect to it.
+
+    Of `servers`, hosts and ports, any will do that is one of the `targets`, which are tried in their
+    order. `tls` is a URI of nothing but how to encrypt, as asyncpg takes it. `options` are sent at the
+    start of a session. `pooled` says that a transaction pooler is known to be between. `schema` is where
+    the application looks for its tables first. `ignored` names the parameters that are left out.
+    """
+
+    servers: tuple[Server, ...]
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    database: str | None = None
+    tls: str = field(default="postgresql:///?sslmode=prefer", repr=False)
+    targets: tuple[str, ...] = ("any",)
+    options: str | None = None
+    pooled: bool = False
+    schema: str | None = None
+    ignored: tuple[str, ...] = ()
+
+
+def parse(text: str) -> Dsn:
+    """Read a connection string; raises ValueError with what is wrong, never with what it says."""
+    scheme = _SCHEME.match(text)
+    if not scheme:
+        raise ValueError(_what_it_is(text))
+    location, _, query = text[scheme.end() :].strip().partition("?")
+    credentials, _, place = location.rpartition("@")
+    hosts, _, database = place.partition("/")
+    user, _, password = credentials.partition(":")
+    parameters = dict(_parameters(query))
+    options = parameters.get("options", "").replace("+", " ")
+    dropped = parameters.keys() - _KEPT - _UNDERSTOOD
+    return Dsn(
+        servers=tuple(_servers(parameters.get("host", hosts), parameters.get("port", ""))),
+        user=parameters.get("user") or unquote(user) or None,
+        password=parameters.get("password") or unquote(password) or None,
+        database=parameters.get("dbname") or unquote(database) or None,
+        tls=f"postgresql:///?{urlencode(_tls(parameters))}",
+        targets=_choice(parameters, "target_session_attrs", _TARGETS) or ("any",),
+        options=" ".join(_ENDPOINT.findall(options)) or None,
+        pooled=parameters.get("pgbouncer") == "true",
+        schema=parameters.get("schema") or _first_schema(options),
+        ignored=tuple(sorted(name if _NAME.fullmatch(name) else "…" for name in dropped)),
+    )
+
+
+def _what_it_is(text: str) -> str:
+    if _KEY_VALUE.match(text):
+        return "expected postgres://user@host/database, not libpq's form with key=value"
+    if text.startswith(("prisma://", "prisma+postgres://")):
+        return "expected the postgres:// URI of the database itself, not of Prisma's proxy"
+    return "expected a postgres:// or postgresql:// URI"
+
+
+def _parameters(query: str) -> Iterator[tuple[str, str]]:
+    for each in filter(None, query.split("&")):
+        name, _, value = each.partition("=")
+        yield unquote(name), unquote(value)
+
+
+def _servers(hosts: str, ports: str) -> Iterator[Server]:
+    """Hosts, each with its port or with the one at its place in a list of ports, as libpq has it."""
+    listed = ports.split(",")
+    for at, address in enumerate(hosts.split(",")):
+        host, port = address, ""
+        if not address.startswith("/"):  # a socket's directory
+            parts = _ADDRESS.fullmatch(address)
+            if not parts:
+                raise ValueError("a host is host or host:port; an IPv6 address is in [brackets]")
+            host, port = parts[1].strip("[]"), parts[2] or ""
+        yield unquote(host) or None, _port(port or listed[min(at, len(listed) - 1)])
+
+
+def _port(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _MAX_PORT):
+        raise ValueError(
+            f"a port is a number up to {_MAX_PORT}; special characters of a password are written as %xx"
+        )
+    return int(text)
+
+
+def _tls(parameters: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in parameters.items() if name in _KEPT}
+    if "sslcert" in kept and "sslkey" not in kept:  # Prisma: of the server's authority
+        kept["sslrootcert"] = kept.pop("sslcert")
+    modes = (_choice(parameters, name, _SSL_MODES) for name in ("sslmode", "ssl"))
+    return {"sslmode": next(filter(None, modes), "prefer"), **kept}
+
+
+def _choice(parameters: Mapping[str, str], name: str, choices: Mapping[str, T]) -> T | None:
+    if name not in parameters:
+        return None
+    if parameters[name] not in choices:
+        raise ValueError(f"{name} is one of {', '.join(choices)}")
+    return choices[parameters[name]]
+
+
+def _first_schema(options: str) -> str | None:
+    found = _SEARCH_PATH.search(options)
+    return found[1] if found else None

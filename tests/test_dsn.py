@@ -1,0 +1,201 @@
+"""Connection strings as applications have them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from responder.dsn import Dsn, parse
+from responder.errors import SettingsError
+from responder.session import connect
+from responder.settings import Settings
+
+SECRET = "hunter2"
+PREFER = "postgresql:///?sslmode=prefer"
+REQUIRE = "postgresql:///?sslmode=require"
+# Who writes them so, what they write, and what it means where that is not the rule.
+WRITTEN = {
+    "plain": ("postgres://app:pw@db/main", {}),
+    "the other scheme": ("postgresql://app:pw@db/main", {}),
+    "SQLAlchemy": ("postgresql+asyncpg://app:pw@db/main", {}),
+    "a port": ("postgres://app:pw@db:6432/main", {"servers": (("db", 6432),)}),
+    "several hosts": (
+        "postgres://app:pw@a:1,b,[::1]:3/main?target_session_attrs=read-write",
+        {"servers": (("a", 1), ("b", None), ("::1", 3)), "targets": ("primary",)},
+    ),
+    "a standby if there is one": (
+        "postgres://app:pw@db/main?target_session_attrs=prefer-standby",
+        {"targets": ("standby", "any")},
+    ),
+    "hosts and ports as parameters": (
+        "postgres:///main?host=a,b&port=1,2&user=app&password=pw",
+        {"servers": (("a", 1), ("b", 2))},
+    ),
+    "one port for several hosts": (
+        "postgres:///main?host=a,b&port=7&user=app&password=pw",
+        {"servers": (("a", 7), ("b", 7))},
+    ),
+    "a socket": ("postgres://app:pw@%2Ftmp/main", {"servers": (("/tmp", None),)}),
+    "Cloud SQL": (
+        "postgres://app:pw@/main?host=/cloudsql/project:region:name",
+        {"servers": (("/cloudsql/project:region:name", None),)},
+    ),
+    "awkward characters, escaped": (
+        "postgres://a%40pp:p%2Fw%3A%40%23%3F@db/m%2Fain",
+        {"user": "a@pp", "password": "p/w:@#?", "database": "m/ain"},
+    ),
+    "awkward characters, as they are": (
+        "postgres://app:p/w:@#%@db/main",
+        {"password": "p/w:@#%"},
+    ),
+    "nobody": ("postgres://db/main", {"user": None, "password": None}),
+    "nothing": (
+        "postgres://",
+        {"servers": ((None, None),), "user": None, "password": None, "database": None},
+    ),
+    "Heroku": ("postgres://app:pw@db/main?sslmode=require", {"tls": REQUIRE}),
+    "node-postgres": ("postgres://app:pw@db/main?sslmode=no-verify", {"tls": REQUIRE}),
+    "node-postgres' flag": ("postgres://app:pw@db/main?ssl=true", {"tls": REQUIRE}),
+    "verified": (
+        "postgres://app:pw@db/main?sslmode=verify-full&sslrootcert=/ca.pem",
+        {"tls": "postgresql:///?sslmode=verify-full&sslrootcert=%2Fca.pem"},
+    ),
+    "Prisma": (
+        "postgresql://app:pw@db/main?schema=auth&connection_limit=5&pool_timeout=0&sslcert=ca.pem",
+        {
+            "schema": "auth",
+            "ignored": ("connection_limit", "pool_timeout"),
+            "tls": "postgresql:///?sslmode=prefer&sslrootcert=ca.pem",
+        },
+    ),
+    "Neon": (
+        "postgresql://app:pw@db/main?sslmode=require&channel_binding=require&options=endpoint%3Dep-a-1",
+        {"tls": REQUIRE, "ignored": ("channel_binding",), "options": "endpoint=ep-a-1"},
+    ),
+    "Supabase's pooler": (
+        "postgres://postgres.ref:pw@db:6543/main?pgbouncer=true&connection_limit=1",
+        {
+            "servers": (("db", 6543),),
+            "user": "postgres.ref",
+            "pooled": True,
+            "ignored": ("connection_limit",),
+        },
+    ),
+    "a search path": (
+        "postgres://app:pw@db/main?options=-c%20search_path%3Dauth,public%20-c%20statement_timeout%3D1",
+        {"schema": "auth"},
+    ),
+    "no schema in particular": (
+        'postgres://app:pw@db/main?options=-c+search_path="$user",public',
+        {},
+    ),
+    "postgres.js": ("postgres://app:pw@db/main?max=5&idle_timeout=3", {"ignored": ("idle_timeout", "max")}),
+    "whatever comes": (
+        "postgres://app:pw@db/main?a=1&a=2&&b&application_name=x&statement_timeout=1&%0A=1",
+        {"ignored": ("a", "application_name", "b", "statement_timeout", "…")},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_how_it_is_written(name):
+    """Everyone's connection strings mean what they mean to them."""
+    text, special = WRITTEN[name]
+    plain = Dsn(servers=(("db", None),), user="app", password="pw", database="main", tls=PREFER)
+    expected = {field: getattr(plain, field) for field in Dsn.__slots__} | special
+
+    assert Dsn(**expected) == parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"host=db password={SECRET}", "not libpq's form with key=value"),
+        (f"prisma://accelerate?api_key={SECRET}", "not of Prisma's proxy"),
+        (f"prisma+postgres://x?api_key={SECRET}", "not of Prisma's proxy"),
+        (f"mysql://app:{SECRET}@db/main", "expected a postgres:// or postgresql:// URI"),
+        (f"jdbc:postgresql://db/main?password={SECRET}", "expected a postgres://"),
+        (
+            f"postgres://app:{SECRET}?@db/main",
+            "special characters of a password are written as %xx",
+        ),
+        (f"postgres://app:{SECRET}@db:99999/main", "a port is a number up to 65535"),
+        (f"postgres://app:{SECRET}@db:0/main", "a port is a number"),
+        (f"postgres://app:{SECRET}@::1/main", "an IPv6 address is in [brackets]"),
+        (f"postgres://app:{SECRET}@db/main?sslmode={SECRET}", "sslmode is one of disable, allow"),
+        (
+            f"postgres://app:{SECRET}@db/main?target_session_attrs=x",
+            "target_session_attrs is one of",
+        ),
+        (f"postgres://app:{SECRET}@db/main?port=x{SECRET}", "a port is a number"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_at_start(text, message):
+    """What is wrong is said, with the setting, and never what was written."""
+    with pytest.raises(SettingsError) as refused:
+        Settings.read({"DATABASE_URL": text})
+
+    assert str(refused.value).startswith("DATABASE_URL: ")
+    assert message in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+any_text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+
+
+@given(user=any_text, password=any_text, database=any_text)
+def test_what_is_escaped_comes_back(user, password, database):
+    """Users, passwords and databases with any characters, written as %xx."""
+    text = f"postgres://{quote(user, safe='')}:{quote(password, safe='')}@db/{quote(database, safe='')}"
+
+    dsn = parse(text)
+
+    assert (user, password, database) == (dsn.user, dsn.password, dsn.database)
+    assert (("db", None),) == dsn.servers
+    assert "password" not in repr(dsn)
+
+
+@given(st.text())
+def test_rubbish_is_refused_and_not_repeated(text):
+    """Anything at all is a connection string or a ValueError that shows nothing of it."""
+    for written in (text, f"postgres://{text}", f"postgres://u:{SECRET}{text}@h/db?{text}"):
+        shown = ""
+        try:
+            shown = repr(parse(written).ignored)
+        except ValueError as error:
+            shown = str(error)
+        assert SECRET not in shown
+
+
+async def test_a_host_that_is_silent_does_not_keep_us_from_the_next(people_service):
+    """Each host has a timeout of its own."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        there = people_service.url.partition("@")[2]
+        text = f"postgresql://postgres@127.0.0.1:{silent.getsockname()[1]},{there}"
+        async with asyncio.timeout(10):
+            session = await connect(parse(text), timeout=0.3)
+        answer = await session.fetch("select 1")
+        session.terminate()
+
+    assert 1 == answer[0][0]
+
+
+@pytest.mark.parametrize("target", ["any", "primary", "read-write", "prefer-standby"])
+async def test_the_primary_is_known_though_our_sessions_are_read_only(people_service, target):
+    """`read-write` asks for the server that writes, which we are never going to."""
+    session = await connect(parse(f"{people_service.url}?target_session_attrs={target}"), timeout=2)
+    session.terminate()
+
+
+@pytest.mark.parametrize("target", ["standby", "read-only"])
+async def test_a_primary_is_no_standby(people_service, target):
+    """Where only a standby will do, a primary will not."""
+    with pytest.raises(Exception, match="None of the hosts"):
+        await connect(parse(f"{people_service.url}?target_session_attrs={target}"), timeout=2)

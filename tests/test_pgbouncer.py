@@ -1,0 +1,188 @@
+"""Through PgBouncer in transaction mode: every lookup, and every promise."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from responder.dev import process as child
+from responder.dev.postgres import _account
+from responder.dsn import parse
+from responder.session import PLANNING, PooledSession, Session, connect
+
+pytestmark = pytest.mark.heavy
+
+PACKAGES = ("pgbouncer", "libc-ares2", "libevent-2.1-7")
+# What a pooler does with settings it does not know, sent at the start of a session.
+REFUSED = ""
+DROPPED = "ignore_startup_parameters = " + ", ".join(
+    ("default_transaction_read_only", "statement_timeout", "lock_timeout", *PLANNING)
+)
+
+
+@pytest.fixture(scope="session")
+def bouncer_program(tmp_path_factory) -> Path:
+    """PgBouncer, as it is installed or as Debian has it."""
+    if program := shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin"):
+        return Path(program)
+    folder = tmp_path_factory.mktemp("pgbouncer")
+    if not (sys.platform == "linux" and shutil.which("apt-get") and shutil.which("dpkg")):
+        pytest.skip("no pgbouncer, and no Debian to take it from")
+    fetched = subprocess.run(
+        ["apt-get", "download", *PACKAGES], cwd=folder, capture_output=True, check=False
+    )
+    if fetched.returncode:
+        pytest.skip(f"no pgbouncer: {fetched.stderr.decode()[-200:]}")
+    for package in folder.glob("*.deb"):
+        subprocess.run(["dpkg", "-x", package, folder], check=True)
+    for path in (folder, *folder.parents):
+        if path.stat().st_uid == os.geteuid() and "pytest" in str(path):
+            path.chmod(0o755)  # PgBouncer does not run as root
+    return folder / "usr" / "sbin" / "pgbouncer"
+
+
+@asynccontextmanager
+async def bouncing(program: Path, url: str, settings: str) -> AsyncIterator[str]:
+    """Run a PgBouncer in transaction mode before a database; yields the URL through it."""
+    target = urlsplit(url)
+    account = _account()
+    with child.temporary_directory("pgbouncer", owner=account) as folder:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        config = folder / "pgbouncer.ini"
+        config.write_text(f"""
+[databases]
+* = host=127.0.0.1 port={target.port} user=postgres
+
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 2
+max_client_conn = 200
+{settings}
+""")
+        config.chmod(0o644)
+        libraries = program.parent.parent / "lib" / "x86_64-linux-gnu"
+
+        def listening() -> bool | None:
+            with socket.socket() as client:
+                return True if client.connect_ex(("127.0.0.1", port)) == 0 else None
+
+        log = folder / "pgbouncer.log"
+        async with child.running(
+            Path("/usr/bin/env"),
+            *(f"LD_LIBRARY_PATH={libraries}", str(program), str(config)),
+            directory=folder,
+            log=log,
+            account=account,
+        ) as process:
+            await child.ready(process, listening, log=log)
+            yield f"postgresql://postgres@127.0.0.1:{port}{target.path}"
+
+
+@pytest.fixture(params=[REFUSED, DROPPED], ids=["settings are refused", "settings are dropped"])
+async def pooled(
+    request, bouncer_program, create_database, template
+) -> AsyncIterator[tuple[str, str]]:
+    """The URLs of the demo people, straight and through a PgBouncer."""
+    url = await create_database(template=template[0])
+    async with bouncing(bouncer_program, url, request.param) as through:
+        yield url, through
+
+
+async def test_every_lookup_works_through_a_pooler(pooled, people_service, start, cast):
+    """More callers and connections than servers: the answers are those of a service without a pooler."""
+    service = await start(pooled[1], RESPONDER_CONNECTIONS="8")
+    requests = [
+        *(("users.get", person.id) for person in (cast.owner, cast.banned)),
+        ("users.by_email", cast.owner.email.upper()),
+        ("users.get_many", {"ids": [cast.owner.id, "nobody", cast.banned.id]}),
+        ("users.org_list", {"organizationId": cast.organization.id, "limit": 7}),
+        ("users.get", "nobody"),
+    ]
+
+    expected = [(await people_service.ask(*request)).json for request in requests]
+    answers = await asyncio.gather(*(service.ask(*request) for request in requests * 30))
+
+    assert expected * 30 == [answer.json for answer in answers]
+    assert 200 == (await service.admin.get("/ready")).status_code
+
+
+async def test_pages_are_walked_through_a_pooler(pooled, start, cast):
+    """Cursors hold times as PostgreSQL writes them, whatever the pooler's servers are set to."""
+    admin = await asyncpg.connect(pooled[0])
+    await admin.execute("alter role postgres set datestyle = 'German'")
+    try:
+        service = await start(pooled[1])
+        members: list[str] = []
+        request = {"organizationId": cast.organization.id, "limit": 3}
+        while True:
+            page = (await service.ask("users.org_list", request)).json
+            members += [user["id"] for user in page["users"]]
+            if page["nextCursor"] is None:
+                break
+            request["cursor"] = page["nextCursor"]
+        wanted = await admin.fetch(
+            """select "userId" from members where "organizationId" = $1
+               group by 1 order by min("createdAt"), min(id)""",
+            cast.organization.id,
+        )
+    finally:
+        await admin.execute("alter role postgres reset datestyle")
+        await admin.close()
+
+    assert [row[0] for row in wanted] == members
+
+
+async def test_nothing_is_written_through_a_pooler(pooled):
+    """Each transaction is read-only, though the pooler lets no setting pass."""
+    session = await connect(parse(pooled[1]), timeout=2)
+    try:
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await session.fetch("delete from users")
+        timeout = await session.fetch("show statement_timeout")
+    finally:
+        session.terminate()
+
+    assert isinstance(session, PooledSession)
+    assert "1s" == timeout[0][0]
+
+
+async def test_without_a_pooler_nothing_is_pooled(people_service):
+    """A direct connection keeps its settings, and its statements."""
+    session = await connect(parse(people_service.url), timeout=2)
+    session.terminate()
+
+    assert Session is type(session)
+
+
+async def test_a_migration_is_noticed_through_a_pooler(pooled, start, cast):
+    """A column that is added shows in the next answer, one that is dropped is missing from it."""
+    service = await start(pooled[1])
+    admin = await asyncpg.connect(pooled[0])
+    try:
+        before = (await service.ask("users.get", cast.banned.id)).json["banReason"]
+        await admin.execute('alter table users rename column "banReason" to kept')
+        without = (await service.ask("users.get", cast.banned.id)).json["banReason"]
+        await admin.execute('alter table users rename column kept to "ban_reason"')
+        after = (await service.ask("users.get", cast.banned.id)).json["banReason"]
+    finally:
+        await admin.close()
+
+    assert (before, None, before) == (before, without, after)
+    assert before is not None

@@ -16,6 +16,7 @@ from typing import Any
 
 import uvloop
 
+from responder import checks
 from responder.app import nats_options, serving
 from responder.client import ask
 from responder.connection import connected
@@ -57,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     bridge = commands.add_parser("bridge", help="the HTTP bridge alone")
     bridge.set_defaults(run=_bridge)
+    check = commands.add_parser("check", help="what responder finds, and what is to be mended")
+    check.add_argument("--json", action="store_true", help="for programs")
+    check.set_defaults(run=_check)
+    grants = commands.add_parser("grants", help="SQL for a role that may do no more than it needs")
+    grants.add_argument("role", nargs="?", default="responder", metavar="ROLE")
+    grants.set_defaults(run=_grants)
     request = commands.add_parser("request", help="one request over NATS, and its reply")
     request.add_argument("subject", help="such as users.get")
     request.add_argument("payload", nargs="?", default="", help="JSON, or a bare id or email")
@@ -83,6 +90,17 @@ async def _run(settings: Settings, *, worker: bool) -> int:
         log.info("ready: HTTP %s, admin %s", running.http_url or "off", running.admin_url or "off")
         await running.ended.wait()
     return FAILED  # what ended by itself is for the supervisor to start again
+
+
+async def _check(arguments: argparse.Namespace) -> int:
+    report = await checks.check(Settings.read())
+    print(json.dumps(report.as_json(), indent=2) if arguments.json else report.as_text())
+    return GOOD if report.good else FAILED
+
+
+async def _grants(arguments: argparse.Namespace) -> int:
+    print(await checks.grants_for(Settings.read(), arguments.role), end="")
+    return GOOD
 
 
 async def _request(arguments: argparse.Namespace) -> int:

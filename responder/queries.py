@@ -120,14 +120,14 @@ def statements(schema: Schema, *, timezone: str = "UTC") -> Statements:
         by_id=_stamped(
             "$1 id, $2 organization, $3 cap of the image in bytes, $4 organization is named",
             f"""select 1::bigint as n, {fields}
-from {_name(users)} u{lone}
+from {qualified(users)} u{lone}
 where u.{ident(user_id.name)} = {_cast("$1::text", user_id)}""",
         ),
         by_ids=_stamped(
             "$1 ids, $2 organizations, $3 cap of the image in bytes, $4 organizations are named",
             f"""select k.n, {fields}
 from {unnested} as k(id, organization, named, n)
-join {_name(users)} u on u.{ident(user_id.name)} = {_cast("k.id", user_id)}{each}""",
+join {qualified(users)} u on u.{ident(user_id.name)} = {_cast("k.id", user_id)}{each}""",
         ),
         by_email=_stamped(
             "$1 email, $2 organization, $3 cap of the image in bytes, $4 organization is named",
@@ -162,6 +162,11 @@ def literal(text: str) -> str:
     "'O''Hara'"
     """
     return "'" + text.replace("'", "''") + "'"
+
+
+def qualified(table: Table) -> str:
+    """Quote the name of a table, with its schema."""
+    return f"{ident(table.schema)}.{ident(table.name)}"
 
 
 # What can be a key, in the form in which equal keys are equal; None for what cannot be one. That would
@@ -217,10 +222,6 @@ def _canonical(column: Column) -> Canonical:
 # The parts of a lookup.
 
 
-def _name(table: Table) -> str:
-    return f"{ident(table.schema)}.{ident(table.name)}"
-
-
 def _stamped(parameters: str, lookup: str) -> str:
     return f"""-- {parameters}
 select l.*, s.analysed
@@ -235,7 +236,7 @@ def _version(schema: Schema) -> str:
     definitions = " || ' ' || ".join(
         f"""(
   select a.attrelid || ':' || sum(a.xmin::text::bigint) from pg_catalog.pg_attribute a
-  where a.attrelid = {literal(_name(table))}::regclass and a.attnum > 0 group by a.attrelid
+  where a.attrelid = {literal(qualified(table))}::regclass and a.attnum > 0 group by a.attrelid
 )"""
         for table in schema.tables
     )
@@ -342,7 +343,7 @@ def _earliest(users: Table, email: str) -> str:
     names = ", ".join(f"e.{ident(each.name)}" for each in users.columns.values())
     order = _order(users, "e.", users.columns["id"])
     return f"""(
-  select {names} from {_name(users)} e
+  select {names} from {qualified(users)} e
   where e.{ident(column.name)} = {_cast(email, column)}
   order by {order} limit 1
 )"""
@@ -358,7 +359,7 @@ def _membership(schema: Schema, organization: str, *, named: str) -> str:
     tie_breaker = column.get("id", column["organizationId"])
     return f"""
 left join lateral (
-  select {names} from {_name(members)} m
+  select {names} from {qualified(members)} m
   where m.{ident(column["userId"].name)} = {_as(f"u.{ident(user_id.name)}", user_id, column["userId"])}
     and ({named} is not true
          or m.{ident(column["organizationId"].name)} = {_cast(organization, column["organizationId"])})
@@ -384,14 +385,14 @@ def _pages(users: Table, members: Table, fields: str) -> Pages:
         name = ident(distinct.name)
         is_earliest = f"""
   and m.{name} is not distinct from (
-    select d.{name} from {_name(members)} d
+    select d.{name} from {qualified(members)} d
     where d.{organization} = m.{organization} and d.{user} = m.{user}
     order by {_order(members, "d.", tie_breaker)} limit 1
   )"""
 
     def memberships(condition: str) -> str:
         return f"""(
-  select {names} from {_name(members)} m
+  select {names} from {qualified(members)} m
   where m.{organization} = {_cast("$1::text", column["organizationId"])}{condition}
   order by {order} limit $2::int
 )"""
@@ -402,7 +403,7 @@ def _pages(users: Table, members: Table, fields: str) -> Pages:
             f"""select 1::bigint as n, {fields}, {f"m.{ident(created.name)}" if created else "null"}::text as created_at, \
 m.{tie}::text as member_id
 from {source} m
-left join {_name(users)} u
+left join {qualified(users)} u
   on u.{ident(user_id.name)} = {_as(f"m.{user}", column["userId"], user_id)}{is_earliest}
 order by {order}""",
         )

@@ -178,7 +178,7 @@ class _Search:
                 fitting = [name for name in fitting if name in better] or fitting
         if len(fitting) > 1:
             raise OperatorError(
-                f"several tables could be Better Auth's: {_some(map(str, fitting))}; "
+                f"several tables could be Better Auth's: {some(map(str, fitting))}; "
                 f"{self.role.setting} decides"
             )
         return self._table(fitting[0])
@@ -222,7 +222,7 @@ class _Search:
         shown = [plainly[each] for each in near] or names
         return OperatorError(
             f"{table} has no column {wanted}: RESPONDER_COLUMNS={self.role.name}.{missing}=… "
-            f"says what it is called there; {'near it' if near else 'it has'}: {_some(shown)}"
+            f"says what it is called there; {'near it' if near else 'it has'}: {some(shown)}"
         )
 
     def _table(self, name: TableName) -> Table:
@@ -243,7 +243,7 @@ class _Search:
             found[each] = Column(column.name, *column[6:])
         if unreadable:
             raise SchemaError(
-                f"the role of DATABASE_URL may not read {_some(unreadable)}: "
+                f"the role of DATABASE_URL may not read {some(unreadable)}: "
                 "`responder grants` prints what it needs"
             )
         return Table(*name, found, columns[0].version, columns[0].row_security)
@@ -262,7 +262,7 @@ class _Search:
                     return column
         if len(same) > 1:
             raise OperatorError(
-                f"{table} has several columns for {field}: {_some(each.name for each in same)}; "
+                f"{table} has several columns for {field}: {some(each.name for each in same)}; "
                 f"RESPONDER_COLUMNS={self.role.name}.{field}=… decides"
             )
         return same[0]
@@ -302,7 +302,8 @@ def _check_alike(users: Table, members: Table) -> None:
         )
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """Return the first of the names, and how many more there are."""
     ordered = sorted(names)
     more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
     return ", ".join(ordered[:SHOWN]) + more

@@ -1,0 +1,534 @@
+"""What `responder check` looks at, and what to do about it."""
+
+# Each check is on its own: it has its own timeout, and what fails in one is a finding and keeps no other
+# from being made. None of them shows anything of a row but how many there are.
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+
+from responder import queries, schema
+from responder.app import nats_options
+from responder.errors import SchemaError, SettingsError, UnavailableError
+from responder.fields import ACCOUNT, MEMBER, SESSION, USER, plain
+from responder.grants import grants
+from responder.queries import ident, qualified
+from responder.schema import CatalogColumn, CatalogReference, Schema, Table
+from responder.session import NotAllowedError, PooledSession, Session, SlowError, connect, describe
+from responder.settings import Settings
+from responder.worker import NAME
+
+TIMEOUT: Final = 10.0  # seconds for each check; PostgreSQL gives up after half of them
+PATIENCE: Final = 2.0  # seconds for NATS to say what it does not permit
+
+# Lookups fail or answer wrongly; they may become slow or unsafe; good to know.
+BROKEN, WARNING, NOTE = _SEVERITIES = "broken", "warning", "note"
+
+# What no reader of users needs, by what makes its table known.
+_SECRETS: Final = {
+    SESSION: ("token",),
+    ACCOUNT: ("password", "accessToken", "refreshToken", "idToken"),
+    ("publicKey", "privateKey"): ("privateKey",),
+    ("identifier", "value", "expiresAt"): ("value",),
+    USER.known_by: ("password",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found, how bad it is, and what to do."""
+
+    check: str
+    severity: str
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """A field and where it is read from; no column means that it answers null."""
+
+    table: str
+    field: str
+    column: str | None
+    type: str | None
+    by_hand: bool
+
+
+@dataclass(slots=True)
+class Report:
+    """What all checks have seen."""
+
+    servers: dict[str, str] = field(default_factory=dict)
+    mapping: list[Mapped] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is broken."""
+        return all(finding.severity != BROKEN for finding in self.findings)
+
+    def as_text(self) -> str:
+        """Return it for a person: servers, the mapping as a table, findings with what to do."""
+        lines = [f"{name:<10}{what}" for name, what in self.servers.items()]
+        for table in dict.fromkeys(each.table for each in self.mapping):
+            lines += ["", table]
+            lines += [
+                f"  {each.field:<16}{each.column or '-':<24}{each.type or '':<14}"
+                f"{'set by hand' if each.by_hand else ''}".rstrip()
+                for each in self.mapping
+                if each.table == table
+            ]
+        lines.append("")
+        for finding in sorted(self.findings, key=lambda each: _SEVERITIES.index(each.severity)):
+            lines.append(f"{finding.severity:<10}{finding.message}")
+            lines += [f"{'':<10}{finding.remedy}"] if finding.remedy else []
+        return "\n".join([*lines, *([] if self.findings else ["nothing to mend"])])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {"good": self.good, **asdict(self)}
+
+
+async def check(settings: Settings) -> Report:
+    """Look at everything these settings lead to; raises nothing for what it finds."""
+    report = Report()
+    await _postgres(settings, report)
+    await _nats(settings, report)
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """What the checks of PostgreSQL look at."""
+
+    session: Session
+    columns: Sequence[CatalogColumn]
+    schema: Schema
+    timezone: str
+
+
+async def grants_for(settings: Settings, role: str) -> str:
+    """Return the SQL that gives a role what it needs (see `grants`).
+
+    Raises SettingsError without DATABASE_URL, UnavailableError if it leads nowhere, SchemaError if the
+    tables are not found.
+    """
+    if settings.dsn is None:
+        raise SettingsError("DATABASE_URL: required, to find the tables")
+    try:
+        session = await connect(settings.dsn, timeout=TIMEOUT)
+    except Exception as error:
+        raise UnavailableError(f"cannot connect to PostgreSQL: {describe(error)}") from error
+    try:
+        ((_, database, _),) = await session.fetch(_SERVER)
+        columns, references = await _catalog(session)
+    finally:
+        session.terminate()
+    # Whoever asks may be the very role that may not read them yet.
+    readable = [column._replace(readable=True) for column in columns]
+    found = schema.read(readable, references, settings.overrides)
+    return grants(found, role=role, database=database)
+
+
+async def _catalog(session: Session) -> tuple[list[CatalogColumn], list[CatalogReference]]:
+    columns = await session.fetch(queries.CATALOG_COLUMNS)
+    references = await session.fetch(queries.CATALOG_REFERENCES)
+    return [CatalogColumn(*row) for row in columns], [CatalogReference(*row) for row in references]
+
+
+async def _postgres(settings: Settings, report: Report) -> None:
+    if settings.dsn is None:
+        report.findings.append(
+            Finding(
+                "postgres", BROKEN, "DATABASE_URL is not set", "Give it as the application has it."
+            )
+        )
+        return
+    try:
+        session = await connect(settings.dsn, timeout=TIMEOUT)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+        message = f"cannot connect: {describe(error)}"
+        report.findings.append(Finding("postgres", BROKEN, message, "Check DATABASE_URL."))
+        return
+    try:
+        await _on_tables(session, settings, report)
+    finally:
+        session.terminate()
+
+
+async def _on_tables(session: Session, settings: Settings, report: Report) -> None:
+    try:
+        ((version, database, role),) = await session.fetch(_SERVER)
+        report.servers["postgres"] = f"{version}, database {database}, role {role}"
+        columns, references = await _catalog(session)
+        found = schema.read(columns, references, settings.overrides)
+    except SchemaError as error:
+        report.findings.append(Finding("tables", BROKEN, error.message))
+        return
+    report.mapping = _mapping(found, settings)
+    tables = _Tables(session, columns, found, settings.timezone)
+    for name, look in _CHECKS.items():
+        report.findings += await _timed(name, look(tables))
+
+
+async def _timed(name: str, findings: AsyncIterator[Finding]) -> list[Finding]:
+    """What a check finds within its time, and how it fails."""
+    found = []
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            found = [finding async for finding in findings]
+    except (SlowError, TimeoutError):
+        found.append(Finding(name, NOTE, "not finished in time; the tables are large"))
+    except NotAllowedError:
+        found.append(Finding(name, NOTE, "not allowed to look at that"))
+    except Exception as error:  # noqa: BLE001 - the other checks go on
+        found.append(Finding(name, WARNING, f"failed: {describe(error)}"))
+    return found
+
+
+def _mapping(found: Schema, settings: Settings) -> list[Mapped]:
+    mapped = []
+    for table, role in ((found.users, USER), (found.members, MEMBER)):
+        by_hand = settings.columns.get(role.name, {})
+        for each in role.fields if table else ():
+            column = table.columns.get(each) if table else None
+            kind = column.type if column else None
+            mapped.append(
+                Mapped(str(table), each, column.name if column else None, kind, each in by_hand)
+            )
+    return mapped
+
+
+# The checks. Each yields what it finds.
+
+
+async def _fields(tables: _Tables) -> AsyncIterator[Finding]:
+    """Better Auth has always had these three: where they are missing, they are called otherwise."""
+    users = tables.schema.users
+    names = [
+        each.name
+        for each in tables.columns
+        if (each.schema, each.table) == (users.schema, users.name)
+    ]
+    for missing in [each for each in ("name", "image", "createdAt") if each not in users.columns]:
+        near = [name for name in names if plain(missing) in plain(name)]
+        hint = f" Could it be {' or '.join(near)}?" if near else ""
+        yield Finding(
+            "fields",
+            WARNING if missing == "name" else NOTE,
+            f"{users} has no column for {missing}, which answers null.{hint}",
+            f"RESPONDER_COLUMNS=user.{missing}=… says what it is called.",
+        )
+    if tables.schema.members is None:
+        yield Finding(
+            "fields",
+            NOTE,
+            "no table of members: organization fields are null, and users.org_list is unavailable",
+            "RESPONDER_MEMBERS_TABLE and RESPONDER_COLUMNS name one that is called otherwise.",
+        )
+
+
+async def _row_security(tables: _Tables) -> AsyncIterator[Finding]:
+    for table in tables.schema.tables:
+        if not table.row_security:
+            continue
+        ((policies,),) = await tables.session.fetch(_POLICIES, table.schema, table.name)
+        yield Finding(
+            "row-level security",
+            WARNING if policies else BROKEN,
+            f"policies decide which rows of {table} this role sees"
+            if policies
+            else f"this role sees no row of {table}: no policy lets it",
+            f"create policy responder on {qualified(table)} for select to current_user using (true);",
+        )
+
+
+async def _privileges(tables: _Tables) -> AsyncIterator[Finding]:
+    remedy = "`responder grants` makes a role that may only read what is needed."
+    ((superuser, bypasses),) = await tables.session.fetch(_POWERS)
+    if superuser:
+        yield Finding("privileges", WARNING, "the role is a superuser", remedy)
+        return
+    if bypasses:
+        yield Finding("privileges", WARNING, "the role bypasses row-level security", remedy)
+    for table in tables.schema.tables:
+        ((writes,),) = await tables.session.fetch(_WRITES, qualified(table))
+        if writes:
+            yield Finding("privileges", WARNING, f"the role may write to {table}", remedy)
+    if readable := _readable_secrets(tables.columns):
+        shown = schema.some(readable)
+        yield Finding("privileges", WARNING, f"the role may read secrets: {shown}", remedy)
+
+
+def _readable_secrets(columns: Sequence[CatalogColumn]) -> list[str]:
+    by_table: dict[tuple[str, str], list[CatalogColumn]] = {}
+    for column in columns:
+        by_table.setdefault((column.schema, column.table), []).append(column)
+    return [
+        f"{column.schema}.{column.table}.{column.name}"
+        for its in by_table.values()
+        for known_by, fields in _SECRETS.items()
+        if {plain(each) for each in known_by} <= {plain(each.name) for each in its}
+        for column in its
+        if column.readable and plain(column.name) in {plain(each) for each in fields}
+    ]
+
+
+async def _indexes(tables: _Tables) -> AsyncIterator[Finding]:
+    users, members = tables.schema.users, tables.schema.members
+    wanted: list[tuple[Table, tuple[str, ...], str]] = [
+        (users, ("id",), "users.get"),
+        (users, ("email",), "users.by_email"),
+    ]
+    if members:
+        wanted.append((members, ("userId",), "every user's membership"))
+    for table, fields, slow in wanted:
+        if not await _indexed(tables.session, table, fields):
+            message = f"{slow} reads all of {table}, for want of an index"
+            yield await _missing_index(tables.session, WARNING, message, table, fields)
+    if members and not await _indexed(tables.session, members, order := _page_order(members)):
+        if await _indexed(tables.session, members, ("organizationId",)):
+            message = "each page of users.org_list reads and sorts the whole organization"
+            yield await _missing_index(tables.session, NOTE, message, members, order)
+        else:
+            message = f"users.org_list reads all of {members}, for want of an index"
+            yield await _missing_index(tables.session, WARNING, message, members, order)
+
+
+def _page_order(members: Table) -> tuple[str, ...]:
+    """The fields whose index has the members of an organization in their order (see `queries`)."""
+    order = ("organizationId", "createdAt", "id" if "id" in members.columns else "userId")
+    return tuple(each for each in order if each in members.columns)
+
+
+async def _missing_index(
+    session: Session, severity: str, message: str, table: Table, fields: Sequence[str]
+) -> Finding:
+    ((kind,),) = await session.fetch(_KIND, qualified(table))
+    if kind in ("v", "f"):
+        where = "the tables below it" if kind == "v" else "another server"
+        return Finding("indexes", NOTE, f"{table} has its indexes in {where}: not looked at")
+    names = ", ".join(ident(table.columns[each].name) for each in fields)
+    # On a partitioned table an index cannot be made without a lock.
+    concurrently = "" if kind == "p" else " concurrently"
+    remedy = f"create index{concurrently} on {qualified(table)} ({names});"
+    return Finding("indexes", severity, message, remedy)
+
+
+async def _indexed(session: Session, table: Table, fields: Sequence[str]) -> bool:
+    """Whether an index begins with the columns of these fields."""
+    names = [table.columns[each].name for each in fields]
+    ((found,),) = await session.fetch(_INDEXED, qualified(table), names)
+    return bool(found)
+
+
+async def _emails(tables: _Tables) -> AsyncIterator[Finding]:
+    users = tables.schema.users
+    email = users.columns["email"]
+    if email.type == "citext":
+        return
+    name = ident(email.name)
+    ((count,),) = await tables.session.fetch(
+        f"select count(*) from {qualified(users)} where {name}::text <> lower({name}::text)"
+    )
+    if count:
+        yield Finding(
+            "emails",
+            WARNING,
+            f"{count} emails in {users} are not in lower case: neither Better Auth nor responder finds "
+            "them by email",
+            f"update {qualified(users)} set {name} = lower({name}) where {name} <> lower({name});",
+        )
+
+
+async def _duplicates(tables: _Tables) -> AsyncIterator[Finding]:
+    members = tables.schema.members
+    if members is None:
+        return
+    names = ", ".join(ident(members.columns[each].name) for each in ("organizationId", "userId"))
+    ((count,),) = await tables.session.fetch(
+        f"select count(*) from (select from {qualified(members)} group by {names} "
+        "having count(*) > 1) duplicated"
+    )
+    if count:
+        yield Finding(
+            "duplicates",
+            NOTE,
+            f"{count} users are in an organization more than once: their earliest membership speaks",
+            f"select {names} from {qualified(members)} group by {names} having count(*) > 1;",
+        )
+
+
+async def _times(tables: _Tables) -> AsyncIterator[Finding]:
+    expires = tables.schema.users.columns.get("banExpires")
+    if expires and expires.type != "timestamptz":
+        yield Finding(
+            "times",
+            NOTE,
+            f"{tables.schema.users}.{expires.name} has no time zone and is read as {tables.timezone}",
+            "RESPONDER_TIMEZONE names another, if Better Auth wrote its own local time.",
+        )
+
+
+async def _server(tables: _Tables) -> AsyncIterator[Finding]:
+    ((standby, read_only),) = await tables.session.fetch(_STATE)
+    if standby:
+        yield Finding(
+            "server",
+            WARNING,
+            "this is a standby: a write is seen only once it has been replayed there",
+            "Name the primary in DATABASE_URL, or add target_session_attrs=primary.",
+        )
+    if isinstance(tables.session, PooledSession):
+        yield Finding(
+            "pooler",
+            NOTE,
+            "a pooler shares its servers between clients: each lookup has a transaction of its own, "
+            "which costs about four times as many round trips",
+            "Name PostgreSQL itself in DATABASE_URL.",
+        )
+        if not read_only:
+            yield Finding(
+                "pooler",
+                NOTE,
+                "the role is not read-only by itself, only each transaction is",
+                "alter role current_user set default_transaction_read_only = on;",
+            )
+
+
+_CHECKS: Final[dict[str, Callable[[_Tables], AsyncIterator[Finding]]]] = {
+    "fields": _fields,
+    "row-level security": _row_security,
+    "privileges": _privileges,
+    "indexes": _indexes,
+    "emails": _emails,
+    "duplicates": _duplicates,
+    "times": _times,
+    "server": _server,
+}
+
+_SERVER: Final = """
+select 'PostgreSQL ' || current_setting('server_version'), current_database()::text, current_user::text"""
+_POLICIES: Final = """
+select count(*) from pg_catalog.pg_policies
+where schemaname = $1::text and tablename = $2::text and cmd in ('ALL', 'SELECT')
+  and (roles = '{public}' or exists (select from unnest(roles) role where pg_has_role(role, 'usage')))"""
+_POWERS: Final = (
+    "select rolsuper, rolbypassrls from pg_catalog.pg_roles where rolname = current_user"
+)
+_WRITES: Final = """
+select has_table_privilege($1::text, 'insert, update, delete, truncate')
+  or has_any_column_privilege($1::text, 'insert, update')"""
+_KIND: Final = "select relkind::text from pg_catalog.pg_class where oid = $1::text::regclass"
+_INDEXED: Final = """
+select exists (
+  select from pg_catalog.pg_index i
+  join pg_catalog.pg_class c on c.oid = i.indexrelid
+  join pg_catalog.pg_am a on a.oid = c.relam
+  where i.indrelid = $1::text::regclass and i.indisvalid and i.indpred is null
+    and (a.amname = 'btree' or a.amname = 'hash' and cardinality($2::text[]) = 1)
+    and i.indnkeyatts >= cardinality($2::text[])
+    and (select array_agg(t.attname::text order by k.at)
+         from unnest(i.indkey::int2[]) with ordinality k(number, at)
+         join pg_catalog.pg_attribute t on t.attrelid = i.indrelid and t.attnum = k.number
+         where k.at <= cardinality($2::text[])) = $2::text[])"""
+_STATE: Final = """
+select pg_catalog.pg_is_in_recovery(), exists (
+  select from pg_catalog.pg_db_role_setting s, unnest(s.setconfig) setting
+  where s.setrole = (select oid from pg_catalog.pg_roles where rolname = current_user)
+    and setting = 'default_transaction_read_only=on')"""
+
+
+async def _nats(settings: Settings, report: Report) -> None:
+    """Listen and ask where a worker does, beside it: as no member of its queue group."""
+    try:
+        async with asyncio.timeout(TIMEOUT), _client(settings) as (client, refused):
+            version = client.connected_server_version
+            number = f"{version.major}.{version.minor}.{version.patch}"
+            report.servers["nats"] = f"NATS {number}, messages up to {client.max_payload} bytes"
+            report.findings += await _permissions(client, refused, settings)
+            await _workers(client, settings, report)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+        message = f"cannot connect: {describe(error)}"
+        report.findings.append(Finding("nats", BROKEN, message, "Check NATS_URL and credentials."))
+
+
+@asynccontextmanager
+async def _client(settings: Settings) -> AsyncIterator[tuple[Client, list[str]]]:
+    refused: list[str] = []
+
+    async def note(error: Exception) -> None:
+        refused.append(str(error).lower())
+
+    async with asyncio.timeout(PATIENCE):  # it would try again and again
+        client = await nats.connect(
+            settings.nats_url,
+            name="responder-check",
+            error_cb=note,
+            allow_reconnect=False,
+            **nats_options(settings),
+        )
+    try:
+        yield client, refused
+    finally:
+        await client.close()
+
+
+async def _permissions(client: Client, refused: list[str], settings: Settings) -> list[Finding]:
+    subjects = [
+        f"{settings.subject_prefix}.{name}" for name in ("get", "by_email", "org_list", "get_many")
+    ]
+    subjects += [
+        f"$SRV.{verb}{rest}"
+        for verb in ("PING", "INFO", "STATS")
+        for rest in ("", ".users", ".users.*")
+    ]
+    for subject in subjects:
+        await client.subscribe(subject)
+    await client.publish(client.new_inbox(), b"")
+    # The server answers in order, so a violation arrives before the second PONG.
+    await client.flush()
+    await client.flush()
+    denied = [each for each in subjects if any(f'"{each.lower()}"' in words for words in refused)]
+    findings = [
+        Finding(
+            "nats",
+            BROKEN if subject.startswith(settings.subject_prefix) else WARNING,
+            f"NATS does not permit to subscribe to {subject}",
+            "Permit the account of responder to subscribe to "
+            f"{settings.subject_prefix}.> and $SRV.>.",
+        )
+        for subject in denied
+    ]
+    if any("publish" in words for words in refused):
+        findings.append(
+            Finding(
+                "nats",
+                WARNING,
+                "NATS does not permit to publish to inboxes at any time",
+                "Permit to publish to _INBOX.>, or allow_responses, which is enough and not seen here.",
+            )
+        )
+    return findings
+
+
+async def _workers(client: Client, settings: Settings, report: Report) -> None:
+    """Count the workers that answer; each tells of itself."""
+    inbox = client.new_inbox()
+    replies = await client.subscribe(inbox)
+    await client.publish(f"$SRV.PING.{NAME}", b"", reply=inbox)
+    count = 0
+    with suppress(nats.errors.TimeoutError):
+        # Where there is nobody the server itself answers, with a header that says so.
+        while not (await replies.next_msg(timeout=PATIENCE / 4)).headers:
+            count += 1
+    report.servers["workers"] = f"{count} answer on {settings.subject_prefix}.>"

@@ -1,0 +1,221 @@
+"""`responder check`: what it finds, and that what it says to do mends it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from responder import checks, cli
+from responder.checks import BROKEN, NOTE, WARNING, Report
+from responder.dev import nats
+from responder.settings import Settings
+
+SCHEMAS = Path(__file__).parent / "schemas"
+
+
+@pytest.fixture(scope="module")
+async def server():
+    async with nats.running() as server:
+        yield server
+
+
+@pytest.fixture
+async def check(server, create_database, template):
+    """A function that checks a database after some statements have changed it."""
+
+    async def begin(
+        *statements: str, fixture: str = "", user: str = "", **variables: str
+    ) -> Report:
+        url = await create_database(template=None if fixture else template[0])
+        connection = await asyncpg.connect(url)
+        try:
+            if fixture:
+                await connection.execute((SCHEMAS / f"{fixture}.sql").read_text())
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+        if user:
+            url = url.replace("//postgres@", f"//{user}@")
+        return await checks.check(
+            Settings.read({"DATABASE_URL": url, "NATS_URL": server.url, **variables})
+        )
+
+    return begin
+
+
+def found(report: Report, name: str) -> list[tuple[str, str]]:
+    return [(each.severity, each.message) for each in report.findings if each.check == name]
+
+
+async def test_a_database_of_better_auths_is_good(check):
+    """Better Auth's own tables have nothing broken; the mapping shows every field."""
+    report = await check()
+
+    assert report.good
+    assert ("public.users", "banReason", "banReason", "text", False) == next(
+        (each.table, each.field, each.column, each.type, each.by_hand)
+        for each in report.mapping
+        if each.field == "banReason"
+    )
+    assert 18 == len(report.mapping)
+    assert ["nats", "postgres", "workers"] == sorted(report.servers)
+
+
+@pytest.mark.parametrize(
+    "fixture", ["kysely-1.0", "prisma-1.0", "drizzle-1.3-serial", "kysely-1.7"]
+)
+async def test_the_indexes_it_says_are_missing_are_those(check, create_database, fixture, server):
+    """What it prints runs as it is printed, and then there is nothing missing."""
+    report = await check(fixture=fixture)
+    remedies = [each.remedy for each in report.findings if each.check == "indexes"]
+
+    mended = await check(*remedies, fixture=fixture)
+
+    expected = [NOTE] if fixture == "kysely-1.7" else [WARNING, WARNING]
+    assert expected == [severity for severity, _ in found(report, "indexes")]
+    assert all("index concurrently on " in remedy for remedy in remedies)
+    assert [] == found(mended, "indexes")
+
+
+async def test_what_is_wrong_with_the_rows_is_counted(check, cast):
+    """Emails nobody finds and people who are members twice are counted, and never shown."""
+    report = await check(
+        "update users set email = upper(email) where id in (select id from users limit 3)",
+        """insert into members (id, "organizationId", "userId", role, "createdAt")
+           select 'x' || id, "organizationId", "userId", role, now() from members limit 2""",
+    )
+
+    assert [(WARNING, "3 emails in public.users are not in lower case")] == [
+        (severity, message.partition(":")[0]) for severity, message in found(report, "emails")
+    ]
+    assert NOTE == found(report, "duplicates")[0][0]
+    assert "@" not in report.as_text()
+    assert cast.owner.id not in report.as_text()
+
+
+async def test_row_security_without_a_policy_is_broken(check):
+    """A role that sees no row is told so, with the policy that would let it."""
+    await check("drop role if exists blinded; create role blinded login")
+    hidden = await check(
+        "grant select on users, members to blinded; alter table users enable row level security",
+        user="blinded",
+    )
+
+    assert [BROKEN] == [severity for severity, _ in found(hidden, "row-level security")]
+
+
+async def test_a_column_that_is_called_otherwise_is_suggested(check):
+    """A field Better Auth has always had, and that is missing, is pointed out with what is near."""
+    report = await check('alter table users rename column name to "firstName"')
+
+    ((severity, message),) = found(report, "fields")
+    assert WARNING == severity
+    assert "Could it be firstName?" in message
+
+
+async def test_a_column_by_hand_is_shown_as_such(check):
+    """The mapping says what the operator has said."""
+    report = await check(
+        'alter table users rename column name to "firstName"',
+        RESPONDER_COLUMNS="user.name=firstName",
+    )
+
+    assert ["name"] == [each.field for each in report.mapping if each.by_hand]
+    assert "name            firstName               text          set by hand" in report.as_text()
+
+
+async def test_tables_that_are_missing_or_ambiguous_are_broken(check):
+    """What would keep a worker from answering is broken, with the worker's own words."""
+    missing = await check("drop table users cascade")
+    ambiguous = await check(
+        "create table crm as select * from users; drop table sessions, accounts cascade"
+    )
+
+    assert BROKEN == found(missing, "tables")[0][0]
+    assert "RESPONDER_USERS_TABLE decides" in found(ambiguous, "tables")[0][1]
+
+
+async def test_permissions_of_nats(create_database, template):
+    """Subjects that NATS does not permit are named, those that it does are not."""
+    config = """
+        authorization { users = [{ user: w, password: w, permissions: {
+          subscribe: ["users.get", "_INBOX.>"], publish: ["_INBOX.>", "$SRV.>"] } }] }"""
+    async with nats.running(config=config) as server:
+        url = await create_database(template=template[0])
+        report = await checks.check(
+            Settings.read(
+                {
+                    "DATABASE_URL": url,
+                    "NATS_URL": server.url,
+                    "NATS_USER": "w",
+                    "NATS_PASSWORD": "w",
+                }
+            )
+        )
+
+    messages = [message for _, message in found(report, "nats")]
+    assert any(message.endswith(" users.by_email") for message in messages)
+    assert not any(message.endswith(" users.get") for message in messages)
+    assert not report.good
+
+
+async def test_what_is_out_of_reach_is_said_and_the_rest_is_looked_at(
+    server, create_database, template
+):
+    """Without NATS the tables are checked, without PostgreSQL NATS is."""
+    url = await create_database(template=template[0])
+    no_nats = await checks.check(
+        Settings.read({"DATABASE_URL": url, "NATS_URL": "nats://127.0.0.1:1"})
+    )
+    no_postgres = await checks.check(
+        Settings.read(
+            {"DATABASE_URL": "postgres://x:hunter2@127.0.0.1:1/x", "NATS_URL": server.url}
+        )
+    )
+
+    assert (False, ["postgres"]) == (no_nats.good, sorted(no_nats.servers))
+    assert (False, ["nats", "workers"]) == (no_postgres.good, sorted(no_postgres.servers))
+    assert "hunter2" not in no_postgres.as_text()
+
+
+async def test_the_workers_are_counted_and_lose_no_request(service):
+    """It looks beside the queue group: requests that come meanwhile are answered by the worker."""
+    report = await checks.check(
+        Settings.read({"DATABASE_URL": service.url, "NATS_URL": service.nats.url})
+    )
+
+    assert "1 answer on users.>" == report.servers["workers"]
+
+
+async def test_views_and_partitions_get_a_remedy_that_fits(check):
+    """A partitioned table cannot be indexed concurrently; a view has no indexes of its own."""
+    partitioned = await check(
+        """create table parted (id text, "organizationId" text, "userId" text, role text)
+             partition by hash (id);
+           drop table members; alter table parted rename to members"""
+    )
+    view = await check(
+        "alter table members rename to base; create view members as select * from base"
+    )
+
+    remedies = [each.remedy for each in partitioned.findings if each.check == "indexes"]
+    assert all(remedy.startswith("create index on ") for remedy in remedies if "members" in remedy)
+    assert {NOTE} == {severity for severity, _ in found(view, "indexes")}
+
+
+async def test_json_and_exit_codes(create_database, template, capsys, monkeypatch):
+    """Good is 0 and broken 1; `--json` prints one object with the same content."""
+    monkeypatch.setenv("DATABASE_URL", await create_database(template=template[0]))
+    monkeypatch.setenv("NATS_URL", "nats://127.0.0.1:1")
+
+    status = await asyncio.to_thread(cli.main, ["check", "--json"])
+
+    printed = json.loads(capsys.readouterr().out)
+    assert 1 == status
+    assert {"good", "servers", "mapping", "findings"} == printed.keys()
+    assert {"check", "severity", "message", "remedy"} == printed["findings"][0].keys()

@@ -1,0 +1,123 @@
+"""`responder grants`: a role that may do what responder does, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from responder import checks, cli
+from responder.settings import Settings
+
+ROLE = 'least "privilege"'
+
+
+@pytest.fixture
+async def granted(create_database, template, monkeypatch, capsys) -> AsyncIterator[tuple[str, str]]:
+    """A database as its owner sees it, and as the role does that `responder grants` makes."""
+    url = await create_database(template=template[0])
+    monkeypatch.setenv("DATABASE_URL", url)
+    await asyncio.to_thread(cli.main, ["grants", ROLE])
+    sql = capsys.readouterr().out
+    admin = await asyncpg.connect(url)
+    try:
+        await admin.execute(sql)
+        await admin.execute(sql)  # as often as one likes
+        yield url, url.replace("//postgres@", "//least%20%22privilege%22@")
+    finally:
+        await admin.execute('drop owned by "least ""privilege"""; drop role "least ""privilege"""')
+        await admin.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select password from accounts",
+        "select token from sessions",
+        'select "privateKey" from jwks',
+        'select "updatedAt" from users',
+        "select * from users",
+        "insert into users (id) values ('x')",
+        "update users set name = 'x'",
+        "delete from members",
+        "truncate members",
+        "create table public.x ()",
+    ],
+)
+async def test_the_role_may_not(granted, statement):
+    """Secrets, columns nobody needs and all writes are refused by PostgreSQL itself."""
+    connection = await asyncpg.connect(granted[1])
+    try:
+        await connection.execute("set default_transaction_read_only = off")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def test_the_role_may_do_all_that_responder_does(granted, people_service, start, cast):
+    """Every lookup answers as it does for the owner, and `check` finds nothing broken."""
+    service = await start(granted[1])
+    requests = [
+        ("users.get", cast.owner.id),
+        ("users.by_email", cast.banned.email),
+        ("users.get_many", {"ids": [cast.owner.id, "nobody"]}),
+        ("users.org_list", {"organizationId": cast.organization.id}),
+    ]
+
+    expected = [(await people_service.ask(*request)).json for request in requests]
+    answers = [(await service.ask(*request)).json for request in requests]
+    report = await checks.check(
+        Settings.read({"DATABASE_URL": granted[1], "NATS_URL": service.nats.url})
+    )
+
+    assert expected == answers
+    assert [] == [each for each in report.findings if each.check == "privileges"]
+    assert report.good
+
+
+async def test_the_role_is_read_only_and_patient_by_itself(granted):
+    """What a session behind a pooler cannot say is said for the role."""
+    connection = await asyncpg.connect(granted[1])
+    try:
+        settings = [
+            await connection.fetchval(f"show {name}")
+            for name in ("default_transaction_read_only", "statement_timeout")
+        ]
+    finally:
+        await connection.close()
+
+    assert ["on", "5s"] == settings
+
+
+async def test_a_role_without_privileges_can_ask_what_it_needs(granted, capsys, monkeypatch):
+    """The SQL is the same whoever asks for it."""
+    monkeypatch.setenv("DATABASE_URL", granted[1])
+    await asyncio.to_thread(cli.main, ["grants", ROLE])
+    by_role = capsys.readouterr().out
+    monkeypatch.setenv("DATABASE_URL", granted[0])
+    await asyncio.to_thread(cli.main, ["grants", ROLE])
+
+    assert capsys.readouterr().out == by_role
+    assert "password" not in by_role.partition("do '")[2]
+
+
+@pytest.mark.parametrize(
+    ("environment", "status", "message"),
+    [
+        ({"DATABASE_URL": ""}, 2, "DATABASE_URL: required"),
+        ({"DATABASE_URL": "postgres://u:hunter2@127.0.0.1:1/x"}, 1, "cannot connect to PostgreSQL"),
+    ],
+)
+def test_without_a_database_it_says_so(monkeypatch, capsys, environment, status, message):
+    """Wrong use is 2, a database out of reach 1; neither shows the password."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert status == cli.main(["grants"])
+
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert "hunter2" not in errors

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup run test test-heavy check bench lock clean
+.PHONY: setup run test test-heavy test-least-privilege check bench lock clean
 
 setup: $(VENV)/ready
 
@@ -22,6 +22,9 @@ test: setup ## every test that takes a moment
 
 test-heavy: setup ## the others
 	$(BIN)/python -m pytest -m heavy
+
+test-least-privilege: setup ## the quick ones, as the role that `responder grants` makes
+	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(BIN)/python -m pytest -m "not heavy"
 
 check: setup ## lint, types, imports, compose file
 	$(BIN)/ruff check .

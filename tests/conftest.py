@@ -6,8 +6,8 @@ import itertools
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import asyncpg
@@ -17,9 +17,12 @@ import pytest
 import uvloop
 from nats.aio.client import Client
 
+from responder import checks
 from responder.app import Running, serving
 from responder.client import UsersClient
 from responder.dev import nats, people, postgres
+from responder.errors import SchemaError
+from responder.fields import MEMBER_FIELDS, USER_FIELDS, plain
 from responder.settings import Settings
 
 
@@ -72,6 +75,10 @@ class Service:
 @pytest.fixture(scope="session", name="postgres")
 async def _postgres() -> AsyncIterator[postgres.Postgres]:
     async with postgres.running(settings={"max_connections": "400"}) as server:
+        if LEAST:
+            connection = await asyncpg.connect(server.url)
+            await connection.execute("create role responder login")
+            await connection.close()
         yield server
 
 
@@ -102,6 +109,47 @@ async def create_database(postgres) -> Create:
     return create
 
 
+# With RESPONDER_TEST_LEAST_PRIVILEGE set, every service connects as the role that `responder grants`
+# makes. Tests change tables under a service, as migrations do; like the operator after a migration, a
+# trigger then grants what is new.
+LEAST = "RESPONDER_TEST_LEAST_PRIVILEGE" in os.environ
+_REGRANT = """
+create or replace function regrant() returns event_trigger language plpgsql as $$
+declare each record;
+begin
+  for each in select distinct n.nspname from pg_namespace n where n.nspname !~ '^(pg_|information)' loop
+    execute format('grant usage on schema %I to responder', each.nspname);
+  end loop;
+  for each in
+    select c.oid::regclass as name, a.attname from pg_class c
+    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    join pg_namespace n on n.oid = c.relnamespace
+    where c.relkind in ('r', 'p', 'v', 'm') and n.nspname !~ '^(pg_|information)'
+      and replace(lower(a.attname), '_', '') = any('{FIELDS}')
+  loop
+    execute format('grant select (%I) on %s to responder', each.attname, each.name);
+  end loop;
+end $$;
+drop event trigger if exists regrant;
+create event trigger regrant on ddl_command_end
+  when tag in ('CREATE TABLE', 'CREATE TABLE AS', 'CREATE VIEW', 'ALTER TABLE', 'ALTER VIEW',
+               'CREATE MATERIALIZED VIEW', 'CREATE SCHEMA', 'ALTER SCHEMA')
+  execute function regrant();
+""".replace("FIELDS", ",".join(map(plain, {**USER_FIELDS, **MEMBER_FIELDS})))
+
+
+async def _with_least_privilege(url: str, settings: Settings) -> Settings:
+    connection = await asyncpg.connect(url)
+    try:
+        with suppress(SchemaError):
+            await connection.execute(await checks.grants_for(settings, "responder"))
+        await connection.execute(_REGRANT)
+    finally:
+        await connection.close()
+    assert settings.dsn
+    return settings.model_copy(update={"dsn": replace(settings.dsn, user="responder")})
+
+
 @asynccontextmanager
 async def _service(url: str, *, config: str = "", **variables: str) -> AsyncIterator[Service]:
     async with nats.running(config=config) as server:
@@ -115,6 +163,8 @@ async def _service(url: str, *, config: str = "", **variables: str) -> AsyncIter
                 **variables,
             }
         )
+        if LEAST and settings.dsn and settings.dsn.user == "postgres":
+            settings = await _with_least_privilege(url, settings)
         async with AsyncExitStack() as stack:
             running = await stack.enter_async_context(serving(settings))
             nc = await nats_py.connect(server.url)

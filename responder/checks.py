@@ -393,7 +393,7 @@ async def _server(tables: _Tables) -> AsyncIterator[Finding]:
             "pooler",
             NOTE,
             "a pooler shares its servers between clients: each lookup has a transaction of its own, "
-            "which costs about four times as many round trips",
+            "eight round trips instead of one",
             "Name PostgreSQL itself in DATABASE_URL.",
         )
         if not read_only:

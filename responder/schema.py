@@ -194,8 +194,8 @@ class _Search:
         )
 
     def _unknown_table(self, named: tuple[str, ...]) -> OperatorError:
-        names = {".".join(name[-len(named) :]): name for name in self.tables}
-        near = difflib.get_close_matches(".".join(named), names, n=SHOWN)
+        names = {plain(name.name): name for name in self.tables}
+        near = difflib.get_close_matches(plain(named[-1]), names, n=SHOWN)
         return OperatorError(
             f"{self.role.setting}: there is no table {'.'.join(named)}"
             + (f"; near it: {', '.join(str(names[each]) for each in near)}" if near else "")

@@ -152,6 +152,7 @@ async def _with_least_privilege(url: str, settings: Settings) -> Settings:
 
 @asynccontextmanager
 async def _service(url: str, *, config: str = "", **variables: str) -> AsyncIterator[Service]:
+    plain_url = url.partition("?")[0]  # without what is for responder only
     async with nats.running(config=config) as server:
         settings = Settings.read(
             {
@@ -164,13 +165,13 @@ async def _service(url: str, *, config: str = "", **variables: str) -> AsyncIter
             }
         )
         if LEAST and settings.dsn and settings.dsn.user == "postgres":
-            settings = await _with_least_privilege(url, settings)
+            settings = await _with_least_privilege(plain_url, settings)
         async with AsyncExitStack() as stack:
             running = await stack.enter_async_context(serving(settings))
             nc = await nats_py.connect(server.url)
             stack.push_async_callback(nc.close)
             yield Service(
-                url=url,
+                url=plain_url,
                 settings=settings,
                 running=running,
                 nats=server,
@@ -185,7 +186,7 @@ async def _service(url: str, *, config: str = "", **variables: str) -> AsyncIter
                     httpx.AsyncClient(base_url=running.admin_url or "", trust_env=False)
                 ),
                 database=await stack.enter_async_context(
-                    asyncpg.create_pool(url, min_size=1, max_size=20)
+                    asyncpg.create_pool(plain_url, min_size=1, max_size=20)
                 ),
             )
 

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -141,9 +141,11 @@ create event trigger regrant on ddl_command_end
 async def _with_least_privilege(url: str, settings: Settings) -> Settings:
     connection = await asyncpg.connect(url)
     try:
-        with suppress(SchemaError):
-            await connection.execute(await checks.grants_for(settings, "responder"))
         await connection.execute(_REGRANT)
+        try:
+            await connection.execute(await checks.grants_for(settings, "responder"))
+        except SchemaError:  # what cannot be decided is for responder itself to say
+            await connection.execute("alter schema public owner to current_user")
     finally:
         await connection.close()
     assert settings.dsn

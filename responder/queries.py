@@ -121,13 +121,13 @@ def statements(schema: Schema, *, timezone: str = "UTC") -> Statements:
             "$1 id, $2 organization, $3 cap of the image in bytes, $4 organization is named",
             f"""select 1::bigint as n, {fields}
 from {qualified(users)} u{lone}
-where u.{ident(user_id.name)} = {_cast("$1::text", user_id)}""",
+where u.{ident(user_id.name)} {_equals(user_id)} {_cast("$1::text", user_id)}""",
         ),
         by_ids=_stamped(
             "$1 ids, $2 organizations, $3 cap of the image in bytes, $4 organizations are named",
             f"""select k.n, {fields}
 from {unnested} as k(id, organization, named, n)
-join {qualified(users)} u on u.{ident(user_id.name)} = {_cast("k.id", user_id)}{each}""",
+join {qualified(users)} u on u.{ident(user_id.name)} {_equals(user_id)} {_cast("k.id", user_id)}{each}""",
         ),
         by_email=_stamped(
             "$1 email, $2 organization, $3 cap of the image in bytes, $4 organization is named",
@@ -243,6 +243,12 @@ def _version(schema: Schema) -> str:
     return f"select {definitions} as version"
 
 
+def _equals(column: Column) -> str:
+    # An extension's operators are where it was installed, which need not be on the search path: without
+    # them citext would be compared as text, exactly and without its index.
+    return f"operator({ident(column.type_schema)}.=)" if column.type == "citext" else "="
+
+
 def _cast(value: str, column: Column) -> str:
     if column.type in _COMPARES_WITH_TEXT:
         return value
@@ -344,7 +350,7 @@ def _earliest(users: Table, email: str) -> str:
     order = _order(users, "e.", users.columns["id"])
     return f"""(
   select {names} from {qualified(users)} e
-  where e.{ident(column.name)} = {_cast(email, column)}
+  where e.{ident(column.name)} {_equals(column)} {_cast(email, column)}
   order by {order} limit 1
 )"""
 
@@ -355,14 +361,16 @@ def _membership(schema: Schema, organization: str, *, named: str) -> str:
     if members is None:  # every parameter must be used somewhere
         return f"\nleft join lateral (select {organization}, {named}) m on true"
     column, user_id = members.columns, schema.users.columns["id"]
+    organization_id, owner = column["organizationId"], column["userId"]
     names = ", ".join(f"m.{ident(each.name)}" for each in column.values())
     tie_breaker = column.get("id", column["organizationId"])
     return f"""
 left join lateral (
   select {names} from {qualified(members)} m
-  where m.{ident(column["userId"].name)} = {_as(f"u.{ident(user_id.name)}", user_id, column["userId"])}
+  where m.{ident(owner.name)} {_equals(owner)} {_as(f"u.{ident(user_id.name)}", user_id, owner)}
     and ({named} is not true
-         or m.{ident(column["organizationId"].name)} = {_cast(organization, column["organizationId"])})
+         or m.{ident(organization_id.name)} {_equals(organization_id)}
+           {_cast(organization, organization_id)})
   order by {_order(members, "m.", tie_breaker)} limit 1
 ) m on true"""
 
@@ -375,8 +383,12 @@ def _pages(users: Table, members: Table, fields: str) -> Pages:
     """
     column = members.columns
     names = ", ".join(f"m.{ident(each.name)}" for each in column.values())
-    organization, user = (ident(column[field].name) for field in ("organizationId", "userId"))
-    user_id = users.columns["id"]
+    organization_id, owner, user_id = (
+        column["organizationId"],
+        column["userId"],
+        users.columns["id"],
+    )
+    organization, user = ident(organization_id.name), ident(owner.name)
     tie_breaker = column.get("id", column["userId"])
     tie, created = ident(tie_breaker.name), column.get("createdAt")
     order = _order(members, "m.", tie_breaker)
@@ -386,14 +398,15 @@ def _pages(users: Table, members: Table, fields: str) -> Pages:
         is_earliest = f"""
   and m.{name} is not distinct from (
     select d.{name} from {qualified(members)} d
-    where d.{organization} = m.{organization} and d.{user} = m.{user}
+    where d.{organization} {_equals(organization_id)} m.{organization}
+      and d.{user} {_equals(owner)} m.{user}
     order by {_order(members, "d.", tie_breaker)} limit 1
   )"""
 
     def memberships(condition: str) -> str:
         return f"""(
   select {names} from {qualified(members)} m
-  where m.{organization} = {_cast("$1::text", column["organizationId"])}{condition}
+  where m.{organization} {_equals(organization_id)} {_cast("$1::text", organization_id)}{condition}
   order by {order} limit $2::int
 )"""
 
@@ -404,7 +417,7 @@ def _pages(users: Table, members: Table, fields: str) -> Pages:
 m.{tie}::text as member_id
 from {source} m
 left join {qualified(users)} u
-  on u.{ident(user_id.name)} = {_as(f"m.{user}", column["userId"], user_id)}{is_earliest}
+  on u.{ident(user_id.name)} {_equals(user_id)} {_as(f"m.{user}", owner, user_id)}{is_earliest}
 order by {order}""",
         )
 

@@ -369,6 +369,60 @@ async def test_what_is_said_about(start_with, name):
     assert message in str(refused.value)
 
 
+# What the extension citext makes, as far as lookups are concerned; it is not in every PostgreSQL.
+CITEXT = """
+create schema extensions; set search_path = extensions, public; create type citext;
+create function citextin(cstring) returns citext language internal immutable strict as 'textin';
+create function citextout(citext) returns cstring language internal immutable strict as 'textout';
+create type citext (input = citextin, output = citextout, like = text, category = 'S');
+create cast (citext as text) without function as implicit;
+create cast (text as citext) without function as assignment;
+create function cmp(citext, citext) returns int immutable language sql
+  as 'select bttextcmp(lower($1::text), lower($2::text))';
+do $do$ declare o text; begin
+  foreach o in array array['<', '<=', '=', '>=', '>'] loop
+    execute format('create function %I(citext, citext) returns bool immutable language sql as
+      $$select lower($1::text) %s lower($2::text)$$', 'is' || o, o);
+    execute format('create operator %s (leftarg = citext, rightarg = citext, function = %I)', o, 'is' || o);
+  end loop;
+end $do$;
+create operator class ci default for type citext using btree as operator 1 <, operator 2 <=,
+  operator 3 =, operator 4 >=, operator 5 >, function 1 cmp(citext, citext);
+reset search_path;
+"""
+
+
+@pytest.mark.parametrize("search_path", ["public", "public, extensions"])
+async def test_text_that_ignores_case(create_database, start, search_path):
+    """Emails and ids of type citext are compared without case, wherever the extension is installed."""
+    url = await create_database()
+    admin = await asyncpg.connect(url)
+    await admin.execute(
+        CITEXT
+        + """
+        create table users (id extensions.citext, email extensions.citext, email_verified bool, name text);
+        create table members (user_id extensions.citext, organization_id extensions.citext, role text);
+        insert into users values ('One', 'Ada@Example.com', true, 'Ada');
+        insert into members values ('ONE', 'Acme', 'staff');
+    """
+    )
+    await admin.execute(f"alter database {url.rpartition('/')[2]} set search_path = {search_path}")
+    await admin.close()
+    service = await start(url)
+
+    answers = [
+        (await service.ask("users.get", "oNe")).json,
+        (await service.ask("users.get", {"id": "one", "organizationId": "ACME"})).json,
+        (await service.ask("users.by_email", "ada@EXAMPLE.com")).json,
+        *(await service.ask("users.get_many", {"ids": ["ONE", "two"]})).json["users"],
+        *(await service.ask("users.org_list", "aCME")).json["users"],
+    ]
+
+    assert [("One", "Ada@Example.com", "Acme", "staff")] * 5 == [
+        (each["id"], each["email"], each["organizationId"], each["orgRole"]) for each in answers
+    ]
+
+
 async def test_better_auth_that_has_not_moved_in_yet(start_with):
     """Without its tables the worker waits for them, and says what it waits for."""
     service = await start_with("create table orders (id int)", empty=True, RESPONDER_TIMEOUT="0.5")

@@ -108,9 +108,10 @@ async def check(settings: Settings) -> Report:
 
 @dataclass(frozen=True, slots=True)
 class _Tables:
-    """What the checks of PostgreSQL look at."""
+    """What the checks of PostgreSQL look at, and as whom."""
 
     session: Session
+    role: str
     columns: Sequence[CatalogColumn]
     schema: Schema
     timezone: str
@@ -174,18 +175,23 @@ async def _on_tables(session: Session, settings: Settings, report: Report) -> No
     except SchemaError as error:
         report.findings.append(Finding("tables", BROKEN, error.message))
         return
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+        message = f"cannot read the catalog: {describe(error)}"
+        report.findings.append(Finding("tables", BROKEN, message))
+        return
     report.mapping = _mapping(found, settings)
-    tables = _Tables(session, columns, found, settings.timezone)
+    tables = _Tables(session, role, columns, found, settings.timezone)
     for name, look in _CHECKS.items():
         report.findings += await _timed(name, look(tables))
 
 
 async def _timed(name: str, findings: AsyncIterator[Finding]) -> list[Finding]:
     """What a check finds within its time, and how it fails."""
-    found = []
+    found: list[Finding] = []
     try:
         async with asyncio.timeout(TIMEOUT):
-            found = [finding async for finding in findings]
+            async for finding in findings:
+                found.append(finding)  # noqa: PERF401 - what comes before a failure counts
     except (SlowError, TimeoutError):
         found.append(Finding(name, NOTE, "not finished in time; the tables are large"))
     except NotAllowedError:
@@ -248,7 +254,8 @@ async def _row_security(tables: _Tables) -> AsyncIterator[Finding]:
             f"policies decide which rows of {table} this role sees"
             if policies
             else f"this role sees no row of {table}: no policy lets it",
-            f"create policy responder on {qualified(table)} for select to current_user using (true);",
+            f"create policy responder on {qualified(table)} for select to {ident(tables.role)} "
+            "using (true);",
         )
 
 
@@ -369,6 +376,10 @@ async def _duplicates(tables: _Tables) -> AsyncIterator[Finding]:
 
 
 async def _times(tables: _Tables) -> AsyncIterator[Finding]:
+    if not await tables.session.accepts(queries.TIMEZONE, tables.timezone):
+        yield Finding(
+            "times", BROKEN, "RESPONDER_TIMEZONE: PostgreSQL does not know this time zone"
+        )
     expires = tables.schema.users.columns.get("banExpires")
     if expires and expires.type != "timestamptz":
         yield Finding(
@@ -401,7 +412,7 @@ async def _server(tables: _Tables) -> AsyncIterator[Finding]:
                 "pooler",
                 NOTE,
                 "the role is not read-only by itself, only each transaction is",
-                "alter role current_user set default_transaction_read_only = on;",
+                f"alter role {ident(tables.role)} set default_transaction_read_only = on;",
             )
 
 

@@ -106,7 +106,12 @@ async def test_row_security_without_a_policy_is_broken(check):
         user="blinded",
     )
 
-    assert [BROKEN] == [severity for severity, _ in found(hidden, "row-level security")]
+    ((severity, _),) = found(hidden, "row-level security")
+    remedies = [each.remedy for each in hidden.findings if each.check == "row-level security"]
+    assert BROKEN == severity
+    assert [
+        'create policy responder on "public"."users" for select to "blinded" using (true);'
+    ] == (remedies)
 
 
 async def test_a_column_that_is_called_otherwise_is_suggested(check):
@@ -127,6 +132,13 @@ async def test_a_column_by_hand_is_shown_as_such(check):
 
     assert ["name"] == [each.field for each in report.mapping if each.by_hand]
     assert "name            firstName               text          set by hand" in report.as_text()
+
+
+async def test_a_time_zone_nobody_knows_is_broken(check):
+    """What ends the start of a worker is found before."""
+    report = await check(RESPONDER_TIMEZONE="Mars/Phobos")
+
+    assert BROKEN == found(report, "times")[0][0]
 
 
 async def test_tables_that_are_missing_or_ambiguous_are_broken(check):

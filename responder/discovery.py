@@ -109,6 +109,8 @@ class Discovery:
         self._statements = queries.statements(found, timezone=self._timezone)
 
     def _tell(self, found: schema.Schema) -> None:
+        if self.schema and self.schema.shape == found.shape:
+            return
         log.info("users are in %s, members in %s", found.users, found.members or "no table")
         for table in found.tables:
             if table.row_security:

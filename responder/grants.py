@@ -23,11 +23,11 @@ def grants(schema: Schema, *, role: str, database: str) -> str:
         f"alter role {quoted} set statement_timeout = '5s';",
         f"grant connect on database {ident(database)} to {quoted};",
     ]
-    lines += [
-        f"grant usage on schema {ident(each)} to {quoted};"
-        for each in sorted({table.schema for table in schema.tables})
-    ]
+    columns = [column for table in schema.tables for column in table.columns.values()]
+    schemas = {table.schema for table in schema.tables}
+    schemas |= {column.type_schema for column in columns if column.type == "citext"}  # named in SQL
+    lines += [f"grant usage on schema {ident(each)} to {quoted};" for each in sorted(schemas)]
     for table in schema.tables:
-        columns = ", ".join(ident(column.name) for column in table.columns.values())
-        lines.append(f"grant select ({columns}) on {qualified(table)} to {quoted};")
+        names = ", ".join(ident(column.name) for column in table.columns.values())
+        lines.append(f"grant select ({names}) on {qualified(table)} to {quoted};")
     return "\n".join(lines) + "\n"

@@ -98,6 +98,11 @@ class Schema:
         return [self.users, self.members] if self.members else [self.users]
 
     @property
+    def shape(self) -> object:
+        """What makes a difference to lookups."""
+        return [(str(table), table.columns, table.row_security) for table in self.tables]
+
+    @property
     def version(self) -> str:
         """Of the definitions of its tables, see `queries.Statements.version`."""
         return " ".join(table.version for table in self.tables)

@@ -41,6 +41,10 @@ SHAPES = {
         create table "User" (id text primary key, name text, email text unique,
           "emailVerified" timestamp(3), image text);
         insert into "User" values ('1', 'Ada', 'ada@example.com', now(), null)"""),
+    "a search path that leads nowhere": Shape(
+        PLAIN + ADA + """do $$ begin execute format('alter database %I set search_path = nowhere',
+          current_database()); end $$"""
+    ),
     "a prefix for every table": Shape(
         """create table mail0_user (id text primary key, email text, email_verified boolean, name text);
            create table mail0_member (id text, user_id text, organization_id text, role text);

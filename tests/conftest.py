@@ -114,7 +114,7 @@ async def create_database(postgres) -> Create:
 # trigger then grants what is new.
 LEAST = "RESPONDER_TEST_LEAST_PRIVILEGE" in os.environ
 _REGRANT = """
-create or replace function regrant() returns event_trigger language plpgsql as $$
+create or replace function public.regrant() returns event_trigger language plpgsql as $$
 declare each record;
 begin
   for each in select distinct n.nspname from pg_namespace n where n.nspname !~ '^(pg_|information)' loop
@@ -134,7 +134,7 @@ drop event trigger if exists regrant;
 create event trigger regrant on ddl_command_end
   when tag in ('CREATE TABLE', 'CREATE TABLE AS', 'CREATE VIEW', 'ALTER TABLE', 'ALTER VIEW',
                'CREATE MATERIALIZED VIEW', 'CREATE SCHEMA', 'ALTER SCHEMA')
-  execute function regrant();
+  execute function public.regrant();
 """.replace("FIELDS", ",".join(map(plain, {**USER_FIELDS, **MEMBER_FIELDS})))
 
 

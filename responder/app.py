@@ -136,6 +136,9 @@ def nats_options(settings: Settings) -> dict[str, Any]:
 def _check(settings: Settings, *, worker: bool) -> None:
     if worker and not settings.dsn:
         raise SettingsError("DATABASE_URL: required, as the Better Auth application has it")
+    for file in settings.dsn.files if worker and settings.dsn else ():
+        if not os.access(file, os.R_OK):
+            raise SettingsError("DATABASE_URL: a certificate or key that it names cannot be read")
     if settings.http_listen and settings.http_auth == "required":
         raise SettingsError(
             "RESPONDER_HTTP_AUTH: tokens cannot be verified yet; "

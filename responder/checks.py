@@ -128,7 +128,7 @@ async def grants_for(settings: Settings, role: str) -> str:
     try:
         session = await connect(settings.dsn, timeout=TIMEOUT)
     except Exception as error:
-        raise UnavailableError(f"cannot connect to PostgreSQL: {describe(error)}") from error
+        raise UnavailableError(f"cannot connect to PostgreSQL: {_why(error)}") from error
     try:
         ((_, database, _),) = await session.fetch(_SERVER)
         columns, references = await _catalog(session)
@@ -157,7 +157,7 @@ async def _postgres(settings: Settings, report: Report) -> None:
     try:
         session = await connect(settings.dsn, timeout=TIMEOUT)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
-        message = f"cannot connect: {describe(error)}"
+        message = f"cannot connect to PostgreSQL: {_why(error)}"
         report.findings.append(Finding("postgres", BROKEN, message, "Check DATABASE_URL."))
         return
     try:
@@ -212,6 +212,24 @@ def _mapping(found: Schema, settings: Settings) -> list[Mapped]:
                 Mapped(str(table), each, column.name if column else None, kind, each in by_hand)
             )
     return mapped
+
+
+def _why(error: Exception) -> str:
+    """Why there is no connection, without what an error may hold of a row or a password."""
+    known = _REFUSALS.get(getattr(error, "sqlstate", ""))
+    if known:
+        return known
+    if isinstance(error, TimeoutError):
+        return "nobody answers"
+    return str(error) if isinstance(error, OSError) else describe(error)
+
+
+_REFUSALS: Final = {
+    "28P01": "the password is wrong",
+    "28000": "the role may not log in",
+    "3D000": "there is no such database",
+    "53300": "there are too many connections",
+}
 
 
 # The checks. Each yields what it finds.
@@ -469,7 +487,7 @@ async def _nats(settings: Settings, report: Report) -> None:
             report.findings += await _permissions(client, refused, settings)
             await _workers(client, settings, report)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
-        message = f"cannot connect: {describe(error)}"
+        message = f"cannot connect to NATS: {_why(error)}"
         report.findings.append(Finding("nats", BROKEN, message, "Check NATS_URL and credentials."))
 
 

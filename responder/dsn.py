@@ -16,8 +16,8 @@ from urllib.parse import unquote, urlencode
 T = TypeVar("T")
 
 # How to encrypt, and what is read from files, goes to asyncpg in its own words.
-_SSL: Final = {"sslcert", "sslcrl", "sslkey", "sslnegotiation", "sslpassword", "sslrootcert"}
-_KEPT: Final = _SSL | {"krbsrvname", "passfile"}
+_FILES: Final = {"sslcert", "sslcrl", "sslkey", "sslrootcert"}
+_KEPT: Final = _FILES | {"krbsrvname", "passfile", "sslnegotiation", "sslpassword"}
 # What says something to us, and goes no further.
 _UNDERSTOOD: Final = {"dbname", "host", "options", "password", "pgbouncer", "port", "schema"} | {
     *("ssl", "sslmode", "target_session_attrs", "user"),
@@ -56,8 +56,8 @@ class Dsn:
     """Where PostgreSQL is, and how to connect to it.
 
     Of `servers`, hosts and ports, any will do that is one of the `targets`, which are tried in their
-    order. `tls` is a URI of nothing but how to encrypt, as asyncpg takes it. `options` are sent at the
-    start of a session. `pooled` says that a transaction pooler is known to be between. `schema` is where
+    order. `tls` is a URI of nothing but how to encrypt, as asyncpg takes it; `files` are the files it
+    names. `options` are sent at the start of a session. `pooled` says that a transaction pooler is known to be between. `schema` is where
     the application looks for its tables first. `ignored` names the parameters that are left out.
     """
 
@@ -66,6 +66,7 @@ class Dsn:
     password: str | None = field(default=None, repr=False)
     database: str | None = None
     tls: str = field(default="postgresql:///?sslmode=prefer", repr=False)
+    files: tuple[str, ...] = ()
     targets: tuple[str, ...] = ("any",)
     options: str | None = None
     pooled: bool = False
@@ -85,12 +86,14 @@ def parse(text: str) -> Dsn:
     parameters = dict(_parameters(query))
     options = parameters.get("options", "").replace("+", " ")
     dropped = parameters.keys() - _KEPT - _UNDERSTOOD
+    tls = _tls(parameters)
     return Dsn(
         servers=tuple(_servers(parameters.get("host", hosts), parameters.get("port", ""))),
         user=parameters.get("user") or unquote(user) or None,
         password=parameters.get("password") or unquote(password) or None,
         database=parameters.get("dbname") or unquote(database) or None,
-        tls=f"postgresql:///?{urlencode(_tls(parameters))}",
+        tls=f"postgresql:///?{urlencode(tls)}",
+        files=tuple(tls[name] for name in sorted(_FILES & tls.keys()) if tls[name] != "system"),
         targets=_choice(parameters, "target_session_attrs", _TARGETS) or ("any",),
         options=" ".join(_ENDPOINT.findall(options)) or None,
         pooled=parameters.get("pgbouncer") == "true",
@@ -140,6 +143,7 @@ def _tls(parameters: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in parameters.items() if name in _KEPT}
     if "sslcert" in kept and "sslkey" not in kept:  # Prisma: of the server's authority
         kept["sslrootcert"] = kept.pop("sslcert")
+    _choice(parameters, "sslnegotiation", {"postgres": True, "direct": True})
     modes = (_choice(parameters, name, _SSL_MODES) for name in ("sslmode", "ssl"))
     return {"sslmode": next(filter(None, modes), "prefer"), **kept}
 

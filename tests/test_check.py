@@ -193,6 +193,27 @@ async def test_what_is_out_of_reach_is_said_and_the_rest_is_looked_at(
     assert (False, ["postgres"]) == (no_nats.good, sorted(no_nats.servers))
     assert (False, ["nats", "workers"]) == (no_postgres.good, sorted(no_postgres.servers))
     assert "hunter2" not in no_postgres.as_text()
+    assert "cannot connect to NATS: nobody answers" in no_nats.as_text()
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("postgres://nobody@{place}/postgres", "the role may not log in"),
+        ("postgres://postgres@{place}/nothing", "there is no such database"),
+        ("postgres://postgres@{place}/postgres?sslmode=require", "rejected SSL upgrade"),
+        ("postgres://postgres:hunter2@127.0.0.1:1/postgres", "refused"),
+    ],
+)
+async def test_why_there_is_no_connection(server, postgres, url, why):
+    """The usual reasons are said in words, and never with the password."""
+    dsn = url.format(place=f"127.0.0.1:{postgres.port}")
+
+    report = await checks.check(Settings.read({"DATABASE_URL": dsn, "NATS_URL": server.url}))
+
+    ((_, message),) = found(report, "postgres")
+    assert why in message
+    assert "hunter2" not in report.as_text()
 
 
 async def test_the_workers_are_counted_and_lose_no_request(service):

@@ -63,7 +63,10 @@ WRITTEN = {
     "node-postgres' flag": ("postgres://app:pw@db/main?ssl=true", {"tls": REQUIRE}),
     "verified": (
         "postgres://app:pw@db/main?sslmode=verify-full&sslrootcert=/ca.pem",
-        {"tls": "postgresql:///?sslmode=verify-full&sslrootcert=%2Fca.pem"},
+        {
+            "tls": "postgresql:///?sslmode=verify-full&sslrootcert=%2Fca.pem",
+            "files": ("/ca.pem",),
+        },
     ),
     "Prisma": (
         "postgresql://app:pw@db/main?schema=auth&connection_limit=5&pool_timeout=0&sslcert=ca.pem",
@@ -71,6 +74,7 @@ WRITTEN = {
             "schema": "auth",
             "ignored": ("connection_limit", "pool_timeout"),
             "tls": "postgresql:///?sslmode=prefer&sslrootcert=ca.pem",
+            "files": ("ca.pem",),
         },
     ),
     "Neon": (
@@ -133,6 +137,7 @@ def test_how_it_is_written(name):
             "target_session_attrs is one of",
         ),
         (f"postgres://app:{SECRET}@db/main?port=x{SECRET}", "a port is a number"),
+        (f"postgres://app:{SECRET}@db/main?sslnegotiation=x", "sslnegotiation is one of postgres"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_at_start(text, message):
@@ -143,6 +148,12 @@ def test_what_cannot_be_meant_is_refused_at_start(text, message):
     assert str(refused.value).startswith("DATABASE_URL: ")
     assert message in str(refused.value)
     assert SECRET not in str(refused.value)
+
+
+async def test_a_certificate_that_is_not_there_ends_the_start(people_service, start):
+    """What can never work is an error at the start, and not tried for ever."""
+    with pytest.raises(SettingsError, match="DATABASE_URL: a certificate or key"):
+        await start(f"{people_service.url}?sslmode=verify-full&sslrootcert=/nowhere.pem")
 
 
 any_text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)

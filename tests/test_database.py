@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from responder.dev import postgres as private_postgres
+from responder.discovery import Discovery
 from responder.errors import SettingsError
 
 NEW_USER = """insert into users (id, email, "emailVerified", name)
@@ -388,6 +389,24 @@ async def test_a_change_that_postgres_does_not_refuse_shows_in_the_next_answer(
         await admin.close()
 
     assert ({before}, {after}) == (seen_before, seen_after)
+
+
+async def test_the_catalog_is_read_once_for_all_who_notice(service, cast, monkeypatch):
+    """Two hundred requests that meet a changed table have the catalog read once, not two hundred times."""
+    reads = []
+    find = Discovery._find
+
+    async def counted(self, source):
+        reads.append(source)
+        return await find(self, source)
+
+    monkeypatch.setattr(Discovery, "_find", counted)
+    await service.database.execute('alter table users rename column "banReason" to ban_reason')
+
+    answers = await asyncio.gather(*(service.ask("users.get", cast.banned.id) for _ in range(200)))
+
+    assert {cast.banned.ban_reason} == {answer.json["banReason"] for answer in answers}
+    assert 1 <= len(reads) <= 2  # once more if it was time for it anyway
 
 
 async def test_a_key_that_was_out_of_range_is_found_once_it_is_not(start_with):

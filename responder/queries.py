@@ -347,7 +347,7 @@ def _instant(column: Column | None, timezone: str) -> str:
 def _earliest(users: Table, email: str) -> str:
     """The earliest of the users with an email: Better Auth compares exactly, in lower case."""
     column = users.columns["email"]
-    names = ", ".join(f"e.{ident(each.name)}" for each in users.columns.values())
+    names = _names(users, "e")
     order = _order(users, "e.", users.columns["id"])
     return f"""(
   select {names} from {qualified(users)} e
@@ -363,7 +363,7 @@ def _membership(schema: Schema, organization: str, *, named: str) -> str:
         return f"\nleft join lateral (select {organization}, {named}) m on true"
     column, user_id = members.columns, schema.users.columns["id"]
     organization_id, owner = column["organizationId"], column["userId"]
-    names = ", ".join(f"m.{ident(each.name)}" for each in column.values())
+    names = _names(members, "m")
     tie_breaker = column.get("id", column["organizationId"])
     return f"""
 left join lateral (
@@ -383,7 +383,7 @@ def _pages(users: Table, members: Table, fields: str) -> Pages:
     only the earliest is joined with its user; the others come without, like those whose user is gone.
     """
     column = members.columns
-    names = ", ".join(f"m.{ident(each.name)}" for each in column.values())
+    names = _names(members, "m")
     organization_id, owner, user_id = (
         column["organizationId"],
         column["userId"],
@@ -442,6 +442,12 @@ order by {order}""",
         after=after and page(", $4 id, $5 createdAt", after),
         after_null=page(", $4 id", after_null),
     )
+
+
+def _names(table: Table, alias: str) -> str:
+    """The columns of a table, each once, though several fields may be read from it."""
+    names = dict.fromkeys(column.name for column in table.columns.values())
+    return ", ".join(f"{alias}.{ident(name)}" for name in names)
 
 
 def _order(table: Table, alias: str, tie_breaker: Column) -> str:

@@ -21,6 +21,7 @@ from responder import checks
 from responder.app import Running, serving
 from responder.client import UsersClient
 from responder.dev import nats, people, postgres
+from responder.dsn import parse
 from responder.errors import SchemaError
 from responder.fields import MEMBER_FIELDS, USER_FIELDS, plain
 from responder.settings import Settings
@@ -139,16 +140,17 @@ create event trigger regrant on ddl_command_end
 
 
 async def _with_least_privilege(url: str, settings: Settings) -> Settings:
+    assert settings.dsn
+    plainly = settings.model_copy(update={"dsn": replace(parse(url), schema=settings.dsn.schema)})
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(_REGRANT)
         try:
-            await connection.execute(await checks.grants_for(settings, "responder"))
+            await connection.execute(await checks.grants_for(plainly, "responder"))
         except SchemaError:  # what cannot be decided is for responder itself to say
             await connection.execute("alter schema public owner to current_user")
     finally:
         await connection.close()
-    assert settings.dsn
     return settings.model_copy(update={"dsn": replace(settings.dsn, user="responder")})
 
 

@@ -104,6 +104,12 @@ SHAPES = {
         {"emailVerified": False},
         {"RESPONDER_COLUMNS": "user.email_verified=verified"},
     ),
+    "one column for two fields": Shape(
+        PLAIN + ADA + MEMBERS + "insert into members values ('1', 'acme', 'staff')",
+        {"name": "ada@example.com", "organizationId": "acme", "orgRole": "acme"},
+        {"RESPONDER_COLUMNS": "user.name=email,member.role=organizationId"},
+        "acme",
+    ),
     "a column that is not meant": Shape(
         PLAIN + ADA + "alter table users add role text default 'engineer'",
         {"role": "user"},

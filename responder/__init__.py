@@ -12,20 +12,24 @@ from responder.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from responder.models import User, UserBatch, UserPage
+from responder.models import Identity, User, UserBatch, UserPage, WhoAmI
+from responder.tokens import TokenVerifier
 
 __all__ = [
     "ForbiddenError",
+    "Identity",
     "InternalError",
     "InvalidRequestError",
     "NotFoundError",
     "PayloadTooLargeError",
     "RequestTimeoutError",
     "ResponderError",
+    "TokenVerifier",
     "UnauthenticatedError",
     "UnavailableError",
     "User",
     "UserBatch",
     "UserPage",
     "UsersClient",
+    "WhoAmI",
 ]

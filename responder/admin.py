@@ -21,20 +21,25 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from responder.errors import ResponderError
+from responder.keys import Keys
 from responder.micro import BUCKETS, Endpoint
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
 Check = Callable[[], Awaitable[None]]
+Warn = Callable[[], str | None]
 
 
-def admin(checks: Iterable[Check], collector: Collector) -> Starlette:
+def admin(
+    checks: Iterable[Check], collector: Collector, *, warnings: Iterable[Warn] = ()
+) -> Starlette:
     """Return the app.
 
     Args:
         checks: return if what they look at works, else raise a ResponderError that says what is wrong;
             there may be more of them later.
         collector: what /metrics shows.
+        warnings: say what should be mended, though the service is ready.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
@@ -48,7 +53,8 @@ def admin(checks: Iterable[Check], collector: Collector) -> Starlette:
                 await check()
             except ResponderError as error:
                 return _text(f"not ready: {error.message}", status=503)
-        return _text("ready")
+        found = [warning for warn in warnings if (warning := warn())]
+        return _text("\n".join(["ready", *(f"warning: {each}" for each in found)]))
 
     async def metrics(_: Request) -> Response:
         body = generate_latest(registry)
@@ -70,6 +76,7 @@ class Metrics(Collector):
     endpoints: Sequence[Endpoint] = ()
     pending: Callable[[], int] | None = None
     images_omitted: Callable[[], int] | None = None
+    keys: Keys | None = None
     http_requests: Mapping[tuple[str, str, int], int] | None = None
 
     def collect(self) -> Iterator[Metric]:
@@ -86,6 +93,8 @@ class Metrics(Collector):
                 "images that did not fit into a message",
                 self.images_omitted(),
             )
+        if self.keys:
+            yield from _key_set(self.keys)
         if self.http_requests is not None:
             http = CounterMetricFamily(
                 "responder_http_requests",
@@ -115,3 +124,12 @@ class Metrics(Collector):
                 errors.add_metric([endpoint.name, code], count)
         yield seconds
         yield errors
+
+
+def _key_set(keys: Keys) -> Iterator[Metric]:
+    known = keys.known
+    name = "responder_key_set"
+    yield GaugeMetricFamily(f"{name}_keys", "keys known", len(known.keys) if known else 0)
+    yield GaugeMetricFamily(f"{name}_age_seconds", "since the last good fetch", keys.age)
+    yield CounterMetricFamily(f"{name}_fetches", "attempts to fetch the key set", keys.fetches)
+    yield CounterMetricFamily(f"{name}_failures", "attempts that failed", keys.failures)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from responder.admin import Check, Metrics, admin
+from responder.admin import Check, Metrics, Warn, admin
 from responder.bridge import Bridge
 from responder.client import UsersClient
 from responder.connection import Connection, connected
@@ -25,8 +25,10 @@ from responder.errors import (
     SettingsError,
     UnavailableError,
 )
+from responder.keys import Keys
 from responder.listeners import listening
 from responder.settings import Settings
+from responder.tokens import TokenVerifier
 from responder.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ async def serving(settings: Settings, *, worker: bool = True) -> AsyncIterator[R
     """
     _check(settings, worker=worker)
     checks: list[Check] = [_not_started]
+    warnings: list[Warn] = []
     metrics = Metrics()
     admin_url = http_url = None
     ended = asyncio.Event()
@@ -59,7 +62,7 @@ async def serving(settings: Settings, *, worker: bool = True) -> AsyncIterator[R
         if settings.admin_listen:  # first, because waiting for NATS is nothing to be killed for
             admin_url = await stack.enter_async_context(
                 listening(
-                    admin(checks, metrics),
+                    admin(checks, metrics, warnings=warnings),
                     settings.admin_listen,
                     setting="RESPONDER_ADMIN_LISTEN",
                     drain_timeout=1,
@@ -75,7 +78,9 @@ async def serving(settings: Settings, *, worker: bool = True) -> AsyncIterator[R
         if worker and settings.dsn:
             if settings.dsn.ignored:
                 log.info("DATABASE_URL: left out %s", ", ".join(settings.dsn.ignored))
-            discovery = Discovery(overrides=settings.overrides, timezone=settings.timezone)
+            discovery = Discovery(
+                overrides=settings.overrides, timezone=settings.timezone, rules=settings.rules
+            )
             database = Database(
                 settings.dsn,
                 discovery,
@@ -85,9 +90,17 @@ async def serving(settings: Settings, *, worker: bool = True) -> AsyncIterator[R
             )
             await stack.enter_async_context(database.running())
             checks.append(database.check)
+            tokens = None
+            if settings.issuer:
+                keys = await stack.enter_async_context(Keys(settings.issuer.key_set).running())
+                tokens = TokenVerifier(keys, settings.issuer)
+                metrics.keys = keys
+                warnings.append(keys.warn)
+            else:
+                log.info("tokens are answered unavailable: %s", _missing(settings))
             await _first_discovery(discovery, settings.timeout)
             await stack.enter_async_context(
-                _worker(settings, connection, database, metrics).running()
+                _worker(settings, connection, database, metrics, tokens).running()
             )
         if settings.http_listen:
             bridge = Bridge(
@@ -139,15 +152,26 @@ def _check(settings: Settings, *, worker: bool) -> None:
     for file in settings.dsn.files if worker and settings.dsn else ():
         if not os.access(file, os.R_OK):
             raise SettingsError("DATABASE_URL: a certificate or key that it names cannot be read")
-    if settings.http_listen and settings.http_auth == "required":
-        raise SettingsError(
-            "RESPONDER_HTTP_AUTH: tokens cannot be verified yet; "
-            "set it to disabled to answer HTTP requests without, or RESPONDER_HTTP_LISTEN to off"
-        )
+    required = settings.http_listen and settings.http_auth == "required"
+    if worker and (required or settings.nats_auth == "required") and not settings.issuer:
+        raise SettingsError(_missing(settings))
+
+
+def _missing(settings: Settings) -> str:
+    """Say what must be set before a token can be verified."""
+    if not settings.jwks_url:
+        return "BETTER_AUTH_URL: required to verify tokens"
+    missing = [] if settings.jwt_issuer else ["RESPONDER_JWT_ISSUER"]
+    missing += [] if settings.jwt_audience else ["RESPONDER_JWT_AUDIENCE"]
+    return f"{', '.join(missing)}: required to verify tokens, or BETTER_AUTH_URL for both"
 
 
 def _worker(
-    settings: Settings, connection: Connection, database: Database, metrics: Metrics
+    settings: Settings,
+    connection: Connection,
+    database: Database,
+    metrics: Metrics,
+    tokens: TokenVerifier | None,
 ) -> Worker:
     directory = Directory(
         database, max_reply=lambda: connection.max_payload, max_batch=settings.max_batch
@@ -156,6 +180,8 @@ def _worker(
         connection,
         directory,
         database.batching,
+        tokens=tokens,
+        token_required=settings.nats_auth == "required",
         prefix=settings.subject_prefix,
         queue_group=settings.queue_group,
         timeout=settings.timeout,

@@ -28,6 +28,7 @@ from starlette.types import Receive, Scope, Send
 from responder import wire
 from responder.client import UsersClient
 from responder.errors import (
+    ForbiddenError,
     InternalError,
     InvalidRequestError,
     NotFoundError,
@@ -81,6 +82,7 @@ class Bridge:
         self._routes = [
             _route("/api/v1/users/email/{email}", by_email),
             _route("/api/v1/users/{id}", {**get, **gone["/{id}"]}),
+            _route("/api/v1/me", {"GET": self._me, "HEAD": self._me}),
             _route("/api/v1/users", gone[""]),
             _route("/users/{id}", gone["/{id}"]),
             _route("/users", gone[""]),
@@ -123,6 +125,9 @@ class Bridge:
     async def _user_by_email(self, request: Request, email: str) -> Response:
         return await self._ask(request, wire.BY_EMAIL, wire.ByEmail(email, _organization(request)))
 
+    async def _me(self, request: Request, _: str) -> Response:
+        return await self._ask(request, wire.WHOAMI, wire.WhoAmI(_organization(request)))
+
     async def _ask(self, request: Request, endpoint: str, asked: wire.Request) -> Response:
         headers = self._headers(request)
         body = await self._client.ask(endpoint, wire.encode_request(asked), headers=headers)
@@ -133,7 +138,7 @@ class Bridge:
         headers = {}
         authorization = request.headers.getlist(wire.AUTHORIZATION)
         if not authorization and self._auth_required:
-            raise UnauthenticatedError("a token is required: Authorization: Bearer <JWT>")
+            raise UnauthenticatedError(wire.NO_TOKEN)
         if len(authorization) > 1:
             raise UnauthenticatedError("expected exactly one Authorization: Bearer <JWT>")
         if authorization:
@@ -231,11 +236,23 @@ def _organization(request: Request) -> str | None:
 
 def _problem(error: ResponderError) -> Response:
     headers = dict(NO_STORE)
-    if isinstance(error, UnauthenticatedError):
-        headers["WWW-Authenticate"] = 'Bearer realm="users"'
+    if isinstance(error, UnauthenticatedError | ForbiddenError):
+        headers["WWW-Authenticate"] = _challenge(error)
     if isinstance(error, UnavailableError):
         headers["Retry-After"] = "1"
     return _problem_response(HTTPStatus(error.number), error.code, error.message, headers)
+
+
+def _challenge(error: ResponderError) -> str:
+    """What RFC 6750, 3 has a client told; nothing but the scheme to one that has sent no token."""
+    challenge = 'Bearer realm="users"'
+    if error.message == wire.NO_TOKEN:
+        return challenge
+    code = "insufficient_scope" if isinstance(error, ForbiddenError) else "invalid_token"
+    return f'{challenge}, error="{code}", error_description="{_QUOTED.sub("", error.message)}"'
+
+
+_QUOTED = re.compile(r"[^ !#-\[\]-~]")  # what may not stand between quotes there
 
 
 def _method_not_allowed(methods: dict[str, Serve]) -> Response:

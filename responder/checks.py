@@ -15,11 +15,13 @@ import nats
 import nats.errors
 from nats.aio.client import Client
 
+from responder import keys as key_source
 from responder import queries, schema
 from responder.app import nats_options
 from responder.errors import SchemaError, SettingsError, UnavailableError
 from responder.fields import ACCOUNT, MEMBER, SESSION, USER, plain
 from responder.grants import grants
+from responder.identity import KeySet
 from responder.queries import ident, qualified
 from responder.schema import CatalogColumn, CatalogReference, Schema, Table
 from responder.session import NotAllowedError, PooledSession, Session, SlowError, connect, describe
@@ -103,7 +105,32 @@ async def check(settings: Settings) -> Report:
     report = Report()
     await _postgres(settings, report)
     await _nats(settings, report)
+    await _key_set(settings, report)
     return report
+
+
+async def _key_set(settings: Settings, report: Report) -> None:
+    issuer = settings.issuer
+    if issuer is None:
+        required = settings.nats_auth == "required" or (
+            settings.http_auth == "required" and settings.http_listen
+        )
+        severity, message = BROKEN if required else NOTE, "no issuer of tokens is known"
+        remedy = "Set BETTER_AUTH_URL, or RESPONDER_JWKS_URL, _JWT_ISSUER and _JWT_AUDIENCE."
+        report.findings.append(Finding("key set", severity, message, remedy))
+        return
+    try:
+        keys = KeySet(await key_source.read(issuer.key_set)).keys
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+        message = f"the key set cannot be fetched: {key_source.describe(error)}"
+        remedy = (
+            "Check BETTER_AUTH_URL, or RESPONDER_JWKS_URL; the jwt plugin publishes it at …/jwks."
+        )
+        report.findings.append(Finding("key set", BROKEN, message, remedy))
+        return
+    algorithms = ", ".join(sorted({name for key in keys for name in key.uses}))
+    names = ", ".join(issuer.issuers)
+    report.servers["key set"] = f"{len(keys)} keys for {algorithms}; issuer {names}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from responder.errors import ResponderError, SettingsError
 from responder.settings import Settings
 
 GOOD, FAILED, WRONG_USE = 0, 1, 2
+HEADER = re.compile(r"[A-Za-z0-9-]+")
 SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 
 
@@ -67,6 +68,14 @@ def _parser() -> argparse.ArgumentParser:
     request = commands.add_parser("request", help="one request over NATS, and its reply")
     request.add_argument("subject", help="such as users.get")
     request.add_argument("payload", nargs="?", default="", help="JSON, or a bare id or email")
+    request.add_argument(
+        "-H",
+        "--header",
+        action="append",
+        default=[],
+        metavar="NAME:VALUE",
+        help="such as 'Authorization: Bearer …'; may be repeated",
+    )
     request.set_defaults(run=_request)
     return parser
 
@@ -106,6 +115,12 @@ async def _grants(arguments: argparse.Namespace) -> int:
 async def _request(arguments: argparse.Namespace) -> int:
     if not SUBJECT.fullmatch(arguments.subject):
         raise SettingsError(f"not a subject: {arguments.subject!r}")
+    headers = {}
+    for header in arguments.header:
+        name, colon, value = header.partition(":")
+        if not colon or not HEADER.fullmatch(name):
+            raise SettingsError("--header: expected NAME:VALUE")
+        headers[name] = value.strip()
     settings = Settings.read()
     async with connected(
         settings.nats_url,
@@ -114,7 +129,9 @@ async def _request(arguments: argparse.Namespace) -> int:
         patience=settings.timeout,
     ) as connection:
         payload = os.fsencode(arguments.payload)
-        reply = await ask(connection, arguments.subject, payload, timeout=settings.timeout)
+        reply = await ask(
+            connection, arguments.subject, payload, headers=headers, timeout=settings.timeout
+        )
     try:
         print(json.dumps(json.loads(reply), indent=2, ensure_ascii=False))
     except ValueError:

@@ -16,7 +16,7 @@ from responder.errors import (
     PayloadTooLargeError,
     UnavailableError,
 )
-from responder.models import Reply, User, UserBatch, UserPage
+from responder.models import Reply, User, UserBatch, UserPage, WhoAmI
 
 # How long to look for a worker when none listens (seconds): one that restarts is back by then, and
 # such a request has reached nobody, so that repeating it is safe.
@@ -37,14 +37,27 @@ class UsersClient:
         connection: to NATS, see `connect`.
         prefix: of the subjects.
         timeout: seconds that a request may take.
+        token: of the user on whose behalf it asks, see `on_behalf_of`.
     """
 
     def __init__(
-        self, connection: Connection, *, prefix: str = "users", timeout: float = 2.0
+        self,
+        connection: Connection,
+        *,
+        prefix: str = "users",
+        timeout: float = 2.0,
+        token: str | None = None,
     ) -> None:
         self._connection = connection
         self._prefix = prefix
         self._timeout = timeout
+        self._headers = {wire.AUTHORIZATION: f"Bearer {token}"} if token is not None else {}
+
+    def on_behalf_of(self, token: str) -> UsersClient:
+        """Return a client on the same connection that sees what the user of a token may see."""
+        return UsersClient(
+            self._connection, prefix=self._prefix, timeout=self._timeout, token=token
+        )
 
     @classmethod
     @asynccontextmanager
@@ -117,6 +130,10 @@ class UsersClient:
             if cursor is None:
                 return
 
+    async def whoami(self, *, organization_id: str | None = None) -> WhoAmI:
+        """Return who the token of this client speaks for; raises UnauthenticatedError."""
+        return await self._ask(WhoAmI, wire.WHOAMI, wire.WhoAmI(organization_id))
+
     async def _ask(self, model: type[M], endpoint: str, request: wire.Request) -> M:
         body = await self.ask(endpoint, wire.encode_request(request))
         try:
@@ -130,7 +147,13 @@ class UsersClient:
     ) -> bytes:
         """Return the payload of an endpoint's reply, or raise the error that it is (see `ask`)."""
         subject = f"{self._prefix}.{endpoint}"
-        return await ask(self._connection, subject, payload, headers=headers, timeout=self._timeout)
+        return await ask(
+            self._connection,
+            subject,
+            payload,
+            headers={**self._headers, **(headers or {})},
+            timeout=self._timeout,
+        )
 
 
 async def ask(

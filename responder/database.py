@@ -152,7 +152,7 @@ class Database:
 
     async def _fetch_probe(self, session: Session, keys: Sequence[None]) -> Sequence[Answer]:
         statements = self.statements
-        await session.look_up(statements, statements.by_id, None, None, 0, False)
+        await session.look_up(statements, statements.services.by_id, None, None, 0, False)
         return [b""] * len(keys)
 
     async def _fetch_catalog(

@@ -2,6 +2,9 @@
 
 # Rows become bytes here, once, and stay bytes until they are on the wire.
 #
+# Who asks on behalf of a user sees what that user may see (see `queries`). Their requests wait in lines of
+# their own, so that those of services cost no more for it.
+#
 # Images may be data URLs of up to a megabyte. A batch brings along only small ones; a user with a
 # larger one is asked for again alone, a page or a list of ids again as a whole when it is known how
 # many of them fit into a message. So what a query can pull into memory is bounded by the size of one
@@ -9,14 +12,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from responder import wire
 from responder.batching import ALONE, Alone, Answer, Done, Lookup
 from responder.database import Database
 from responder.errors import (
+    ForbiddenError,
     InvalidRequestError,
     NotFoundError,
     PayloadTooLargeError,
@@ -24,12 +28,16 @@ from responder.errors import (
     UnavailableError,
 )
 from responder.queries import (
+    ALLOWED,
     CREATED_AT,
     IMAGE_SIZE,
+    LISTED,
     MEMBER_ID,
     ORDINAL,
     USER,
+    Lookups,
     Pages,
+    Statements,
     text,
 )
 from responder.session import Record, Session, ValueRefusedError
@@ -38,6 +46,19 @@ SMALL_IMAGE: Final = 8 * 1024  # bytes; what a batch brings along
 FRAME: Final = 1024  # bytes; what surrounds the users of a list, cursor included
 
 _NOT_FOUND: Final = NotFoundError("no such user")
+
+
+class Caller(NamedTuple):
+    """On whose behalf somebody asks, and the organization that their token names."""
+
+    user_id: str
+    organization_id: str | None
+
+
+# What is asked, and on whose behalf; the request is of the kind that the line is for.
+_Asked: TypeAlias = tuple[Any, Caller | None]
+_Fetch: TypeAlias = Callable[[Session, Sequence[_Asked]], Awaitable[Sequence[Answer | Alone]]]
+_Lines: TypeAlias = tuple[Lookup[_Asked, Session], Lookup[_Asked, Session]]
 
 
 class Directory:
@@ -52,49 +73,71 @@ class Directory:
         self.images_omitted = 0
         self._database = database
         self._max_reply = max_reply
-        self._users = Lookup[wire.ById, Session](self._fetch_users, max_batch=max_batch)
-        self._emails = Lookup[wire.ByEmail, Session](self._fetch_emails, max_batch=max_batch)
-        self._pages = Lookup[_Page, Session](self._fetch_page, max_batch=1)
-        self._lists = Lookup[wire.ByIds, Session](self._fetch_list, max_batch=1)
-        for lookup in (self._users, self._emails, self._pages, self._lists):
-            database.batching.add(lookup)
+        self._users = self._lines(self._fetch_users, max_batch=max_batch)
+        self._emails = self._lines(self._fetch_emails, max_batch=max_batch)
+        self._pages = self._lines(self._fetch_page, max_batch=1)
+        self._lists = self._lines(self._fetch_list, max_batch=1)
 
-    def load_user(self, key: wire.ById, *, deadline: float, done: Done) -> None:
-        """Load a user by id: a User, or NotFoundError."""
-        self._database.load(self._users, key, deadline=deadline, done=done)
+    def load_user(
+        self, key: wire.ById | wire.WhoAmI, caller: Caller | None, *, deadline: float, done: Done
+    ) -> None:
+        """Load a user by id, or the caller: a User, or NotFoundError."""
+        self._load(self._users, key, caller, deadline, done)
 
-    def load_email(self, key: wire.ByEmail, *, deadline: float, done: Done) -> None:
+    def load_email(
+        self, key: wire.ByEmail, caller: Caller | None, *, deadline: float, done: Done
+    ) -> None:
         """Load a user by email: a User, or NotFoundError."""
-        self._database.load(self._emails, key, deadline=deadline, done=done)
+        self._load(self._emails, key, caller, deadline, done)
 
-    def load_page(self, key: wire.OrgList, *, deadline: float, done: Done) -> None:
+    def load_page(
+        self, key: wire.OrgList, caller: Caller | None, *, deadline: float, done: Done
+    ) -> None:
         """Load members of an organization: a UserPage; raises InvalidRequestError for a cursor."""
-        position = None
         if key.cursor is not None:
-            position = wire.decode_cursor(key.cursor, key.organization_id)
-        self._database.load(self._pages, (key, position), deadline=deadline, done=done)
+            wire.decode_cursor(key.cursor, key.organization_id)
+        self._load(self._pages, key, caller, deadline, done)
 
-    def load_list(self, key: wire.ByIds, *, deadline: float, done: Done) -> None:
+    def load_list(
+        self, key: wire.ByIds, caller: Caller | None, *, deadline: float, done: Done
+    ) -> None:
         """Load users by their ids: a UserBatch, or PayloadTooLargeError."""
-        self._database.load(self._lists, key, deadline=deadline, done=done)
+        self._load(self._lists, key, caller, deadline, done)
+
+    def _lines(self, fetch: _Fetch, *, max_batch: int) -> _Lines:
+        lines = (
+            Lookup[_Asked, Session](fetch, max_batch=max_batch),
+            Lookup[_Asked, Session](fetch, max_batch=max_batch),
+        )
+        for line in lines:
+            self._database.batching.add(line)
+        return lines
+
+    def _load(
+        self, lines: _Lines, key: Any, caller: Caller | None, deadline: float, done: Done
+    ) -> None:
+        line = lines[caller is not None]
+        self._database.load(line, (key, caller), deadline=deadline, done=done)
 
     async def _fetch_users(
-        self, session: Session, keys: Sequence[wire.ById]
+        self, session: Session, keys: Sequence[_Asked]
     ) -> Sequence[Answer | Alone]:
         statements = self._database.statements
-        ids = [statements.user_id(key.id) for key in keys]
-        organizations = [key.organization_id for key in keys]
-        return await self._fetch(session, statements.by_id, statements.by_ids, ids, organizations)
+        lookups = _lookups(statements, keys)
+        ids = [
+            statements.user_id(
+                caller.user_id if caller and isinstance(key, wire.WhoAmI) else key.id
+            )
+            for key, caller in keys
+        ]
+        return await self._fetch(session, lookups.by_id, lookups.by_ids, ids, keys)
 
     async def _fetch_emails(
-        self, session: Session, keys: Sequence[wire.ByEmail]
+        self, session: Session, keys: Sequence[_Asked]
     ) -> Sequence[Answer | Alone]:
-        statements = self._database.statements
-        emails = [text(key.email.lower()) for key in keys]
-        organizations = [key.organization_id for key in keys]
-        return await self._fetch(
-            session, statements.by_email, statements.by_emails, emails, organizations
-        )
+        lookups = _lookups(self._database.statements, keys)
+        emails = [text(key.email.lower()) for key, _ in keys]
+        return await self._fetch(session, lookups.by_email, lookups.by_emails, emails, keys)
 
     async def _fetch(
         self,
@@ -102,59 +145,91 @@ class Directory:
         by_one: str,
         by_many: str,
         keys: Sequence[str | None],
-        organizations: Sequence[str | None],
+        asked: Sequence[_Asked],
     ) -> Sequence[Answer | Alone]:
         """Look keys up, a lone one by a statement of its own. A key that is None matches nothing."""
         statements = self._database.statements
         limit = self._max_reply()
+        organizations = [key.organization_id for key, _ in asked]
         named = [each is not None for each in organizations]
         possible = self._possible(organizations)
+        callers = [caller for _, caller in asked if caller]
         if len(keys) == 1:
             cap = limit
-            rows = await session.look_up(statements, by_one, keys[0], possible[0], cap, named[0])
+            who = [each for caller in callers for each in self._caller(caller)]
+            rows = await session.look_up(
+                statements, by_one, keys[0], possible[0], cap, named[0], *who
+            )
         else:
             cap = SMALL_IMAGE
             if not any(named):  # unnest fills the shorter arrays up with nulls
                 possible, named = [], []
-            rows = await session.look_up(statements, by_many, keys, possible, cap, named)
+            rows = await session.look_up(
+                statements, by_many, keys, possible, cap, named, *self._callers(callers)
+            )
         answers: list[Answer | Alone] = [_NOT_FOUND] * len(keys)
         for row in rows:
+            at = row[ORDINAL] - 1
             size = row[IMAGE_SIZE]
-            if size is not None and size > cap and len(keys) > 1:
-                answers[row[ORDINAL] - 1] = ALONE
+            if callers and not row[ALLOWED] and not isinstance(asked[at][0], wire.WhoAmI):
+                answers[at] = _forbidden()
+            elif row[USER][0] is None:
+                continue
+            elif size is not None and size > cap and len(keys) > 1:
+                answers[at] = ALONE
             else:
-                answers[row[ORDINAL] - 1] = self._write(row, limit)
+                answers[at] = self._write(row, limit)
         return answers
 
-    async def _fetch_page(self, session: Session, keys: Sequence[_Page]) -> Sequence[Answer]:
-        ((request, position),) = keys
+    def _caller(self, caller: Caller) -> tuple[str | None, str | None]:
+        """A caller as the arguments of a lookup; None for what cannot be an id."""
         statements = self._database.statements
-        if statements.pages is None:
-            return [UnavailableError("there is no member table in this database")]
+        organization_id = caller.organization_id
+        home = None if organization_id is None else statements.organization_id(organization_id)
+        return statements.user_id(caller.user_id), home
+
+    def _callers(self, callers: Sequence[Caller]) -> Sequence[Sequence[object]]:
+        """The callers of a batch as its last arguments: each once, and which one is whose."""
+        if not callers:
+            return ()
+        numbers: dict[Caller, int] = {}
+        of_each = [numbers.setdefault(caller, len(numbers) + 1) for caller in callers]
+        users, homes = zip(*map(self._caller, numbers), strict=True)
+        return users, homes, of_each
+
+    async def _fetch_page(self, session: Session, keys: Sequence[_Asked]) -> Sequence[Answer]:
+        ((request, caller),) = keys
+        statements = self._database.statements
+        pages = _lookups(statements, keys).pages
+        if pages is None:
+            raise UnavailableError("there is no member table in this database")
         organization = statements.organization_id(request.organization_id)
-        if organization is None:
+        if organization is None and caller is None:
             return [wire.encode_page((), None)]
-        sql, start = _start(statements.pages, position)
-        if sql is None:
-            return [InvalidRequestError(wire.BAD_CURSOR)]
+        sql, start = _start(pages, request)
+        if caller is not None:
+            start = [self._caller(caller)[0], *start]
+
+        async def look_up(limit: int, cap: int) -> list[Record]:
+            rows = await session.look_up(statements, sql, organization, limit, cap, *start)
+            return rows if caller is None else _permitted(rows)
+
         limit = self._max_reply()
         wanted = request.limit
         try:
-            rows = await session.look_up(
-                statements, sql, organization, wanted + 1, SMALL_IMAGE, *start
-            )
+            rows = await look_up(wanted + 1, SMALL_IMAGE)
         except ValueRefusedError:
-            if position is None:
+            if request.cursor is None:
                 raise
-            return [InvalidRequestError(wire.BAD_CURSOR)]
+            raise InvalidRequestError(wire.BAD_CURSOR) from None
         sizes = [_image_size(row, limit) for row in rows]
         if max(sizes, default=0) > SMALL_IMAGE:
             wanted = max(1, min(wanted, sum(total <= limit for total in accumulate(sizes))))
-            rows = await session.look_up(statements, sql, organization, wanted + 1, limit, *start)
+            rows = await look_up(wanted + 1, limit)
         return [self._write_page(request.organization_id, rows, wanted, limit)]
 
-    async def _fetch_list(self, session: Session, keys: Sequence[wire.ByIds]) -> Sequence[Answer]:
-        (request,) = keys
+    async def _fetch_list(self, session: Session, keys: Sequence[_Asked]) -> Sequence[Answer]:
+        ((request, caller),) = keys
         statements = self._database.statements
         limit = self._max_reply()
         asked: dict[str, tuple[str | None, str]] = {}  # what is looked up, and how it was spelled
@@ -164,26 +239,28 @@ class Directory:
         ids = [canonical for canonical, _ in asked.values()]
         organization = self._possible([request.organization_id]) * len(ids)
         named = [request.organization_id is not None] * len(ids)
-        sql = statements.by_ids
-        rows = await session.look_up(statements, sql, ids, organization, SMALL_IMAGE, named)
+        sql = _lookups(statements, keys).by_ids
+        who = self._callers([caller] * len(ids) if caller else ())
+        rows = await session.look_up(statements, sql, ids, organization, SMALL_IMAGE, named, *who)
         sizes = [_image_size(row, limit - FRAME) for row in rows]
         if sum(sizes) > limit:
-            return [PayloadTooLargeError(wire.TOO_MANY_IDS)]
+            raise PayloadTooLargeError(wire.TOO_MANY_IDS)
         if max(sizes, default=0) > SMALL_IMAGE:
-            rows = await session.look_up(statements, sql, ids, organization, limit, named)
+            rows = await session.look_up(statements, sql, ids, organization, limit, named, *who)
+        if caller and not rows[0][ALLOWED]:
+            raise _forbidden()
         users: dict[int, bytes] = {}
         for row in rows:
+            if row[USER][0] is None:
+                continue
             answer = self._write(row, limit - FRAME)
             if isinstance(answer, ResponderError):
-                return [answer]
+                raise answer
             users[row[ORDINAL]] = answer
         found = [user for _, user in sorted(users.items())]
         spellings = enumerate((each for _, each in asked.values()), start=1)
         missing = [each for at, each in spellings if at not in users]
-        try:
-            return [wire.encode_batch(found, missing, limit=limit)]
-        except PayloadTooLargeError as error:
-            return [error]
+        return [wire.encode_batch(found, missing, limit=limit)]
 
     def _possible(self, organizations: Sequence[str | None]) -> list[str | None]:
         canonical = self._database.statements.organization_id
@@ -235,15 +312,33 @@ class Directory:
         return page
 
 
-_Page = tuple[wire.OrgList, wire.Position | None]
+def _lookups(statements: Statements, keys: Sequence[_Asked]) -> Lookups:
+    """The SQL for those in a batch, who are all services or all callers."""
+    return statements.services if keys[0][1] is None else statements.callers
 
 
-def _start(pages: Pages, position: wire.Position | None) -> tuple[str | None, list[str]]:
-    """The SQL of a page and its last parameters; None for a position that these tables lack."""
-    if position is None:
+def _permitted(rows: list[Record]) -> list[Record]:
+    """The memberships among the rows of a caller; raises what they are told if they may not see them."""
+    if not rows[0][ALLOWED]:
+        raise _forbidden()
+    if not rows[0][LISTED]:
+        raise NotFoundError("no such organization")
+    return [row for row in rows if row[MEMBER_ID] is not None]
+
+
+def _forbidden() -> ForbiddenError:
+    return ForbiddenError("the caller is banned, or exists no more")
+
+
+def _start(pages: Pages, request: wire.OrgList) -> tuple[str, list[str | None]]:
+    """The SQL of a page and its last parameters; raises InvalidRequestError for a bad cursor."""
+    if request.cursor is None:
         return pages.first, []
+    position = wire.decode_cursor(request.cursor, request.organization_id)
     if position.created_at is None:
         return pages.after_null, [position.member_id]
+    if pages.after is None:  # these tables have no such position
+        raise InvalidRequestError(wire.BAD_CURSOR)
     return pages.after, [position.member_id, position.created_at]
 
 

@@ -36,14 +36,18 @@ class Discovery:
     Args:
         overrides: what the operator has said about the tables.
         timezone: of timestamps without zone.
+        rules: what callers may see.
     """
 
-    def __init__(self, *, overrides: Overrides, timezone: str) -> None:
+    def __init__(
+        self, *, overrides: Overrides, timezone: str, rules: queries.Rules = queries.DEFAULT_RULES
+    ) -> None:
         self.schema: schema.Schema | None = None
         self.settled = asyncio.Event()
         """Set once the catalog has been read, with a good result or a bad one."""
         self._overrides = overrides
         self._timezone = timezone
+        self._rules = rules
         self._first: schema.Schema | None = None
         self._statements: queries.Statements | None = None
         self._problem: SchemaError | None = None
@@ -106,7 +110,7 @@ class Discovery:
         self.schema, self._problem = found, None
         first = self._first or found
         self._first = replace(first, members=first.members or found.members)
-        self._statements = queries.statements(found, timezone=self._timezone)
+        self._statements = queries.statements(found, timezone=self._timezone, rules=self._rules)
 
     def _tell(self, found: schema.Schema) -> None:
         if self.schema and self.schema.shape == found.shape:

@@ -1,4 +1,4 @@
-"""User, UserPage, UserBatch: what callers see."""
+"""User, UserPage, UserBatch, Identity, WhoAmI: what callers see."""
 
 # These models are the contract in Python: the client returns them, and OpenAPI is made from them.
 # Replies of a worker are not built from them (see the encoder in `wire`, which a property test holds
@@ -9,8 +9,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, field_serializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SkipValidation
 from pydantic.alias_generators import to_camel
+
+
+def _as_javascript(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Instant = Annotated[
+    datetime, PlainSerializer(_as_javascript, return_type=str, when_used="json-unless-none")
+]
 
 
 class Reply(BaseModel):
@@ -37,15 +46,11 @@ class User(Reply):
         description="as stored: stays true after banExpires has passed, until the next sign-in"
     )
     ban_reason: str | None
-    ban_expires: datetime | None = Field(description="null is a ban without end")
+    ban_expires: Instant | None = Field(description="null is a ban without end")
     organization_id: str | None
     org_role: str | None = Field(description="the role in that organization, as stored")
     manager_id: str | None
     department_id: str | None
-
-    @field_serializer("ban_expires", when_used="json-unless-none")
-    def _as_javascript(self, value: datetime) -> str:
-        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def is_banned(self, at: datetime) -> bool:
         """Tell whether the ban is in force at a time (Better Auth: banExpires null or ahead)."""
@@ -65,3 +70,24 @@ class UserBatch(Reply):
     users: list[User]
     # Unchecked: an id that is nobody's may be no proper text at all (a lone surrogate).
     missing: list[Annotated[str, SkipValidation]]
+
+
+class Identity(Reply):
+    """Who a token speaks for, from the token alone: it may be older than the tables."""
+
+    user_id: str = Field(description="the claim sub")
+    email: str | None
+    name: str | None
+    role: str | None
+    organization_id: str | None = Field(description="the organization that the token names")
+    issuer: str
+    audience: list[str]
+    issued_at: Instant | None
+    expires_at: Instant
+
+
+class WhoAmI(Reply):
+    """The caller: what the token says, and the user as stored now, if there is one."""
+
+    identity: Identity
+    user: User | None

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from responder.errors import BY_CODE
-from responder.models import User
+from responder.models import Identity, User, WhoAmI
 
 # What this service does not do: path below /users, method, verb, and Better Auth's endpoint for it.
 WRITES: Final = (
@@ -25,6 +25,7 @@ _ERRORS: Final = {
 }
 _HEADERS: Final = {
     "401": {"WWW-Authenticate": "as RFC 6750 says"},
+    "403": {"WWW-Authenticate": "as RFC 6750 says"},
     "410": {"Link": "the successor, where its address is known"},
     "503": {"Retry-After": "seconds"},
 }
@@ -86,6 +87,11 @@ def document(*, successors: str) -> dict[str, Any]:
             "userByEmail", "email", "a user by email, in any case"
         ),
     }
+    paths["/api/v1/me"] = _reads("me", None, "the caller", schema="WhoAmI")
+    whoami = WhoAmI.model_json_schema(
+        by_alias=True, mode="serialization", ref_template="#/components/schemas/{model}"
+    )
+    del whoami["$defs"]
     for prefix in ("/api/v1", ""):
         for path, method, verb, endpoint in WRITES:
             operation = {
@@ -108,6 +114,8 @@ def document(*, successors: str) -> dict[str, Any]:
         "components": {
             "schemas": {
                 "User": {**user, "examples": [_USER.model_dump(mode="json", by_alias=True)]},
+                "Identity": Identity.model_json_schema(by_alias=True, mode="serialization"),
+                "WhoAmI": whoami,
                 "Problem": _PROBLEM,
             },
             "securitySchemes": {
@@ -118,17 +126,19 @@ def document(*, successors: str) -> dict[str, Any]:
     }
 
 
-def _reads(operation_id: str, name: str, summary: str) -> dict[str, Any]:
+def _reads(
+    operation_id: str, name: str | None, summary: str, *, schema: str = "User"
+) -> dict[str, Any]:
     organization = _parameter("organizationId", "query")
     organization["description"] = "the organization whose membership the answer reports"
     errors = {status: _error(status, description) for status, description in _ERRORS.items()}
-    user = {"schema": {"$ref": "#/components/schemas/User"}}
+    user = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
     get = {
         "operationId": operation_id,
         "summary": summary,
-        "parameters": [_parameter(name, "path"), organization],
+        "parameters": [*([_parameter(name, "path")] if name else []), organization],
         "responses": {
-            "200": {"description": "the user", "content": {"application/json": user}},
+            "200": {"description": summary, "content": {"application/json": user}},
             **errors,
         },
     }

@@ -73,6 +73,25 @@ IMAGE_SIZE: Final = 1 + len(FIELDS)
 CREATED_AT: Final = 2 + len(FIELDS)
 MEMBER_ID: Final = 3 + len(FIELDS)
 ANALYSED: Final = -1  # last in the row of any lookup, and there is always a row
+# Only in the rows of a lookup for a caller: whether they may ask at all, and in those of a page, whether
+# they may see that organization.
+ALLOWED: Final = -2
+LISTED: Final = -3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What callers with a token may see.
+
+    A caller sees themself; who shares an organization with them, if that is asked for, else everyone;
+    and with an admin role everything.
+    """
+
+    shared_organization: bool = True
+    admin_roles: tuple[str, ...] = ("admin", "superadmin")
+
+
+DEFAULT_RULES: Final = Rules()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,36 +107,57 @@ class Pages:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Statements:
-    """The SQL of every lookup on one schema, and what its keys may look like.
+class Lookups:
+    """The SQL of every lookup, for services or for callers.
 
     Parameters are named in each text's first line. A key names an organization or does not; one that
-    is named and null matches nothing. Where nothing is found there is one row, whose ordinal is null.
+    is named and null matches nothing. For a service there is one row with a null ordinal where nothing
+    is found; for a caller there is a row for each key, with nothing of a user they may not see.
     """
-
-    schema: Schema
-    version: str
 
     by_id: str
     by_ids: str
     by_email: str
     by_emails: str
     pages: Pages | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statements:
+    """The SQL of every lookup on one schema, and what its keys may look like."""
+
+    schema: Schema
+    version: str
+
+    services: Lookups
+    callers: Lookups
     user_id: Canonical
     organization_id: Canonical
 
 
-def statements(schema: Schema, *, timezone: str = "UTC") -> Statements:
+def statements(
+    schema: Schema, *, timezone: str = "UTC", rules: Rules = DEFAULT_RULES
+) -> Statements:
     """Build the lookups of a schema; timestamps without zone are in `timezone`."""
+    members = schema.members
+    return Statements(
+        schema=schema,
+        version=_version(schema),
+        services=_for_services(schema, timezone),
+        callers=_for_callers(schema, timezone, rules),
+        user_id=_canonical(schema.users.columns["id"]),
+        organization_id=_canonical(members.columns["organizationId"]) if members else text,
+    )
+
+
+def _for_services(schema: Schema, timezone: str) -> Lookups:
     users, members = schema.users, schema.members
     user_id = users.columns["id"]
     fields = _fields(schema, timezone)
     lone = _membership(schema, "$2::text", named="$4::bool")
     each = _membership(schema, "k.organization", named="k.named")
     unnested = "unnest($1::text[], $2::text[], $4::bool[]) with ordinality"
-    return Statements(
-        schema=schema,
-        version=_version(schema),
+    return Lookups(
         by_id=_stamped(
             "$1 id, $2 organization, $3 cap of the image in bytes, $4 organization is named",
             f"""select 1::bigint as n, {fields}
@@ -142,9 +182,146 @@ from {unnested} as k(email, organization, named, n)
 cross join lateral {_earliest(users, "k.email")} u{each}""",
         ),
         pages=_pages(users, members, fields) if members else None,
-        user_id=_canonical(user_id),
-        organization_id=_canonical(members.columns["organizationId"]) if members else text,
     )
+
+
+# A caller and what they ask for travel together, so that what they may see is decided on the same
+# snapshot as what they see. `c` is the caller as stored now: there is always a row of it, in which
+# `allowed` is false for one who is banned or gone. Organizations are compared as arrays, each read by a
+# user's id: a join of memberships with memberships could be planned by the organization, and read all of
+# it. What is not visible is not joined, and its fields are null like those of what does not exist.
+
+
+def _for_callers(schema: Schema, timezone: str, rules: Rules) -> Lookups:
+    users, members = schema.users, schema.members
+    user_id = users.columns["id"]
+    id_ = f"u.{ident(user_id.name)}"
+    own = f"({id_} {_equals(user_id)} c.id)"
+    fields = _fields(schema, timezone, secrets=f"(c.admin or {own})")
+    visible = f"({own} or c.allowed and ({_sees(schema, rules)}))"
+    of_key = "k.organization", "k.named"
+    membership = _membership(
+        schema, of_key[0], named=of_key[1], among=f"c.admin or {own}", first="c.home"
+    )
+    one = "(select 1::bigint as n, $1::text as key, $2::text as organization, $4::bool as named) k"
+    many = (
+        "unnest($1::text[], $2::text[], $4::bool[], $7::int[]) with ordinality "
+        "as k(key, organization, named, caller, n)"
+    )
+    lone_caller = _callers(
+        schema, timezone, rules, "(select 1 as n, $5::text as id, $6::text as home)"
+    )
+    callers = _callers(
+        schema,
+        timezone,
+        rules,
+        "(select * from unnest($5::text[], $6::text[]) with ordinality as a(id, home, n))",
+    )
+
+    def lookup(key: str, target: str, *, alone: bool) -> str:
+        source = (
+            f"from {one}\ncross join {lone_caller} c"
+            if alone
+            else f"from {many}\njoin callers c on c.n = k.caller"
+        )
+        before = (
+            "" if alone else f"with callers as materialized (\n  select * from {callers} c\n)\n"
+        )
+        s = "" if alone else "s"
+        return _stamped(
+            f"$1 {key}{s}, $2 organization{s}, $3 cap of the image in bytes, "
+            f"$4 organization{s} named, $5 caller{s}, $6 organization{s} of their token{s}"
+            + ("" if alone else ", $7 the caller of each, from 1"),
+            f"""{before}select k.n, {fields}, c.allowed
+{source}
+left join {target} on {visible}{membership}""",
+        )
+
+    by_id = (
+        f"lateral (select * from {qualified(users)} where {ident(user_id.name)} "
+        f"{_equals(user_id)} {_cast('k.key', user_id)}) u"
+    )
+    names = ", ".join(
+        ident(name) for name in dict.fromkeys(each.name for each in users.columns.values())
+    )
+    by_id = by_id.replace("select *", f"select {names}", 1)
+    by_email = f"lateral {_earliest(users, 'k.key')} u"
+    return Lookups(
+        by_id=lookup("id", by_id, alone=True),
+        by_ids=lookup("id", by_id, alone=False),
+        by_email=lookup("email", by_email, alone=True),
+        by_emails=lookup("email", by_email, alone=False),
+        pages=_pages(users, members, fields, caller=_lister(schema, timezone, rules))
+        if members
+        else None,
+    )
+
+
+def _callers(schema: Schema, timezone: str, rules: Rules, source: str) -> str:
+    """Callers as stored now, from rows of n, id and home (the organization of their token)."""
+    users, members = schema.users, schema.members
+    user_id = users.columns["id"]
+    user = users.columns.get
+    role = _words(user("role"), "v")
+    roles = ", ".join(map(literal, rules.admin_roles))
+    admin = (
+        f"coalesce(string_to_array(coalesce(nullif({role}, ''), 'user'), ',') "
+        f"&& array[{roles}]::text[], false)"
+    )
+    anonymous = _flag_of(user("isAnonymous"), "v")
+    banned = _flag_of(user("banned"), "v")
+    if expires := user("banExpires"):
+        instant = _as_instant(f"v.{ident(expires.name)}", expires, timezone)
+        banned = f"{banned} and coalesce({instant} > now(), true)"
+    known = f"v.{ident(user_id.name)} is not null"
+    home = "a.home"
+    organizations = "null::text[]"
+    if members:
+        organization_id, owner = members.columns["organizationId"], members.columns["userId"]
+        home = _cast("a.home", organization_id)
+        organizations = _organizations(members, f"v.{ident(user_id.name)}", user_id, owner)
+    return f"""(
+  select a.n, {home} as home, v.{ident(user_id.name)} as id, {known} and not ({banned}) as allowed,
+         {known} and {admin} and not {anonymous} as admin, {anonymous} as anonymous,
+         {organizations} as organizations
+  from {source} a
+  left join {qualified(users)} v on v.{ident(user_id.name)} {_equals(user_id)} {_cast("a.id", user_id)}
+)"""
+
+
+def _organizations(members: Table, user: str, user_id: Column, owner: Column) -> str:
+    organization_id = members.columns["organizationId"]
+    return f"""array(
+    select o.{ident(organization_id.name)} from {qualified(members)} o
+    where o.{ident(owner.name)} {_equals(owner)} {_as(user, user_id, owner)}
+  )"""
+
+
+def _sees(schema: Schema, rules: Rules) -> str:
+    """Whether a caller sees a user that is not themself."""
+    if not rules.shared_organization:
+        return "not c.anonymous"
+    members, user_id = schema.members, schema.users.columns["id"]
+    if members is None:
+        return "c.admin"
+    owner = members.columns["userId"]
+    shared = _organizations(members, f"u.{ident(user_id.name)}", user_id, owner)
+    return f"c.admin or not c.anonymous and {shared} && c.organizations"
+
+
+def _lister(schema: Schema, timezone: str, rules: Rules) -> str:
+    """The caller of a page, and whether they may see its organization."""
+    members = schema.members
+    assert members  # noqa: S101 - there are no pages without
+    organization_id = members.columns["organizationId"]
+    caller = _callers(
+        schema, timezone, rules, "(select 1 as n, $4::text as id, null::text as home)"
+    )
+    listed = f"array[{_cast('$1::text', organization_id)}] && c.organizations"
+    return f"""(
+  select c.*, c.allowed and (c.admin or not c.anonymous and {listed}) as listed
+  from {caller} c
+)"""
 
 
 def ident(name: str) -> str:
@@ -277,24 +454,15 @@ _NO: Final = "('', 'false', 'f', 'no', 'n', 'off', '0')"  # as PostgreSQL reads 
 _NO_COLUMNS: Final[Mapping[str, Column]] = {}
 
 
-def _fields(schema: Schema, timezone: str) -> str:
-    """The fields of User in their order, then the image's size; $3 is the cap."""
+def _fields(schema: Schema, timezone: str, *, secrets: str = "") -> str:
+    """The fields of User in their order, then the image's size; $3 is the cap.
+
+    `secrets` is the condition under which a caller sees what is not for everyone.
+    """
     user = schema.users.columns.get
     member = (schema.members.columns if schema.members else _NO_COLUMNS).get
-
-    def words(column: Column | None, alias: str = "u") -> str:
-        if column is None:
-            return "null::text"
-        name = f"{alias}.{ident(column.name)}"
-        if column.category == "A":
-            return f"array_to_string({name}, ',')"
-        return f"{name}::text"  # even of text: it may be of another type tomorrow
-
-    def flag(column: Column | None) -> str:
-        if column is None:
-            return "false"
-        return _flag(f"u.{ident(column.name)}", column)
-
+    words, flag = _words, _flag_of
+    reason = words(user("banReason"))
     image = words(user("image"))
     expressions = {
         "id": words(user("id")),
@@ -305,7 +473,7 @@ def _fields(schema: Schema, timezone: str) -> str:
         "isAnonymous": flag(user("isAnonymous")),
         "role": f"coalesce(nullif({words(user('role'))}, ''), 'user')",
         "banned": flag(user("banned")),
-        "banReason": words(user("banReason")),
+        "banReason": f"case when {secrets} then {reason} end" if secrets else reason,
         "banExpires": _instant(user("banExpires"), timezone),
         "organizationId": words(member("organizationId"), "m"),
         "orgRole": words(member("role"), "m"),
@@ -314,6 +482,26 @@ def _fields(schema: Schema, timezone: str) -> str:
     }
     columns = [f'{expressions[field]} as "{field}"' for field in FIELDS]
     return ",\n       ".join([*columns, f"octet_length({image}) as image_size"])
+
+
+def _words(column: Column | None, alias: str = "u") -> str:
+    if column is None:
+        return "null::text"
+    name = f"{alias}.{ident(column.name)}"
+    if column.category == "A":
+        return f"array_to_string({name}, ',')"
+    return f"{name}::text"  # even of text: it may be of another type tomorrow
+
+
+def _flag_of(column: Column | None, alias: str = "u") -> str:
+    return "false" if column is None else _flag(f"{alias}.{ident(column.name)}", column)
+
+
+def _as_instant(name: str, column: Column, timezone: str) -> str:
+    """A timestamp of any kind as one with a zone."""
+    if column.type == "timestamptz":
+        return name
+    return f"{name}::timestamp at time zone {literal(timezone)}"
 
 
 def _flag(name: str, column: Column) -> str:
@@ -356,34 +544,45 @@ def _earliest(users: Table, email: str) -> str:
 )"""
 
 
-def _membership(schema: Schema, organization: str, *, named: str) -> str:
-    """The membership that speaks for a user: in the organization named, else the earliest."""
+def _membership(
+    schema: Schema, organization: str, *, named: str, among: str = "", first: str = ""
+) -> str:
+    """The membership that speaks for a user: in the organization named, else the earliest.
+
+    For a caller who sees it only `among` their own organizations unless that holds, and `first` in the
+    organization of their token.
+    """
     members = schema.members
     if members is None:  # every parameter must be used somewhere
         return f"\nleft join lateral (select {organization}, {named}) m on true"
     column, user_id = members.columns, schema.users.columns["id"]
     organization_id, owner = column["organizationId"], column["userId"]
     names = _names(members, "m")
-    tie_breaker = column.get("id", column["organizationId"])
+    order = _order(members, "m.", column.get("id", column["organizationId"]))
+    own = f"m.{ident(organization_id.name)}"
+    if among:
+        among = f"\n    and ({among} or array[{own}] && c.organizations)"
+        order = f"({own} {_equals(organization_id)} {first}) is true desc, {order}"
     return f"""
 left join lateral (
   select {names} from {qualified(members)} m
   where m.{ident(owner.name)} {_equals(owner)} {_as(f"u.{ident(user_id.name)}", user_id, owner)}
     and ({named} is not true
-         or m.{ident(organization_id.name)} {_equals(organization_id)}
-           {_cast(organization, organization_id)})
-  order by {_order(members, "m.", tie_breaker)} limit 1
+         or {own} {_equals(organization_id)} {_cast(organization, organization_id)}){among}
+  order by {order} limit 1
 ) m on true"""
 
 
-def _pages(users: Table, members: Table, fields: str) -> Pages:
-    """The members of an organization in their order, from a position on.
+def _pages(users: Table, members: Table, fields: str, *, caller: str = "") -> Pages:
+    """The members of an organization in their order, from a position on; for a caller, if they may.
 
     The page is cut first, so that what follows costs what the page is long. Of duplicate memberships
     only the earliest is joined with its user; the others come without, like those whose user is gone.
     """
     column = members.columns
     names = _names(members, "m")
+    position, moment = ("$5", "$6") if caller else ("$4", "$5")
+    gate = " and c.listed" if caller else ""
     organization_id, owner, user_id = (
         column["organizationId"],
         column["userId"],
@@ -407,29 +606,33 @@ def _pages(users: Table, members: Table, fields: str) -> Pages:
     def memberships(condition: str) -> str:
         return f"""(
   select {names} from {qualified(members)} m
-  where m.{organization} {_equals(organization_id)} {_cast("$1::text", organization_id)}{condition}
+  where m.{organization} {_equals(organization_id)} {_cast("$1::text", organization_id)}{condition}{gate}
   order by {order} limit $2::int
 )"""
 
     def page(parameters: str, source: str) -> str:
+        since = f"m.{ident(created.name)}" if created else "null"
+        more = ", c.listed, c.allowed" if caller else ""
+        start = f"{caller} c\nleft join lateral {source} m on true" if caller else f"{source} m"
+        who = ", $4 caller" if caller else ""
         return _stamped(
-            f"$1 organization, $2 limit, $3 cap of the image in bytes{parameters}",
-            f"""select 1::bigint as n, {fields}, {f"m.{ident(created.name)}" if created else "null"}::text as created_at, \
-m.{tie}::text as member_id
-from {source} m
+            f"$1 organization, $2 limit, $3 cap of the image in bytes{who}{parameters}",
+            f"""select 1::bigint as n, {fields}, {since}::text as created_at, \
+m.{tie}::text as member_id{more}
+from {start}
 left join {qualified(users)} u
   on u.{ident(user_id.name)} {_equals(user_id)} {_as(f"m.{user}", owner, user_id)}{is_earliest}
 order by {order}""",
         )
 
-    later = f"\n    and m.{tie} > {_cast('$4::text', tie_breaker)}"
+    later = f"\n    and m.{tie} > {_cast(f'{position}::text', tie_breaker)}"
     after_null, after = memberships(later), None
     if created is not None:
         name = f"m.{ident(created.name)}"
         after_null = memberships(f"\n    and {name} is null{later}")
         after = memberships(
             f"\n    and ({name}, m.{tie}) > "
-            f"($5::text::{_type(created)}, {_cast('$4::text', tie_breaker)})"
+            f"({moment}::text::{_type(created)}, {_cast(f'{position}::text', tie_breaker)})"
         )
         if not created.not_null:
             # `(c, id) > (…)` is null, not true, where c is: those come last, and one index serves
@@ -439,8 +642,8 @@ order by {order}""",
             after = f"(\n{after} union all {nulls}\norder by {unaliased} limit $2::int\n)"
     return Pages(
         first=page("", memberships("")),
-        after=after and page(", $4 id, $5 createdAt", after),
-        after_null=page(", $4 id", after_null),
+        after=after and page(f", {position} id, {moment} createdAt", after),
+        after_null=page(f", {position} id", after_null),
     )
 
 

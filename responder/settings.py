@@ -16,6 +16,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from responder.dsn import Dsn, parse
 from responder.errors import SettingsError
 from responder.overrides import Overrides, column_names, table_name
+from responder.queries import Rules
+from responder.tokens import Issuer, api, origin
 
 
 def _split(value: object) -> object:
@@ -53,15 +55,6 @@ def _url(value: str) -> str:
     return value
 
 
-# Ignoring these would leave open what the operator believes closed, or read what he rules out.
-NOT_YET = {
-    "RESPONDER_NATS_AUTH",
-    "RESPONDER_VISIBILITY",
-    "RESPONDER_ADMIN_ROLES",
-    "RESPONDER_JWKS_URL",
-    "RESPONDER_JWT_ISSUER",
-    "RESPONDER_JWT_AUDIENCE",
-}
 MAX_PORT = 2**16 - 1
 Address = Annotated[tuple[str, int] | None, BeforeValidator(_address)]
 NATS_SCHEMES = ("nats", "tls", "ws", "wss")
@@ -69,6 +62,7 @@ Server = Annotated[str, AfterValidator(_server)]
 Url = Annotated[str, AfterValidator(_url)]
 Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Subject = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
+Names = list[Annotated[str, Field(min_length=1)]]
 TableParts = tuple[str, ...]
 Columns = Mapping[str, Mapping[str, str | None]]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
@@ -96,7 +90,19 @@ class Settings(BaseModel):
     queue_group: Token = Field("responder", alias="RESPONDER_QUEUE_GROUP")
     http_listen: Address = Field(("127.0.0.1", 8080), alias="RESPONDER_HTTP_LISTEN")
     admin_listen: Address = Field(("127.0.0.1", 8081), alias="RESPONDER_ADMIN_LISTEN")
+    jwks_url: str | None = Field(None, alias="RESPONDER_JWKS_URL", repr=False)
+    jwt_issuer: Annotated[Names, BeforeValidator(_split)] = Field([], alias="RESPONDER_JWT_ISSUER")
+    jwt_audience: Annotated[Names, BeforeValidator(_split)] = Field(
+        [], alias="RESPONDER_JWT_AUDIENCE"
+    )
     http_auth: Literal["required", "disabled"] = Field("required", alias="RESPONDER_HTTP_AUTH")
+    nats_auth: Literal["required", "optional"] = Field("optional", alias="RESPONDER_NATS_AUTH")
+    visibility: Literal["shared-organization", "all"] = Field(
+        "shared-organization", alias="RESPONDER_VISIBILITY"
+    )
+    admin_roles: Annotated[Names, BeforeValidator(_split)] = Field(
+        ["admin", "superadmin"], alias="RESPONDER_ADMIN_ROLES"
+    )
     users_table: Annotated[TableParts | None, BeforeValidator(table_name)] = Field(
         None, alias="RESPONDER_USERS_TABLE"
     )
@@ -132,8 +138,6 @@ class Settings(BaseModel):
         # An empty variable is how many tools write "not set".
         given: dict[str, Any] = {key: value for key, value in environ.items() if value.strip()}
         names = [str(each.alias) for each in cls.model_fields.values()]
-        if later := NOT_YET.intersection(given):
-            raise SettingsError(f"{min(later)}: not in this version")
         for name in given:
             if name.upper().startswith("RESPONDER_") and name not in names:
                 near = difflib.get_close_matches(name.upper(), names, n=1, cutoff=0.85)
@@ -159,8 +163,24 @@ class Settings(BaseModel):
     @property
     def successors(self) -> str | None:
         """The base of Better Auth's HTTP API, where writes go; None if it is not known."""
-        if self.better_auth_url is None:
+        return api(self.better_auth_url) if self.better_auth_url else None
+
+    @property
+    def issuer(self) -> Issuer | None:
+        """Whose tokens are accepted; None if it is not known."""
+        url = self.better_auth_url
+        own = [origin(url)] if url else []
+        key_set = self.jwks_url or (f"{self.successors}/jwks" if url else "")
+        issuers, audiences = self.jwt_issuer or own, self.jwt_audience or own
+        if not key_set or not issuers or not audiences:
             return None
-        url = urlsplit(self.better_auth_url)
-        path = url.path.rstrip("/") or "/api/auth"
-        return f"{url.scheme}://{url.netloc}{path}"
+        advice = f"{self.successors or '/api/auth'}/token"
+        return Issuer(key_set=key_set, issuers=issuers, audiences=audiences, advice=advice)
+
+    @property
+    def rules(self) -> Rules:
+        """What callers with a token may see."""
+        return Rules(
+            shared_organization=self.visibility == "shared-organization",
+            admin_roles=tuple(self.admin_roles),
+        )

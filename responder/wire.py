@@ -26,18 +26,21 @@ from responder.errors import (
     InvalidRequestError,
     PayloadTooLargeError,
     ResponderError,
+    UnauthenticatedError,
 )
-from responder.models import User
+from responder.models import Identity, User
 
 GET: Final = "get"
 BY_EMAIL: Final = "by_email"
 ORG_LIST: Final = "org_list"
 GET_MANY: Final = "get_many"
+WHOAMI: Final = "whoami"
 
 MAX_PAGE: Final = 500
 MAX_IDS: Final = 500
 MAX_MESSAGE: Final = 512  # characters
 BAD_CURSOR: Final = "cursor: not one that users.org_list gave"
+NO_TOKEN: Final = "a token is required: Authorization: Bearer <JWT>"  # noqa: S105 - none
 TOO_MANY_IDS: Final = "the users do not fit into one message: ask for fewer ids"
 
 AUTHORIZATION: Final = "Authorization"
@@ -83,6 +86,12 @@ class ByIds(Request, frozen=True, omit_defaults=True):
     organization_id: str | None = None
 
 
+class WhoAmI(Request, frozen=True, omit_defaults=True):
+    """The request of `users.whoami`."""
+
+    organization_id: str | None = None
+
+
 R = TypeVar("R", bound=Request)
 
 
@@ -116,6 +125,11 @@ def decode_by_ids(payload: bytes) -> ByIds:
         return _BY_IDS.decode(payload)
     except _REFUSED:
         return _decode(payload, ByIds, bare=None)
+
+
+def decode_whoami(payload: bytes) -> WhoAmI:
+    """Read the request of `users.whoami`, which may be empty; raises InvalidRequestError."""
+    return _decode(payload, WhoAmI, bare=None) if payload.strip() else WhoAmI()
 
 
 def encode_request(request: Request) -> bytes:
@@ -251,6 +265,27 @@ def encode_batch(users: Iterable[bytes], missing: Sequence[str], *, limit: int) 
 def encode_page(users: Iterable[bytes], next_cursor: str | None) -> bytes:
     """Write a UserPage from written users."""
     return b'{"users":[%b],"nextCursor":%b}' % (b",".join(users), _encode(next_cursor))
+
+
+def encode_whoami(identity: Identity, user: bytes | None) -> bytes:
+    """Write a WhoAmI from a written user."""
+    said = identity.model_dump_json(by_alias=True).encode()
+    return b'{"identity":%b,"user":%b}' % (said, user or b"null")
+
+
+def read_authorization(headers: Mapping[str, Sequence[str]]) -> str | None:
+    """Return the token of a request, None without one; raises UnauthenticatedError (RFC 6750, 2.1).
+
+    Whoever sends a token asks on behalf of its user, and must never be taken for a service: any other
+    form than one token is an error.
+    """
+    values = headers.get(AUTHORIZATION.lower())
+    if values is None:
+        return None
+    scheme, _, token = values[0].partition(" ")
+    if len(values) > 1 or scheme.lower() != "bearer" or not token.strip():
+        raise UnauthenticatedError("expected exactly one Authorization: Bearer <JWT>")
+    return token.strip()
 
 
 def encode_error(error: ResponderError) -> tuple[bytes, bytes]:

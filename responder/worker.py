@@ -2,7 +2,8 @@
 
 # Strategy: receiving a request reads it, hands its key over and returns; nothing here waits. The
 # answer comes back as a call (see `batching`), and is sent at once: the replies of a batch are sent in
-# one turn of the loop, and leave in one write.
+# one turn of the loop, and leave in one write. Only a token whose key is not known waits, in a task of its
+# own, for newer keys.
 
 from __future__ import annotations
 
@@ -10,36 +11,43 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any, Final, Protocol
 from uuid import uuid4
 
 from responder import wire
-from responder.batching import Answer, Batching, Done
+from responder.batching import NEVER, Answer, Batching, Done
 from responder.connection import Connection
-from responder.directory import Directory
+from responder.directory import Caller, Directory
 from responder.errors import (
     InternalError,
+    NotFoundError,
     PayloadTooLargeError,
     RequestTimeoutError,
     ResponderError,
     UnauthenticatedError,
     UnavailableError,
 )
+from responder.identity import UnknownKeyError
 from responder.micro import Endpoint, Service
+from responder.models import Identity
+from responder.tokens import TokenVerifier
 
 log = logging.getLogger(__name__)
 
 NAME: Final = "users"
 DESCRIPTION: Final = "Better Auth users, live from their tables"
-
-
+NO_ISSUER: Final = "this worker knows no issuer of tokens: BETTER_AUTH_URL is not set"
 MAX_HELD: Final = 64 * 1024 * 1024  # bytes of requests that may be under way: they can be huge
 
 
+MAX_WAITING: Final = 1024  # tokens that may wait for newer keys
+
+
 class _Load(Protocol):
-    def __call__(self, key: Any, *, deadline: float, done: Done) -> None: ...
+    def __call__(self, key: Any, caller: Caller | None, *, deadline: float, done: Done) -> None: ...
 
 
 class Worker:
@@ -49,6 +57,8 @@ class Worker:
         connection: to NATS.
         directory: what answers.
         batching: what waits, for the end.
+        tokens: tells who a caller is; without it nobody can ask on behalf of a user.
+        token_required: whether a request without a token is refused.
         prefix: of the subjects.
         queue_group: the workers that share the load.
         timeout: seconds within which a request is answered, unless its caller wants it sooner.
@@ -62,6 +72,8 @@ class Worker:
         directory: Directory,
         batching: Batching[Any],
         *,
+        tokens: TokenVerifier | None,
+        token_required: bool,
         prefix: str,
         queue_group: str,
         timeout: float,
@@ -70,18 +82,22 @@ class Worker:
     ) -> None:
         self._connection = connection
         self._batching = batching
+        self._tokens = tokens
+        self._token_required = token_required
+        self._waiting: set[asyncio.Task[None]] = set()  # for newer keys
         self._timeout = timeout
         self._drain_timeout = drain_timeout
         self.held = 0  # bytes of requests under way
         self._now = asyncio.get_running_loop().time
-        kinds: list[tuple[str, Callable[[bytes], wire.Request], _Load]] = [
-            (wire.GET, wire.decode_by_id, directory.load_user),
-            (wire.BY_EMAIL, wire.decode_by_email, directory.load_email),
-            (wire.ORG_LIST, wire.decode_org_list, directory.load_page),
-            (wire.GET_MANY, wire.decode_by_ids, directory.load_list),
-        ]
-        self._endpoints = [
-            (Endpoint(name, f"{prefix}.{name}"), decode, load) for name, decode, load in kinds
+        self._kinds = [
+            _Kind(Endpoint(name, f"{prefix}.{name}"), decode, load)
+            for name, decode, load in (
+                (wire.GET, wire.decode_by_id, directory.load_user),
+                (wire.BY_EMAIL, wire.decode_by_email, directory.load_email),
+                (wire.ORG_LIST, wire.decode_org_list, directory.load_page),
+                (wire.GET_MANY, wire.decode_by_ids, directory.load_list),
+                (wire.WHOAMI, wire.decode_whoami, directory.load_user),
+            )
         ]
         self.service = Service(
             name=NAME,
@@ -90,16 +106,15 @@ class Worker:
             description=DESCRIPTION,
             queue_group=queue_group,
             started=datetime.now(UTC),
-            endpoints=[endpoint for endpoint, *_ in self._endpoints],
+            endpoints=[kind.endpoint for kind in self._kinds],
         )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Worker]:
         """Listen; leaving answers what has arrived."""
-        for endpoint, decode, load in self._endpoints:
-            receive = self._receiver(endpoint, decode, load)
+        for kind in self._kinds:
             queue = self.service.queue_group
-            await self._connection.listen(endpoint.subject, receive, queue=queue)
+            await self._connection.listen(kind.endpoint.subject, self._receiver(kind), queue=queue)
         for verb, reply in (
             ("PING", self.service.ping),
             ("INFO", self.service.info),
@@ -108,33 +123,60 @@ class Worker:
             for subject in self.service.subjects(verb):
                 await self._connection.listen(subject, self._describer(reply))
         await self._connection.flush()
-        self._connection.answered = self._batching.drained
+        self._connection.answered = self._answered
         try:
             yield self
         finally:
             await self._drain()
 
-    def _receiver(
-        self, endpoint: Endpoint, decode: Callable[[bytes], Any], load: _Load
-    ) -> Callable[[bytes, bytes, bytes, bytes], None]:
+    def _receiver(self, kind: _Kind) -> Callable[[bytes, bytes, bytes, bytes], None]:
         def receive(_: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
             if not reply:
                 return
-            call = _Call(self, endpoint, reply, len(payload))
+            call = _Call(self, kind, reply, payload)
+            call.deadline = self._now() + self._timeout
             try:
-                if self.held > MAX_HELD:
-                    raise UnavailableError("too much is waiting")  # noqa: TRY301 - answered below
-                timeout = self._timeout
-                if headers:
-                    timeout = _read_headers(headers, timeout)
-                load(decode(payload), deadline=self._now() + timeout, done=call.answer)
-            except ResponderError as error:
-                call.answer(error)
-            except Exception:
-                log.exception("a request to %s failed", endpoint.subject)
-                call.answer(InternalError())
+                self._take(call, headers)
+            except Exception as error:  # noqa: BLE001 - every request is answered
+                call.fail(error)
 
         return receive
+
+    def _take(self, call: _Call, headers: bytes) -> None:
+        if self.held > MAX_HELD:
+            raise UnavailableError("too much is waiting")
+        token = None
+        if headers:
+            token, timeout = _read_headers(headers)
+            if timeout is not None:
+                call.deadline = min(call.deadline, self._now() + timeout)
+        if token is not None:
+            self._identify(call, token)
+        elif self._token_required or call.kind.endpoint.name == wire.WHOAMI:
+            raise UnauthenticatedError(wire.NO_TOKEN)
+        else:
+            call.ask(None)
+
+    def _identify(self, call: _Call, token: str) -> None:
+        """Ask on behalf of the user of a token, now or when there are newer keys."""
+        if self._tokens is None:
+            raise UnavailableError(NO_ISSUER)
+        try:
+            identity = self._tokens.verify_now(token)
+        except UnknownKeyError:
+            if len(self._waiting) >= MAX_WAITING:
+                raise UnavailableError("too many tokens wait for their keys") from None
+            task = asyncio.create_task(_identify_later(call, self._tokens, token))
+            self._waiting.add(task)
+            task.add_done_callback(self._waiting.discard)
+        else:
+            call.ask(identity)
+
+    async def _answered(self) -> None:
+        """Return once all that was received has its answer."""
+        if self._waiting:
+            await asyncio.wait(self._waiting)
+        await self._batching.drained()
 
     def send(self, reply: bytes, answer: Answer) -> None:
         """Send the answer to a request."""
@@ -165,44 +207,93 @@ class Worker:
         try:
             async with asyncio.timeout(self._drain_timeout):
                 await self._connection.drain_listeners()
-                await self._batching.drained()
+                await self._answered()
         except TimeoutError:
             log.warning("not everything was answered in time")
+            for task in self._waiting:
+                task.cancel()
             self._batching.fail(UnavailableError("shutting down"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A kind of request: where it arrives, and what is done about it."""
+
+    endpoint: Endpoint
+    decode: Callable[[bytes], Any]
+    load: _Load
 
 
 class _Call:
     """A request under way, and how it is answered."""
 
-    __slots__ = ("_arrival", "_endpoint", "_reply", "_size", "_worker")
+    __slots__ = (
+        *("_arrival", "_identity", "_payload", "_reply", "_worker"),
+        *("deadline", "kind"),
+    )
 
-    def __init__(self, worker: Worker, endpoint: Endpoint, reply: bytes, size: int) -> None:
-        worker.held += size
-        self._size = size
+    def __init__(self, worker: Worker, kind: _Kind, reply: bytes, payload: bytes) -> None:
+        worker.held += len(payload)
         self._worker = worker
-        self._endpoint = endpoint
         self._reply = reply
+        self._payload = payload
+        self._identity: Identity | None = None
         self._arrival = perf_counter()  # uvloop's own time counts in milliseconds
+        self.kind = kind
+        self.deadline = NEVER
+
+    def ask(self, identity: Identity | None) -> None:
+        """Ask for the answer, on behalf of whom a token speaks for."""
+        caller = None
+        if identity is not None:
+            self._identity = identity
+            caller = Caller(identity.user_id, identity.organization_id)
+        key = self.kind.decode(self._payload)
+        self.kind.load(key, caller, deadline=self.deadline, done=self.answer)
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with what went wrong."""
+        if not isinstance(error, ResponderError):
+            log.error("a request to %s failed", self.kind.endpoint.subject, exc_info=error)
+            error = InternalError()
+        self.answer(error)
 
     def answer(self, answer: Answer) -> None:
-        self._worker.held -= self._size
+        """Answer, once."""
+        if self._identity is not None and self.kind.endpoint.name == wire.WHOAMI:
+            answer = _introduce(self._identity, answer)
+        self._worker.held -= len(self._payload)
         self._worker.send(self._reply, answer)
         error = None if isinstance(answer, bytes) else answer.code
-        self._endpoint.count(perf_counter() - self._arrival, error)
+        self.kind.endpoint.count(perf_counter() - self._arrival, error)
 
 
-def _read_headers(block: bytes, timeout: float) -> float:
-    """Return the seconds this request may take; raises what its headers make it."""
+def _introduce(identity: Identity, user: Answer) -> Answer:
+    """Tell callers who they are: whom the token speaks for, and the user, if there is one."""
+    if isinstance(user, NotFoundError):
+        return wire.encode_whoami(identity, None)
+    return wire.encode_whoami(identity, user) if isinstance(user, bytes) else user
+
+
+async def _identify_later(call: _Call, tokens: TokenVerifier, token: str) -> None:
+    try:
+        async with asyncio.timeout_at(call.deadline):
+            identity = await tokens.verify(token)
+        call.ask(identity)
+    except TimeoutError:
+        call.fail(UnavailableError("no keys to verify a token with: none were fetched in time"))
+    except asyncio.CancelledError:
+        call.fail(UnavailableError("shutting down"))
+        raise
+    except Exception as error:  # noqa: BLE001 - every request is answered
+        call.fail(error)
+
+
+def _read_headers(block: bytes) -> tuple[str | None, float | None]:
+    """Return the token of a request, and the seconds it may take; raises what its headers make it."""
     headers = wire.decode_headers(block)
-    authorization = headers.get(wire.AUTHORIZATION.lower())
-    if authorization is not None:
-        # Whoever sends a token asks on behalf of its user, and must never be taken for a service.
-        if len(authorization) > 1 or not authorization[0].lower().startswith("bearer "):
-            raise UnauthenticatedError("expected exactly one Authorization: Bearer <JWT>")
-        raise UnavailableError("this worker has no keys to verify tokens with")
-    requested = wire.requested_timeout(headers)
-    if requested is None:
-        return timeout
-    if requested <= 0:
+    token = wire.read_authorization(headers)
+    timeout = wire.requested_timeout(headers)
+    if timeout is not None and timeout <= 0:
         raise RequestTimeoutError
-    return min(requested, timeout)
+    return token, timeout

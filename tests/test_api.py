@@ -13,18 +13,21 @@ def test_the_public_names_are_these():
     """`__all__` is the promise: the client, the models, and the contract's errors."""
     assert {
         "ForbiddenError",
+        "Identity",
         "InternalError",
         "InvalidRequestError",
         "NotFoundError",
         "PayloadTooLargeError",
         "RequestTimeoutError",
         "ResponderError",
+        "TokenVerifier",
         "UnauthenticatedError",
         "UnavailableError",
         "User",
         "UserBatch",
         "UserPage",
         "UsersClient",
+        "WhoAmI",
     } == set(responder.__all__)
     assert all(hasattr(responder, name) for name in responder.__all__)
 

@@ -88,7 +88,7 @@ SCHEMAS = {
         endpoints=endpoints(FIGURES, **FIGURES, data={}),
     ),
 }
-ENDPOINTS = ["get", "by_email", "org_list", "get_many"]
+ENDPOINTS = ["get", "by_email", "org_list", "get_many", "whoami"]
 
 
 async def stats(service, id_=""):
@@ -195,6 +195,7 @@ async def test_figures_are_right_after_known_requests(service, cast):
         "by_email": (3, 2, "not_found"),
         "org_list": (1, 0, ""),
         "get_many": (1, 1, "invalid_request"),
+        "whoami": (0, 0, ""),
     } == {
         name: (endpoint["num_requests"], endpoint["num_errors"], endpoint["last_error"])
         for name, endpoint in found.items()

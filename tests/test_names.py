@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from responder import queries, schema
 from responder.fields import MEMBER_FIELDS, USER_FIELDS
 from responder.overrides import Overrides, column_names, table_name
-from responder.queries import ORDINAL, USER, ident
+from responder.queries import LISTED, MEMBER_ID, ORDINAL, USER, ident
 
 MAX_BYTES = 63
 SYSTEM = {"tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"}
@@ -103,7 +103,8 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
                 ),
             ),
         )
-        made = queries.statements(found)
+        statements = queries.statements(found)
+        made, callers = statements.services, statements.callers
         answers = [
             await connection.fetch(made.by_id, "1", "acme", 99, True),
             await connection.fetch(made.by_ids, ["1"], ["acme"], 99, [True]),
@@ -111,9 +112,20 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
             await connection.fetch(made.by_emails, ["one@example.com"], [], 99, []),
             await connection.fetch(made.pages.first, "acme", 2, 99),
             await connection.fetch(made.pages.after, "acme", 2, 99, "", "2019"),
+            await connection.fetch(callers.by_id, "1", "acme", 99, True, "1", "acme"),
+            await connection.fetch(
+                callers.by_ids, ["1"], ["acme"], 99, [True], ["1"], ["acme"], [1]
+            ),
+            await connection.fetch(callers.by_email, "one@example.com", None, 99, False, "1", None),
+            await connection.fetch(
+                callers.by_emails, ["one@example.com"], [], 99, [], ["1"], [None], [1]
+            ),
+            await connection.fetch(callers.pages.first, "acme", 2, 99, "1"),
+            await connection.fetch(callers.pages.after, "acme", 2, 99, "1", "", "2019"),
             await connection.fetch(made.pages.after_null, "acme", 2, 99, ""),
         ]
-        version = await connection.fetchval(made.version)
+        nothing = await connection.fetch(callers.pages.after_null, "acme", 2, 99, "1", "")
+        version = await connection.fetchval(statements.version)
         canary = await connection.fetchval("select count(*) from canary")
     finally:
         await transaction.rollback()
@@ -123,7 +135,8 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
         *("2030-01-02T03:04:05.678Z", "acme", "owner", "boss", "sales"),
     )
     *with_user, nobody = answers
-    assert [(1, one)] * 6 == [(rows[0][ORDINAL], tuple(rows[0])[USER]) for rows in with_user]
+    assert [(1, one)] * 12 == [(rows[0][ORDINAL], tuple(rows[0])[USER]) for rows in with_user]
     assert nobody[0][ORDINAL] is None
+    assert (True, None) == (nothing[0][LISTED], nothing[0][MEMBER_ID])
     assert found.version == version
     assert 0 == canary

@@ -21,7 +21,7 @@ from responder.errors import (
     UnavailableError,
 )
 
-SUBJECTS = ("get", "by_email", "org_list", "get_many")
+SUBJECTS = ("get", "by_email", "org_list", "get_many")  # which services ask
 EVERY_SUBJECT = pytest.mark.parametrize("subject", SUBJECTS)
 HUGE = b"[" * 200_000
 
@@ -465,7 +465,7 @@ async def test_a_request_without_a_reply_subject_is_ignored(service, cast):
 
     stats = (await service.ask("$SRV.STATS.users")).json
     assert cast.owner.id == answer.json["id"]
-    assert {"get": 1, "by_email": 0, "org_list": 0, "get_many": 0} == {
+    assert {"get": 1, "by_email": 0, "org_list": 0, "get_many": 0, "whoami": 0} == {
         endpoint["name"]: endpoint["num_requests"] for endpoint in stats["endpoints"]
     }
 
@@ -480,7 +480,7 @@ async def test_the_prefix_is_a_setting(start_with, cast, requests):
 
     info = (await service.ask("$SRV.INFO.users")).json
     assert dict.fromkeys(SUBJECTS) == answers
-    assert [f"acme.people.{subject}" for subject in SUBJECTS] == [
+    assert [f"acme.people.{subject}" for subject in (*SUBJECTS, "whoami")] == [
         endpoint["subject"] for endpoint in info["endpoints"]
     ]
     assert cast.owner.id == (await service.users.get(cast.owner.id)).id

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from responder import checks, queries, schema
-from responder.queries import Statements, ident
+from responder.queries import Lookups, Statements, ident
 from responder.schema import Column, Schema, Table
 from responder.session import PLANNING
 from responder.settings import Settings
@@ -75,7 +75,7 @@ async def fill(connection: asyncpg.Connection[Any], found: Schema) -> None:
         await connection.execute(f"vacuum analyze {name}")
 
 
-def lookups(made: Statements, key: dict[str, str]) -> Iterator[tuple[str, str, Sequence[object]]]:
+def lookups(made: Lookups, key: dict[str, str]) -> Iterator[tuple[str, str, Sequence[object]]]:
     """The SQL of every lookup with arguments of which each finds something."""
     some = [key["user"], key["other user"]]
     emails = ["77@example.com", "88@example.com"]
@@ -91,6 +91,37 @@ def lookups(made: Statements, key: dict[str, str]) -> Iterator[tuple[str, str, S
     yield "first page", made.pages.first, start
     yield "next page", made.pages.after, (*start, key["member"], "2020-01-01 00:00:00")
     yield "page without times", made.pages.after_null, (*start, key["member"])
+
+
+def lookups_of_callers(
+    made: Lookups, key: dict[str, str]
+) -> Iterator[tuple[str, str, Sequence[object]]]:
+    """Likewise, for somebody who shares the organization."""
+    caller, other = key["other user"], key["user"]
+    home = key["organization"]
+    both = ([caller, other], [None, home], [1, 2])
+    emails = ["77@example.com", "88@example.com"]
+    assert made.pages
+    assert made.pages.after
+    start = (home, 11, 999, other)
+    yield "by id, for a caller", made.by_id, (other, None, 999, False, caller, home)
+    yield "by ids, for callers", made.by_ids, ([other, caller], [], 999, [], *both)
+    yield "by email, for a caller", made.by_email, (emails[0], None, 999, False, caller, home)
+    yield "by emails, for callers", made.by_emails, (emails, [], 999, [], *both)
+    yield "first page, for a caller", made.pages.first, start
+    yield (
+        "next page, for a caller",
+        made.pages.after,
+        (*start, key["member"], "2020-01-01 00:00:00"),
+    )
+    yield "page without times, for a caller", made.pages.after_null, (*start, key["member"])
+
+
+def every_lookup(
+    made: Statements, key: dict[str, str]
+) -> Iterator[tuple[str, str, Sequence[object]]]:
+    yield from lookups(made.services, key)
+    yield from lookups_of_callers(made.callers, key)
 
 
 async def pages_touched(
@@ -148,7 +179,7 @@ async def touched(connection: asyncpg.Connection[Any], found: Schema) -> dict[st
     keys = await keys_of(connection, found)
     return {
         name: await pages_touched(connection, sql, arguments)
-        for name, sql, arguments in lookups(queries.statements(found), keys)
+        for name, sql, arguments in every_lookup(queries.statements(found), keys)
     }
 
 

@@ -248,13 +248,64 @@ def test_settings_do_not_change():
         Settings.read({}).timeout = 1.0
 
 
+ORIGIN = "https://app.example.com"
+
+
 @pytest.mark.parametrize(
-    "name", ["RESPONDER_NATS_AUTH", "RESPONDER_VISIBILITY", "RESPONDER_ADMIN_ROLES"]
+    ("variables", "key_set", "issuers", "audiences"),
+    [
+        ({"BETTER_AUTH_URL": ORIGIN}, f"{ORIGIN}/api/auth/jwks", [ORIGIN], [ORIGIN]),
+        ({"BETTER_AUTH_URL": f"{ORIGIN}/"}, f"{ORIGIN}/api/auth/jwks", [ORIGIN], [ORIGIN]),
+        ({"BETTER_AUTH_URL": f"{ORIGIN}/iam/"}, f"{ORIGIN}/iam/jwks", [ORIGIN], [ORIGIN]),
+        (
+            {"BETTER_AUTH_URL": "https://App.example.com:443/auth"},
+            "https://App.example.com:443/auth/jwks",
+            [ORIGIN],
+            [ORIGIN],
+        ),
+        (
+            {"BETTER_AUTH_URL": "http://[::1]:3000"},
+            "http://[::1]:3000/api/auth/jwks",
+            ["http://[::1]:3000"],
+            ["http://[::1]:3000"],
+        ),
+        (
+            {"BETTER_AUTH_URL": ORIGIN, "RESPONDER_JWKS_URL": "/run/jwks.json"},
+            "/run/jwks.json",
+            [ORIGIN],
+            [ORIGIN],
+        ),
+        (
+            {
+                "RESPONDER_JWKS_URL": "http://keys/jwks",
+                "RESPONDER_JWT_ISSUER": "a, b",
+                "RESPONDER_JWT_AUDIENCE": "c",
+            },
+            "http://keys/jwks",
+            ["a", "b"],
+            ["c"],
+        ),
+    ],
 )
-def test_what_this_version_lacks_is_not_ignored(name):
-    """A setting of the contract that is not there yet is an error, not a false sense of safety."""
-    with pytest.raises(SettingsError, match=f"{name}: not in this version"):
-        Settings.read({name: "required"})
+def test_whose_tokens_are_accepted(variables, key_set, issuers, audiences):
+    """Better Auth's address says where the keys are and what its tokens name; each can be set."""
+    issuer = Settings.read(variables).issuer
+
+    assert (key_set, issuers, audiences) == (issuer.key_set, issuer.issuers, issuer.audiences)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"RESPONDER_JWKS_URL": "http://keys/jwks"},
+        {"RESPONDER_JWKS_URL": "http://keys/jwks", "RESPONDER_JWT_ISSUER": "a"},
+        {"RESPONDER_JWT_ISSUER": "a", "RESPONDER_JWT_AUDIENCE": "b"},
+    ],
+)
+def test_no_issuer_is_guessed(variables):
+    """Where anything is missing no token is accepted."""
+    assert Settings.read(variables).issuer is None
 
 
 @pytest.mark.parametrize(

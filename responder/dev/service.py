@@ -14,12 +14,23 @@ import asyncpg
 
 from responder.app import serving
 from responder.dev import nats, people, postgres
+from responder.dev.process import temporary_directory
+from responder.dev.tokens import ISSUER, Mint
 from responder.settings import Settings
 
 
 @asynccontextmanager
 async def running() -> AsyncIterator[str]:
     """Run everything while the context is open; yields requests ready to paste."""
+    mint = Mint()
+    with temporary_directory("keys") as directory:
+        mint.publish(directory / "jwks.json")
+        async with _running(mint, directory / "jwks.json") as lines:
+            yield lines
+
+
+@asynccontextmanager
+async def _running(mint: Mint, key_set: Path) -> AsyncIterator[str]:
     async with (
         postgres.running() as database,
         nats.running() as messages,
@@ -36,12 +47,15 @@ async def running() -> AsyncIterator[str]:
                 "NATS_URL": messages.url,
                 "RESPONDER_HTTP_LISTEN": "127.0.0.1:0",
                 "RESPONDER_ADMIN_LISTEN": "127.0.0.1:0",
-                "RESPONDER_HTTP_AUTH": "disabled",
+                "RESPONDER_JWKS_URL": str(key_set),
+                "RESPONDER_JWT_ISSUER": ISSUER,
+                "RESPONDER_JWT_AUDIENCE": ISSUER,
             }
         )
         async with serving(settings) as service:
             yield requests(
                 cast,
+                mint,
                 database=database.url,
                 nats_url=messages.url,
                 http=str(service.http_url),
@@ -51,7 +65,14 @@ async def running() -> AsyncIterator[str]:
 
 
 def requests(
-    cast: people.Cast, *, database: str, nats_url: str, http: str, admin: str, program: str
+    cast: people.Cast,
+    mint: Mint,
+    *,
+    database: str,
+    nats_url: str,
+    http: str,
+    admin: str,
+    program: str,
 ) -> str:
     """Return what to paste into another terminal."""
     both = f'"id":"{cast.two_organizations.id}","organizationId":"{cast.second_organization.id}"'
@@ -65,10 +86,23 @@ def requests(
         "users.get nobody",
     ]
     users = f"{http}/api/v1/users"
+    callers = {
+        "an owner": cast.owner,
+        "a viewer": cast.viewer,
+        "a platform admin": cast.platform_admin,
+        "a guest": cast.guest,
+        "someone banned": cast.banned,
+    }
+    tokens = {
+        name: f"-H 'Authorization: Bearer {mint.token(person.id, name=person.name)}'"
+        for name, person in callers.items()
+    }
+    owner = tokens["an owner"]
     got = [
-        f"{users}/{cast.owner.id}",
-        f"{users}/email/{cast.viewer.email}",
-        f"'{users}/{cast.two_organizations.id}?organizationId={cast.second_organization.id}'",
+        f"{owner} {users}/{cast.owner.id}",
+        f"{owner} {users}/email/{cast.viewer.email}",
+        f"{owner} '{users}/{cast.two_organizations.id}?organizationId={cast.organization.id}'",
+        f"-i {users}/{cast.owner.id}",
         f"-i -X DELETE {users}/{cast.owner.id}",
         f"{admin}/ready",
         f"{admin}/metrics",
@@ -82,6 +116,15 @@ def requests(
         f"nats -s {nats_url} micro info users",
         "",
         *(f"curl {each}" for each in got),
+        "",
+        *(
+            f"# On behalf of {name}: who they are, and whether they may see another's record\n"
+            f"NATS_URL={nats_url} {program} request {token} users.whoami\n"
+            f"nats -s {nats_url} req {token} users.whoami ''\n"
+            f"curl {token} {http}/api/v1/me\n"
+            f"curl {token} {users}/{cast.second_owner.id}"
+            for name, token in tokens.items()
+        ),
         "",
         f"To read and try the HTTP API: {http}/docs",
         f"To change people: psql {database}",

@@ -1,0 +1,88 @@
+// Better Auth as a company runs it: admin, organization, anonymous, jwt and bearer plugins, on PostgreSQL.
+// One application signs with EdDSA; four more on the same tables sign with the other algorithms, each
+// with keys of its own. Ends when its standard input does.
+
+import { createServer } from "node:http";
+import { betterAuth } from "better-auth";
+import { getMigrations } from "better-auth/db/migration";
+import { toNodeHandler } from "better-auth/node";
+import { admin, anonymous, bearer, jwt, organization } from "better-auth/plugins";
+import { createAccessControl } from "better-auth/plugins/access";
+import { adminAc, defaultStatements, memberAc, ownerAc } from "better-auth/plugins/organization/access";
+import pg from "pg";
+
+const ALGORITHMS = ["EdDSA", "ES256", "ES512", "RS256", "PS256"];
+const text = { type: "string", required: false };
+const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL });
+const access = createAccessControl(defaultStatements);
+const roles = Object.fromEntries(
+  Object.entries({ owner: ownerAc, admin: adminAc, staff: memberAc, viewer: memberAc })
+    .map(([name, role]) => [name, access.newRole(role.statements)]),
+);
+
+function application(origin, algorithm) {
+  return betterAuth({
+    baseURL: origin,
+    basePath: algorithm === "EdDSA" ? "/api/auth" : `/${algorithm}/api/auth`,
+    secret: "a secret of the tests, which nobody else has to know",
+    database: pool,
+    telemetry: { enabled: false },
+    emailAndPassword: { enabled: true },
+    user: { modelName: "users", changeEmail: { enabled: true, updateEmailWithoutVerification: true } },
+    session: { modelName: "sessions" },
+    account: { modelName: "accounts" },
+    verification: { modelName: "verifications" },
+    plugins: [
+      admin(),
+      anonymous(),
+      bearer(),
+      organization({
+        ac: access,
+        roles,
+        schema: {
+          organization: { modelName: "organizations" },
+          member: { modelName: "members", additionalFields: { managerId: text, departmentId: text } },
+          invitation: { modelName: "invitations" },
+        },
+      }),
+      jwt({
+        jwks: { keyPairConfig: { alg: algorithm } },
+        jwt: {
+          definePayload: ({ user, session }) => ({
+            ...user, activeOrganizationId: session.activeOrganizationId,
+          }),
+        },
+        schema: { jwks: { modelName: `jwks_${algorithm.toLowerCase()}` } },
+      }),
+    ],
+  });
+}
+
+const server = createServer((request, response) => handle(request, response));
+let handle;
+server.listen(0, "127.0.0.1", async () => {
+  const origin = `http://127.0.0.1:${server.address().port}`;
+  const handlers = [];
+  for (const algorithm of ALGORITHMS.toReversed()) {
+    const auth = application(origin, algorithm);
+    const { runMigrations } = await getMigrations(auth.options);
+    await runMigrations();
+    handlers.push([`/${algorithm}/`, auth]);
+    // Adds members as a server does; Better Auth has no HTTP route for it.
+    if (algorithm === "EdDSA") handlers.push(["/", auth], ["/add-member", auth]);
+  }
+  handle = async (request, response) => {
+    if (request.url === "/add-member") {
+      const chunks = [];
+      for await (const chunk of request) chunks.push(chunk);
+      const auth = handlers.at(-1)[1];
+      const member = await auth.api.addMember({ body: JSON.parse(Buffer.concat(chunks)) });
+      response.setHeader("content-type", "application/json");
+      return response.end(JSON.stringify(member));
+    }
+    const [, auth] = handlers.find(([prefix]) => request.url.startsWith(prefix));
+    return toNodeHandler(auth)(request, response);
+  };
+  console.log(origin);
+});
+process.stdin.on("end", () => process.exit()).resume();

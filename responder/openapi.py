@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -50,6 +51,20 @@ _USER: Final = User(
     manager_id=None,
     department_id="engineering",
 )
+_WHOAMI: Final = WhoAmI(
+    identity=Identity(
+        user_id=_USER.id,
+        email=_USER.email,
+        name=_USER.name,
+        role=_USER.role,
+        organization_id=_USER.organization_id,
+        issuer="https://app.example.com",
+        audience=["https://app.example.com"],
+        issued_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        expires_at=datetime(2026, 1, 2, 3, 19, 5, tzinfo=UTC),
+    ),
+    user=_USER,
+)
 _PROBLEM: Final = {
     "type": "object",
     "description": "An error as RFC 9457 writes it.",
@@ -92,6 +107,8 @@ def document(*, successors: str) -> dict[str, Any]:
         by_alias=True, mode="serialization", ref_template="#/components/schemas/{model}"
     )
     del whoami["$defs"]
+    identity = Identity.model_json_schema(by_alias=True, mode="serialization")
+    example = _WHOAMI.model_dump(mode="json", by_alias=True)
     for prefix in ("/api/v1", ""):
         for path, method, verb, endpoint in WRITES:
             operation = {
@@ -114,8 +131,8 @@ def document(*, successors: str) -> dict[str, Any]:
         "components": {
             "schemas": {
                 "User": {**user, "examples": [_USER.model_dump(mode="json", by_alias=True)]},
-                "Identity": Identity.model_json_schema(by_alias=True, mode="serialization"),
-                "WhoAmI": whoami,
+                "Identity": {**identity, "examples": [example["identity"]]},
+                "WhoAmI": {**whoami, "examples": [example]},
                 "Problem": _PROBLEM,
             },
             "securitySchemes": {

@@ -237,14 +237,10 @@ def _for_callers(schema: Schema, timezone: str, rules: Rules) -> Lookups:
 left join {target} on {visible}{membership}""",
         )
 
-    by_id = (
-        f"lateral (select * from {qualified(users)} where {ident(user_id.name)} "
-        f"{_equals(user_id)} {_cast('k.key', user_id)}) u"
-    )
-    names = ", ".join(
-        ident(name) for name in dict.fromkeys(each.name for each in users.columns.values())
-    )
-    by_id = by_id.replace("select *", f"select {names}", 1)
+    by_id = f"""lateral (
+  select {_names(users, "e")} from {qualified(users)} e
+  where e.{ident(user_id.name)} {_equals(user_id)} {_cast("k.key", user_id)}
+) u"""
     by_email = f"lateral {_earliest(users, 'k.key')} u"
     return Lookups(
         by_id=lookup("id", by_id, alone=True),

@@ -209,6 +209,17 @@ async def start() -> AsyncIterator[Start]:
         yield begin
 
 
+@pytest.fixture(scope="module")
+async def start_for_module() -> AsyncIterator[Start]:
+    """Likewise, for all tests of a module."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(url: str, **options: str) -> Service:
+            return await stack.enter_async_context(_service(url, **options))
+
+        yield begin
+
+
 @pytest.fixture
 def start_with(template, create_database, start) -> Start:
     """A function that starts a service without HTTP on the demo people, or on an empty database,

@@ -681,18 +681,19 @@ async def test_dev_prints_nats_lines_that_work(dev, cast):
                 reply = await nc.request(f"$SRV.INFO.{command[2]}", timeout=5)
                 assert command[2] == json.loads(reply.data)["name"]
             else:
-                verb, subject, payload = command
+                verb, *options, subject, payload = command
                 assert "req" == verb
-                reply = await nc.request(subject, payload.encode(), timeout=5)
+                headers = dict(each.split(": ") for each in options if each != "-H") or None
+                reply = await nc.request(subject, payload.encode(), timeout=5, headers=headers)
                 answers[subject, payload] = json.loads(reply.data)
                 failed = "Nats-Service-Error" in (reply.headers or {})
                 assert (payload, payload == "nobody") == (payload, failed)
 
     assert cast.owner.id == answers["users.get", cast.owner.id]["id"]
     assert cast.viewer.id == answers["users.by_email", cast.viewer.email]["id"]
-    assert {"users.get", "users.by_email", "users.org_list", "users.get_many"} == {
-        subject for subject, _ in answers
-    }
+    assert {
+        *("users.get", "users.by_email", "users.org_list", "users.get_many", "users.whoami")
+    } == {subject for subject, _ in answers}
 
 
 async def test_dev_prints_curl_lines_that_work(dev, temporary, cast):
@@ -701,12 +702,16 @@ async def test_dev_prints_curl_lines_that_work(dev, temporary, cast):
         words = shlex.split(line)
         method = words[words.index("-X") + 1] if "-X" in words else "GET"
         async with httpx.AsyncClient(trust_env=False) as client:
-            response = await client.request(method, words[-1])
-        assert (line, 410 if method == "DELETE" else 200) == (line, response.status_code)
+            headers = dict(each.split(": ") for each in words if each.startswith("Authorization: "))
+            response = await client.request(method, words[-1], headers=headers)
+        expected = {410} if method == "DELETE" else {401} if words[1] == "-i" else {200}
+        # The lines of callers: one person of another organization, whom only the admin may see.
+        expected = {200, 403, 404} if cast.second_owner.id in line else expected
+        assert response.status_code in expected, line
         if shutil.which("curl"):
             result = await shell(line, temporary)
             assert (line, 0) == (line, result.status)
-            if method == "GET" and "/metrics" not in line:
+            if method == "GET" and words[1] != "-i" and "/metrics" not in line:
                 assert response.text == result.out
         if "/email/" in line:
             assert cast.viewer.id == response.json()["id"]
@@ -726,7 +731,31 @@ async def test_dev_prints_where_to_read_and_to_change(dev, cast):
         await connection.close()
     async with httpx.AsyncClient(trust_env=False) as client:
         url = docs[0].replace("/docs", f"/api/v1/users/{cast.staff.id}")
-        assert "New" == (await client.get(url)).json()["name"]
+        admin = re.search(r"a platform admin:.*?'Authorization: (.*?)'", dev, re.DOTALL)
+        answer = await client.get(url, headers={"Authorization": admin[1]})
+        assert "New" == answer.json()["name"]
+
+
+async def test_dev_prints_tokens_of_every_kind(dev, cast):
+    """The lines of callers show who may see whom: an admin everybody, the others not this one."""
+    statuses = {}
+    for line in lines(dev, "curl "):
+        words = shlex.split(line)
+        if not line.endswith(cast.second_owner.id):
+            continue
+        async with httpx.AsyncClient(trust_env=False) as client:
+            headers = {"Authorization": words[2].partition(": ")[2]}
+            me = await client.get(re.sub("users/.*", "me", words[-1]), headers=headers)
+            response = await client.get(words[-1], headers=headers)
+        statuses[me.json()["user"]["id"]] = response.status_code
+
+    assert {
+        cast.owner.id: 404,
+        cast.viewer.id: 404,
+        cast.platform_admin.id: 200,
+        cast.guest.id: 404,
+        cast.banned.id: 403,
+    } == statuses
 
 
 async def gone(processes: list[psutil.Process]) -> bool:

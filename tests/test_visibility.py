@@ -1,0 +1,457 @@
+"""Who sees whom: every kind of caller, every kind of user, every subject, over NATS and HTTP."""
+
+# The rules stand here a second time, in Python and as plainly as the contract has them; what the service
+# answers is compared with what they say, whole replies at a time.
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from responder.dev import people
+from responder.dev.tokens import ISSUER, Mint
+
+NOW = datetime.now(UTC)
+ADMIN_ROLES = {"admin", "superadmin"}
+
+
+@dataclass(frozen=True)
+class Person:
+    role: str | None = "user"
+    banned: bool | None = False
+    ban_expires: datetime | None = None
+    is_anonymous: bool | None = None
+    memberships: tuple[str, ...] = ()  # organizations, in the order of joining
+
+    @property
+    def is_banned(self) -> bool:
+        return bool(self.banned) and (self.ban_expires is None or self.ban_expires > NOW)
+
+    @property
+    def is_admin(self) -> bool:
+        return not self.is_anonymous and bool(ADMIN_ROLES & set((self.role or "user").split(",")))
+
+
+PEOPLE = {
+    "ann": Person(memberships=("A",)),
+    "ben": Person(memberships=("A",), role=None, banned=None),
+    "bob": Person(memberships=("B", "A")),
+    "cyd": Person(memberships=("B",)),
+    "dan": Person(),
+    "twice": Person(memberships=("C", "A", "C")),
+    "banned": Person(memberships=("A",), banned=True),
+    "banned for now": Person(
+        memberships=("A", "B"), banned=True, ban_expires=NOW + timedelta(days=1)
+    ),
+    "banned once": Person(
+        memberships=("B", "A"), banned=True, ban_expires=NOW - timedelta(seconds=5)
+    ),
+    "admin": Person(memberships=("C",), role="admin"),
+    "support": Person(role="support,superadmin"),
+    "banned admin": Person(role="admin", banned=True),
+    "no admin": Person(role="administrator, admin", memberships=("B",)),
+    "demoted": Person(memberships=("C",), role="user"),  # whose token still says admin
+    "guest": Person(is_anonymous=True),
+    "guest member": Person(is_anonymous=True, memberships=("A", "B")),
+    "guest admin": Person(is_anonymous=True, role="admin", memberships=("A",)),
+}
+GONE = "gone"  # has a token, and no row any more
+ORGANIZATIONS = ("A", "B", "C")
+CALLERS = (*PEOPLE, GONE)
+HOMES = (None, "A", "C", "nowhere")  # what the token names as organization
+
+
+def joined(name: str) -> list[tuple[int, str]]:
+    """A person's memberships, with when they joined."""
+    return list(enumerate(PEOPLE[name].memberships)) if name in PEOPLE else []
+
+
+def sees(caller: str, target: str, *, everyone: bool) -> bool:
+    if caller == target:
+        return target in PEOPLE
+    who = PEOPLE[caller]
+    if target not in PEOPLE or who.is_anonymous:
+        return False
+    shared = set(who.memberships) & set(PEOPLE[target].memberships)
+    return who.is_admin or everyone or bool(shared)
+
+
+def record(caller: str, home: str | None, target: str, named: str | None) -> dict[str, Any]:
+    """What a caller sees of somebody they see."""
+    person, everything = PEOPLE[target], caller == target or PEOPLE[caller].is_admin
+    candidates = [
+        (at, organization)
+        for at, organization in joined(target)
+        if (everything or organization in PEOPLE[caller].memberships)
+        and named in (None, organization)
+    ]
+    at_home = [each for each in candidates if each[1] == home]
+    at, organization = next(iter(at_home or candidates), (None, None))
+    return user(target, at, organization, ban_reason=everything)
+
+
+def user(
+    target: str, at: int | None, organization: str | None, *, ban_reason: bool
+) -> dict[str, Any]:
+    person = PEOPLE[target]
+    expires = person.ban_expires
+    return {
+        "id": target,
+        "email": email(target),
+        "emailVerified": True,
+        "name": f"name of {target}",
+        "image": None,
+        "isAnonymous": bool(person.is_anonymous),
+        "role": person.role or "user",
+        "banned": bool(person.banned),
+        "banReason": f"secret of {target}" if ban_reason else None,
+        "banExpires": expires and expires.isoformat(timespec="milliseconds")[:-6] + "Z",
+        "organizationId": organization,
+        "orgRole": None if at is None else f"role of {target} in {organization} since {at}",
+        "managerId": None if at is None else f"manager of {target} in {organization}",
+        "departmentId": None if at is None else f"department of {target} in {organization}",
+    }
+
+
+def email(name: str) -> str:
+    return f"{name.replace(' ', '.')}@example.com"
+
+
+async def settle(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    await people.create_tables(connection)
+    for name, person in PEOPLE.items():
+        await connection.execute(
+            """insert into users (id, name, email, "emailVerified", role, banned, "banReason",
+                                  "banExpires", "isAnonymous")
+               values ($1, $2, $3, true, $4, $5, $6, $7, $8)""",
+            *(name, f"name of {name}", email(name), person.role, person.banned),
+            *(f"secret of {name}", person.ban_expires, person.is_anonymous),
+        )
+    for each in ORGANIZATIONS:
+        await connection.execute(
+            """insert into organizations (id, name, slug, "createdAt") values ($1, $1, $1, now())""",
+            each,
+        )
+    for place, name in enumerate(PEOPLE):
+        for at, organization in joined(name):
+            await connection.execute(
+                """insert into members values ($1, $2, $3, $4, $5, $6, $7)""",
+                *(f"{name} {at}", organization, name),
+                f"role of {name} in {organization} since {at}",
+                NOW + timedelta(minutes=at, seconds=place),
+                f"manager of {name} in {organization}",
+                f"department of {name} in {organization}",
+            )
+    await connection.close()
+
+
+@dataclass(frozen=True)
+class World:
+    service: Any
+    mint: Mint
+    everyone: bool  # whether people of other organizations are visible
+
+    def token(self, caller: str, home: str | None) -> dict[str, str]:
+        claims = {"role": "admin", "banned": False, "activeOrganizationId": home}
+        return {"Authorization": f"Bearer {self.mint.token(caller, **claims)}"}
+
+    async def nats(self, endpoint: str, payload: object, headers: dict[str, str]) -> Any:
+        answer = await self.service.ask(f"users.{endpoint}", payload, headers)
+        assert ("Nats-Service-Error-Code" in answer.headers) == ("code" in answer.json)
+        return answer
+
+    async def http(self, path: str, named: str | None, headers: dict[str, str]) -> Any:
+        query = {"organizationId": named} if named is not None else {}
+        return await self.service.http.get(f"/api/v1/{path}", params=query, headers=headers)
+
+
+@pytest.fixture(scope="module", params=["shared-organization", "all"])
+async def world(request, create_database, start_for_module, tmp_path_factory) -> World:
+    url = await create_database()
+    await settle(url)
+    mint, file = Mint(), tmp_path_factory.mktemp("keys") / "jwks.json"
+    mint.publish(file)
+    service = await start_for_module(
+        url,
+        RESPONDER_JWKS_URL=str(file),
+        RESPONDER_JWT_ISSUER=ISSUER,
+        RESPONDER_JWT_AUDIENCE=ISSUER,
+        RESPONDER_HTTP_AUTH="required",
+        RESPONDER_VISIBILITY=request.param,
+    )
+    return World(service, mint, everyone=request.param == "all")
+
+
+def refused(caller: str) -> bool:
+    """Whether a caller is forbidden everything but to learn who they are."""
+    return caller == GONE or PEOPLE[caller].is_banned
+
+
+async def all_of(questions: Any) -> None:
+    """Ask them all, many at a time: so callers share queries, as they do in a busy service."""
+    limit = asyncio.Semaphore(100)
+
+    async def one(question: Any) -> None:
+        async with limit:
+            await question
+
+    await asyncio.gather(*map(one, questions))
+
+
+EVERY_QUESTION = list(
+    itertools.product(CALLERS, HOMES, (*PEOPLE, GONE), (None, "A", "B", "nowhere"))
+)
+
+
+@pytest.mark.parametrize("transport", ["nats", "http"])
+@pytest.mark.parametrize("subject", ["get", "by_email"])
+async def test_a_user_is_seen_by_whom_the_rules_let(world, subject, transport):
+    """Each caller gets each user as the rules have them, or exactly what nobody's id gets."""
+
+    async def ask(caller: str, home: str | None, target: str, named: str | None) -> None:
+        headers = world.token(caller, home)
+        key = target if subject == "get" else email(target)
+        if transport == "nats":
+            request = {"id" if subject == "get" else "email": key, "organizationId": named}
+            if named is None:
+                del request["organizationId"]
+            answer = (await world.nats(subject, request, headers)).json
+        else:
+            path = f"users/{key}" if subject == "get" else f"users/email/{key}"
+            answer = (await world.http(path, named, headers)).json()
+        question = (caller, home, target, named)
+        if refused(caller):
+            assert (question, "forbidden") == (question, answer["code"])
+        elif not sees(caller, target, everyone=world.everyone):
+            assert (question, "not_found") == (question, answer["code"])
+        else:
+            assert (question, record(*question)) == (question, answer)
+
+    await all_of(ask(*question) for question in EVERY_QUESTION)
+
+
+async def test_many_users_are_seen_by_whom_the_rules_let(world):
+    """users.get_many answers with those the caller sees; the others are missing like those who are not."""
+    ids = [*PEOPLE, GONE, "nobody"]
+
+    async def ask(caller: str, home: str | None, named: str | None) -> None:
+        request = {"ids": ids} if named is None else {"ids": ids, "organizationId": named}
+        answer = (await world.nats("get_many", request, world.token(caller, home))).json
+        if refused(caller):
+            assert (caller, "forbidden") == (caller, answer["code"])
+            return
+        seen = [each for each in ids if sees(caller, each, everyone=world.everyone)]
+        assert {
+            "users": [record(caller, home, each, named) for each in seen],
+            "missing": [each for each in ids if each not in seen],
+        } == answer
+
+    await all_of(ask(*question) for question in itertools.product(CALLERS, HOMES, (None, "A", "C")))
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+async def test_members_are_listed_to_members(world, limit):
+    """Members list their organization and admins every one; for others it is as if there were none."""
+
+    async def ask(caller: str, home: str | None, organization: str) -> None:
+        headers, found, cursor = world.token(caller, home), [], None
+        while True:
+            request = {"organizationId": organization, "limit": limit}
+            answer = (
+                await world.nats(
+                    "org_list", request | ({"cursor": cursor} if cursor else {}), headers
+                )
+            ).json
+            if "code" in answer:
+                break
+            found += answer["users"]
+            cursor = answer["nextCursor"]
+            if cursor is None:
+                break
+        question = (caller, organization)
+        if refused(caller):
+            assert (question, "forbidden") == (question, answer["code"])
+            return
+        who = PEOPLE[caller]
+        if not who.is_admin and (who.is_anonymous or organization not in who.memberships):
+            assert (question, "not_found") == (question, answer["code"])
+            return
+        places = sorted(
+            (at, place, name)
+            for place, name in enumerate(PEOPLE)
+            for at, each in joined(name)
+            if each == organization
+        )
+        earliest: dict[str, int] = {}
+        for at, _, name in places:
+            earliest.setdefault(name, at)
+        assert [
+            user(name, at, organization, ban_reason=who.is_admin or name == caller)
+            for name, at in earliest.items()
+        ] == found
+
+    await all_of(
+        ask(*question)
+        for question in itertools.product(CALLERS, (None, "A"), (*ORGANIZATIONS, "nowhere"))
+    )
+
+
+@pytest.mark.parametrize("transport", ["nats", "http"])
+async def test_everyone_learns_who_they_are(world, transport):
+    """users.whoami answers the banned and those without a row, too, with all of their own record."""
+
+    async def ask(caller: str, home: str | None, named: str | None) -> None:
+        headers = world.token(caller, home)
+        if transport == "nats":
+            request = {} if named is None else {"organizationId": named}
+            answer = (await world.nats("whoami", request, headers)).json
+        else:
+            answer = (await world.http("me", named, headers)).json()
+        expected = record(caller, home, caller, named) if caller in PEOPLE else None
+        assert {"identity", "user"} == answer.keys()
+        assert ((caller, home, named), expected) == ((caller, home, named), answer["user"])
+        identity = answer["identity"]
+        assert (caller, home, "admin") == (
+            *(identity["userId"], identity["organizationId"], identity["role"]),
+        )
+
+    await all_of(
+        ask(*question) for question in itertools.product(CALLERS, HOMES, (None, "A", "nowhere"))
+    )
+
+
+async def test_not_seen_is_not_there_byte_for_byte(world):
+    """Whoever a caller may not see, and nobody, get the same reply in every byte, over NATS and HTTP."""
+    for caller in PEOPLE:
+        if refused(caller):
+            continue
+        headers = world.token(caller, None)
+        nobody = {
+            "get": await world.nats("get", "nobody", headers),
+            "by_email": await world.nats("by_email", "nobody@example.com", headers),
+        }
+        nowhere = await world.nats("org_list", "nowhere", headers)
+        on_http = without_date(await world.http("users/nobody", None, headers))
+        for target in PEOPLE:
+            if sees(caller, target, everyone=world.everyone):
+                continue
+            assert nobody["get"] == await world.nats("get", target, headers)
+            assert nobody["by_email"] == await world.nats("by_email", email(target), headers)
+            assert on_http == without_date(await world.http(f"users/{target}", None, headers))
+        who = PEOPLE[caller]
+        for each in set(ORGANIZATIONS) - set(who.memberships):
+            if not who.is_admin:
+                assert nowhere == await world.nats("org_list", each, headers)
+                cursor = {"organizationId": each, "cursor": "WyJBIixudWxsLCJ4Il0"}
+                none = {"organizationId": "nowhere", "cursor": "WyJBIixudWxsLCJ4Il0"}
+                assert await world.nats("org_list", none, headers) == await world.nats(
+                    "org_list", cursor, headers
+                )
+
+
+def without_date(response: Any) -> tuple[Any, ...]:
+    headers = [(name, value) for name, value in response.headers.items() if name != "date"]
+    return response.status_code, headers, response.content
+
+
+async def test_services_see_everything(world):
+    """A request without a token is a service's own: it sees everyone, the banned and their reasons."""
+    for name in PEOPLE:
+        answer = (await world.nats("get", name, {})).json
+        at, organization = next(iter(joined(name)), (None, None))
+        assert user(name, at, organization, ban_reason=True) == answer
+
+
+async def test_a_change_counts_at_once(world):
+    """Who becomes an admin, is demoted, banned or leaves an organization is answered accordingly."""
+    headers = world.token("dan", None)
+
+    async def seen() -> str:
+        return (await world.nats("get", "cyd", headers)).json.get("code", "seen")
+
+    database = world.service.database
+    visible = "seen" if world.everyone else "not_found"
+    assert visible == await seen()
+    for statement, expected in (
+        ("update users set role = 'admin' where id = 'dan'", "seen"),
+        ("update users set role = 'user' where id = 'dan'", visible),
+        ("insert into members values ('x', 'B', 'dan', 'viewer', now())", "seen"),
+        ("delete from members where id = 'x'", visible),
+        ("update users set banned = true where id = 'dan'", "forbidden"),
+        ("update users set \"banExpires\" = now() where id = 'dan'", visible),
+        ("update users set banned = false, \"banExpires\" = null where id = 'dan'", visible),
+    ):
+        await database.execute(statement)
+        assert (statement, expected) == (statement, await seen())
+
+
+async def test_a_token_may_be_required_over_nats(create_database, start, tmp_path):
+    """With RESPONDER_NATS_AUTH=required a request without a token is unauthenticated, on every subject."""
+    url = await create_database()
+    await settle(url)
+    mint, file = Mint(), tmp_path / "jwks.json"
+    mint.publish(file)
+    service = await start(
+        url,
+        RESPONDER_JWKS_URL=str(file),
+        RESPONDER_JWT_ISSUER=ISSUER,
+        RESPONDER_JWT_AUDIENCE=ISSUER,
+        RESPONDER_NATS_AUTH="required",
+    )
+    asked = {
+        "get": "ann",
+        "by_email": "ann@example.com",
+        "org_list": "A",
+        "get_many": {"ids": ["ann"]},
+        "whoami": "",
+    }
+    headers = {"Authorization": f"Bearer {mint.token('ann')}"}
+    for subject, payload in asked.items():
+        assert "unauthenticated" == (await service.ask(f"users.{subject}", payload)).code
+        assert (await service.ask(f"users.{subject}", payload, headers)).code is None
+    assert 401 == (await service.http.get("/api/v1/users/ann")).status_code
+
+
+async def test_the_roles_of_admins_are_a_setting(create_database, start, tmp_path):
+    """RESPONDER_ADMIN_ROLES says who sees everybody, and nobody else does."""
+    url = await create_database()
+    await settle(url)
+    mint, file = Mint(), tmp_path / "jwks.json"
+    mint.publish(file)
+    service = await start(
+        url,
+        RESPONDER_JWKS_URL=str(file),
+        RESPONDER_JWT_ISSUER=ISSUER,
+        RESPONDER_JWT_AUDIENCE=ISSUER,
+        RESPONDER_ADMIN_ROLES="support, it's",
+    )
+    found = {
+        caller: (
+            await service.ask("users.get", "dan", {"Authorization": f"Bearer {mint.token(caller)}"})
+        ).code
+        for caller in ("support", "admin")
+    }
+
+    assert {"support": None, "admin": "not_found"} == found
+
+
+async def test_the_python_client_asks_on_behalf_of_a_user(world):
+    """UsersClient.on_behalf_of sees what the user sees, and tells who they are."""
+    ann = world.service.users.on_behalf_of(world.mint.token("ann"))
+
+    me = await ann.whoami()
+    members = [each.id async for each in ann.org_list("A", page=2)]
+
+    assert ("ann", "ann") == (me.identity.user_id, me.user.id)
+    assert "bob" in members
+    assert (await ann.get("bob")).organization_id == "A"
+    assert (await world.service.users.get("bob")).organization_id == "B"
+    assert json.loads(me.model_dump_json(by_alias=True))["identity"]["issuer"] == ISSUER

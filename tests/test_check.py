@@ -42,7 +42,14 @@ async def check(server, create_database, template):
         if user:
             url = url.replace("//postgres@", f"//{user}@")
         return await checks.check(
-            Settings.read({"DATABASE_URL": url, "NATS_URL": server.url, **variables})
+            Settings.read(
+                {
+                    "DATABASE_URL": url,
+                    "NATS_URL": server.url,
+                    "RESPONDER_HTTP_AUTH": "disabled",
+                    **variables,
+                }
+            )
         )
 
     return begin

@@ -13,7 +13,7 @@ import pytest
 
 from responder import cli
 from responder.errors import BY_CODE
-from responder.models import User
+from responder.models import Identity, User
 from responder.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -55,6 +55,13 @@ def test_every_field_is_documented():
     assert [field.alias for field in User.model_fields.values()] == [
         row[0] for row in rows(SUBJECTS, "key")
     ]
+
+
+def test_every_field_of_an_identity_is_documented():
+    """The table of the Identity has its keys in their order."""
+    documented = [key for row in rows(SUBJECTS, "identity") for key in row[0].split(", ")]
+
+    assert [field.alias for field in Identity.model_fields.values()] == documented
 
 
 def test_every_setting_is_documented():

@@ -70,7 +70,13 @@ async def test_the_role_may_do_all_that_responder_does(granted, people_service, 
     expected = [(await people_service.ask(*request)).json for request in requests]
     answers = [(await service.ask(*request)).json for request in requests]
     report = await checks.check(
-        Settings.read({"DATABASE_URL": granted[1], "NATS_URL": service.nats.url})
+        Settings.read(
+            {
+                "DATABASE_URL": granted[1],
+                "NATS_URL": service.nats.url,
+                "RESPONDER_HTTP_AUTH": "disabled",
+            }
+        )
     )
 
     assert expected == answers

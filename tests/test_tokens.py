@@ -324,11 +324,16 @@ def test_a_hostile_token_is_refused_with_its_reason(token, reason):
     assert len(raised.value.message) < 120
 
 
-@pytest.mark.parametrize(("token", "reason"), HOSTILE.values(), ids=HOSTILE)
-async def test_a_hostile_token_is_401_over_http(keyed_service, token, reason):
+SENT: dict[str, str] = {
+    name: token
+    for name, (token, _) in HOSTILE.items()
+    if token.isascii() and token and "\n" not in token  # what HTTP can carry
+}
+
+
+@pytest.mark.parametrize("token", SENT.values(), ids=SENT)
+async def test_a_hostile_token_is_401_over_http(keyed_service, token):
     """Over HTTP each is a 401 problem with a challenge, never a 500 and never an answer."""
-    if not token.isascii() or not token or "\n" in token:
-        pytest.skip("cannot be sent over HTTP")
     for path in ("/api/v1/me", "/api/v1/users/KbO8WbOTItGbdi0KY5YfJyfimmurNJra"):
         response = await keyed_service.http.get(path, headers={"Authorization": f"Bearer {token}"})
         assert 401 == response.status_code

@@ -212,7 +212,10 @@ EVERY_QUESTION = list(
 )
 
 
-@pytest.mark.parametrize("transport", ["nats", "http"])
+@pytest.mark.parametrize(
+    "transport",
+    ["nats", pytest.param("http", marks=pytest.mark.heavy)],  # 8,000 requests
+)
 @pytest.mark.parametrize("subject", ["get", "by_email"])
 async def test_a_user_is_seen_by_whom_the_rules_let(world, subject, transport):
     """Each caller gets each user as the rules have them, or exactly what nobody's id gets."""

@@ -45,16 +45,16 @@ def admin(
     registry.register(collector)
 
     async def live(_: Request) -> Response:
-        return _text("live")
+        return text("live")
 
     async def ready(_: Request) -> Response:
         for check in checks:
             try:
                 await check()
             except ResponderError as error:
-                return _text(f"not ready: {error.message}", status=503)
+                return text(f"not ready: {error.message}", status=503)
         found = [warning for warn in warnings if (warning := warn())]
-        return _text("\n".join(["ready", *(f"warning: {each}" for each in found)]))
+        return text("\n".join(["ready", *(f"warning: {each}" for each in found)]))
 
     async def metrics(_: Request) -> Response:
         body = generate_latest(registry)
@@ -65,8 +65,9 @@ def admin(
     )
 
 
-def _text(text: str, *, status: int = 200) -> Response:
-    return PlainTextResponse(f"{text}\n", status_code=status, headers=NO_STORE)
+def text(lines: str, *, status: int = 200) -> Response:
+    """Return an answer for a person, and for programs that look at its status."""
+    return PlainTextResponse(f"{lines}\n", status_code=status, headers=NO_STORE)
 
 
 @dataclass(eq=False, kw_only=True)

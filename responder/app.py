@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from socket import socket
 from typing import Any
 
 from responder.admin import Check, Metrics, Warn, admin
@@ -26,7 +27,7 @@ from responder.errors import (
     UnavailableError,
 )
 from responder.keys import Keys
-from responder.listeners import listening
+from responder.listeners import bind, listening, url_of
 from responder.settings import Settings
 from responder.tokens import TokenVerifier
 from responder.worker import Worker
@@ -44,31 +45,38 @@ class Running:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, *, worker: bool = True) -> AsyncIterator[Running]:
+async def serving(
+    settings: Settings,
+    *,
+    worker: bool = True,
+    http: socket | None = None,
+    operators: socket | None = None,
+) -> AsyncIterator[Running]:
     """Run worker, bridge and admin listener, or the bridge without the worker.
 
     What is opened last is closed first: HTTP takes no more requests while NATS still answers, the
     worker answers what has arrived while PostgreSQL is still there.
 
+    Args:
+        settings: of the process.
+        worker: whether there is one.
+        http: what the bridge listens on, instead of the settings' address.
+        operators: what the admin listener listens on, likewise.
+
     Raises SettingsError if the settings cannot work.
     """
-    _check(settings, worker=worker)
+    validate(settings, worker=worker)
     checks: list[Check] = [_not_started]
     warnings: list[Warn] = []
     metrics = Metrics()
-    admin_url = http_url = None
     ended = asyncio.Event()
     async with AsyncExitStack() as stack:
-        if settings.admin_listen:  # first, because waiting for NATS is nothing to be killed for
-            admin_url = await stack.enter_async_context(
-                listening(
-                    admin(checks, metrics, warnings=warnings),
-                    settings.admin_listen,
-                    setting="RESPONDER_ADMIN_LISTEN",
-                    drain_timeout=1,
-                    ended=ended,
-                )
-            )
+        # Admin first, because waiting for NATS is nothing to be killed for.
+        if settings.admin_listen and not operators:
+            operators = bind(settings.admin_listen, setting="RESPONDER_ADMIN_LISTEN")
+        if operators:
+            app = admin(checks, metrics, warnings=warnings)
+            await stack.enter_async_context(listening(app, operators, drain_timeout=1, ended=ended))
         connection = await stack.enter_async_context(
             connected(
                 settings.nats_url, name="responder", options=nats_options(settings), ended=ended
@@ -102,23 +110,24 @@ async def serving(settings: Settings, *, worker: bool = True) -> AsyncIterator[R
             await stack.enter_async_context(
                 _worker(settings, connection, database, metrics, tokens).running()
             )
-        if settings.http_listen:
+        if settings.http_listen and not http:
+            http = bind(settings.http_listen, setting="RESPONDER_HTTP_LISTEN")
+        if http:
             bridge = Bridge(
                 UsersClient(connection, prefix=settings.subject_prefix, timeout=settings.timeout),
                 auth_required=settings.http_auth == "required",
                 successors=settings.successors,
             )
             metrics.http_requests = bridge.requests
-            http_url = await stack.enter_async_context(
-                listening(
-                    bridge,
-                    settings.http_listen,
-                    setting="RESPONDER_HTTP_LISTEN",
-                    drain_timeout=settings.drain_timeout / 2,
-                    ended=ended,
-                )
+            drain = settings.drain_timeout / 2
+            await stack.enter_async_context(
+                listening(bridge, http, drain_timeout=drain, ended=ended)
             )
-        yield Running(http_url=http_url, admin_url=admin_url, ended=ended)
+        yield Running(
+            http_url=url_of(http) if http else None,
+            admin_url=url_of(operators) if operators else None,
+            ended=ended,
+        )
 
 
 def nats_options(settings: Settings) -> dict[str, Any]:
@@ -146,7 +155,8 @@ def nats_options(settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _check(settings: Settings, *, worker: bool) -> None:
+def validate(settings: Settings, *, worker: bool) -> None:
+    """Raise SettingsError for settings that cannot work."""
     if worker and not settings.dsn:
         raise SettingsError("DATABASE_URL: required, as the Better Auth application has it")
     for file in settings.dsn.files if worker and settings.dsn else ():

@@ -12,18 +12,22 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from socket import socket
 from typing import Any
 
 import uvloop
 
 from responder import checks
-from responder.app import nats_options, serving
+from responder.app import Running, nats_options, serving
 from responder.client import ask
 from responder.connection import connected
 from responder.errors import ResponderError, SettingsError
 from responder.settings import Settings
+from responder.workers import supervise
 
 GOOD, FAILED, WRONG_USE = 0, 1, 2
+MAX_WORKERS = 256
 HEADER = re.compile(r"[A-Za-z0-9-]+")
 SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 
@@ -47,6 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
+def _count(value: str) -> int:
+    count = int(value)
+    if not 1 <= count <= MAX_WORKERS:
+        raise argparse.ArgumentTypeError(f"expected 1 to {MAX_WORKERS}")
+    return count
+
+
+def _socket(descriptor: str) -> socket:
+    return socket(fileno=int(descriptor))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="responder", description="Answers who a Better Auth user is, over NATS and HTTP."
@@ -56,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     dev.set_defaults(run=_dev)
     serve = commands.add_parser("serve", help="worker, HTTP bridge and admin listener")
     serve.add_argument("--no-http", action="store_true", help="without the bridge")
+    serve.add_argument(
+        "--workers", type=_count, default=1, metavar="N", help="processes that share the work"
+    )
+    # How a supervisor (see `workers`) passes on what it listens on.
+    serve.add_argument("--admin-socket", type=_socket, help=argparse.SUPPRESS)
+    serve.add_argument("--http-socket", type=_socket, help=argparse.SUPPRESS)
     serve.set_defaults(run=_serve)
     bridge = commands.add_parser("bridge", help="the HTTP bridge alone")
     bridge.set_defaults(run=_bridge)
@@ -84,18 +105,25 @@ async def _serve(arguments: argparse.Namespace) -> int:
     settings = Settings.read()
     if arguments.no_http:
         settings = settings.model_copy(update={"http_listen": None})
-    return await _run(settings, worker=True)
+    configure_logging(settings.log_level, settings.log_format)
+    if arguments.workers > 1:
+        end_on_signals()
+        return await supervise(settings, count=arguments.workers)
+    operators = arguments.admin_socket
+    end_on_signals(supervised=operators is not None)
+    return await _run(serving(settings, http=arguments.http_socket, operators=operators))
 
 
 async def _bridge(_: argparse.Namespace) -> int:
-    return await _run(Settings.read(), worker=False)
-
-
-async def _run(settings: Settings, *, worker: bool) -> int:
+    settings = Settings.read()
     configure_logging(settings.log_level, settings.log_format)
     end_on_signals()
+    return await _run(serving(settings, worker=False))
+
+
+async def _run(service: AbstractAsyncContextManager[Running]) -> int:
     log = logging.getLogger("responder")
-    async with serving(settings, worker=worker) as running:
+    async with service as running:
         log.info("ready: HTTP %s, admin %s", running.http_url or "off", running.admin_url or "off")
         await running.ended.wait()
     return FAILED  # what ended by itself is for the supervisor to start again
@@ -154,8 +182,11 @@ async def _dev(_: argparse.Namespace) -> int:
     return GOOD
 
 
-def end_on_signals() -> None:
-    """Let the first SIGINT or SIGTERM cancel this task, wherever it is, so that it closes what is open."""
+def end_on_signals(*, supervised: bool = False) -> None:
+    """Let the first SIGINT or SIGTERM cancel this task, wherever it is, so that it closes what is open.
+
+    The end of a supervisor, which shows at standard input, is such a signal too.
+    """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     signalled = False
@@ -168,6 +199,8 @@ def end_on_signals() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end)
+    if supervised:
+        loop.add_reader(sys.stdin.fileno(), end)
 
 
 def configure_logging(level: str, style: str) -> None:

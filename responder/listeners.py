@@ -77,25 +77,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-@asynccontextmanager
-async def listening(
-    app: ASGIApp,
-    address: tuple[str, int],
-    *,
-    setting: str,
-    drain_timeout: float,
-    ended: asyncio.Event | None = None,
-) -> AsyncIterator[str]:
-    """Serve an app; leaving the context answers the requests that have arrived.
+def bind(address: tuple[str, int], *, setting: str) -> socket.socket:
+    """Listen on a host and port; port 0 is any free one.
 
-    Args:
-        app: to serve.
-        address: host and port; port 0 is any free one.
-        setting: the name of the setting that the address is from, for the error.
-        drain_timeout: seconds that leaving may take.
-        ended: set when serving has ended, whyever.
-
-    Yields the base URL. Raises SettingsError if the address cannot be listened on.
+    Raises SettingsError, with the name of the setting that the address is from.
     """
     host, port = address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -111,6 +96,33 @@ async def listening(
         raise SettingsError(
             f"{setting}: cannot listen on {host}:{port}: {error.strerror}"
         ) from None
+    return sock
+
+
+def url_of(sock: socket.socket) -> str:
+    """Return where a socket listens; of a socket in the file system, its path."""
+    if sock.family == socket.AF_UNIX:
+        return str(sock.getsockname())
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@asynccontextmanager
+async def listening(
+    app: ASGIApp,
+    sock: socket.socket,
+    *,
+    drain_timeout: float,
+    ended: asyncio.Event | None = None,
+) -> AsyncIterator[None]:
+    """Serve an app; leaving the context answers the requests that have arrived, and closes the socket.
+
+    Args:
+        app: to serve.
+        sock: listens.
+        drain_timeout: seconds that leaving may take.
+        ended: set when serving has ended, whyever.
+    """
     server = _Server(
         uvicorn.Config(
             app,
@@ -125,12 +137,11 @@ async def listening(
             timeout_graceful_shutdown=max(1, round(drain_timeout)),
         )
     )
-    shown = f"[{host}]" if ":" in host else host
-    serving = asyncio.create_task(server.serve(sockets=[sock]), name=setting)
+    serving = asyncio.create_task(server.serve(sockets=[sock]), name="listener")
     if ended is not None:
         serving.add_done_callback(lambda _: ended.set())
     try:
-        yield f"http://{shown}:{sock.getsockname()[1]}"
+        yield
     finally:
         server.should_exit = True
         await serving

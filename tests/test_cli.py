@@ -33,7 +33,7 @@ from responder.dev import nats, people, postgres, service
 from responder.dev.nats import NatsServer
 
 RESPONDER = Path(sysconfig.get_path("scripts")) / "responder"
-READY = re.compile(r"ready: HTTP (\S+), admin (\S+?)\"?\}?$", re.MULTILINE)
+READY = re.compile(r"(?:ready|workers): HTTP (\S+), admin (http\S+?|off)\"?\}?$", re.MULTILINE)
 PASTED = re.compile(r"^(?:NATS_URL=|nats |curl ).*", re.MULTILINE)
 PATIENCE = 20
 
@@ -182,6 +182,20 @@ async def server() -> AsyncIterator[NatsServer]:
 async def demo_url(template, create_database) -> str:
     """A database with the demo people, for those who only read."""
     url: str = await create_database(template=template[0])
+    return url
+
+
+@pytest.fixture
+async def ambiguous_url(create_database) -> str:
+    """A database with two sets of tables."""
+    url = await create_database()
+    connection = await asyncpg.connect(url)
+    try:
+        for schema in ("blue", "green"):
+            await connection.execute(f"create schema {schema}; set search_path to {schema}")
+            await people.create_tables(connection)
+    finally:
+        await connection.close()
     return url
 
 
@@ -367,18 +381,9 @@ async def test_a_port_in_use_is_exit_2(server, demo_url, tmp_path):
     assert "Traceback" not in result.err
 
 
-async def test_ambiguous_tables_are_exit_2(create_database, server, tmp_path):
+async def test_ambiguous_tables_are_exit_2(ambiguous_url, server, tmp_path):
     """Two sets of tables are exit 2: the candidates and the setting that decides are named."""
-    url = await create_database()
-    connection = await asyncpg.connect(url)
-    try:
-        for schema in ("blue", "green"):
-            await connection.execute(f"create schema {schema}; set search_path to {schema}")
-            await people.create_tables(connection)
-    finally:
-        await connection.close()
-
-    result = await run("serve", cwd=tmp_path, **serving(url, server.url))
+    result = await run("serve", cwd=tmp_path, **serving(ambiguous_url, server.url))
 
     assert 2 == result.status
     last = result.err.splitlines()[-1]
@@ -607,6 +612,146 @@ async def test_serve_starts_before_postgresql(server, cast, tmp_path):
     assert {"Nats-Service-Error-Code": "503"}.items() <= early.headers.items()
     assert [200, 503, 503] == statuses
     assert cast.owner.id == json.loads(late.data)["id"]
+    assert 0 == code
+
+
+# serve --workers
+
+
+@asynccontextmanager
+async def workers(demo_url, server, tmp_path, **variables: str) -> AsyncIterator[Running]:
+    """`responder serve --workers 2`, once all of it is ready."""
+    variables = serving(demo_url, server.url, **variables)
+    async with started("serve", "--workers", "2", cwd=tmp_path, **variables) as running:
+        _, admin = await running.urls()
+
+        async def ready() -> bool:
+            return await status(f"{admin}/ready") == 200
+
+        await until(ready)
+        yield running
+
+
+def children(running: Running) -> list[psutil.Process]:
+    return psutil.Process(running.process.pid).children()
+
+
+async def page(url: str) -> str:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return (await client.get(url)).text
+
+
+async def test_workers_share_the_work(demo_url, server, cast, tmp_path):
+    """Each is an instance of the service; operators see all of them at one address, told apart."""
+    async with workers(demo_url, server, tmp_path) as running:
+        http, admin = await running.urls()
+        async with await nats_py.connect(server.url) as nc:
+            inbox = nc.new_inbox()
+            pings = await nc.subscribe(inbox)
+            await nc.publish("$SRV.PING.users", reply=inbox)
+            instances = {json.loads((await pings.next_msg(5)).data)["id"] for _ in range(2)}
+            for _ in range(100):
+                await nc.request("users.get", cast.owner.id.encode(), timeout=5)
+        assert 200 == await status(f"{http}/api/v1/users/{cast.owner.id}")
+        metrics = await page(f"{admin}/metrics")
+        states = [await page(f"{admin}/{name}") for name in ("live", "ready")]
+        code = await running.stop()
+
+    counts = re.findall(
+        r'responder_request_duration_seconds_count{endpoint="get",worker="(.)"} (.+)', metrics
+    )
+    assert 2 == len(instances)
+    assert ["1", "2"] == sorted(worker for worker, _ in counts)
+    assert 101 == sum(float(count) for _, count in counts)
+    assert all(float(count) > 0 for _, count in counts)
+    assert "responder_workers 2.0" in metrics
+    assert ["worker 1: live\nworker 2: live\n", "worker 1: ready\nworker 2: ready\n"] == states
+    assert 0 == code
+
+
+async def test_a_worker_that_ends_is_started_again(demo_url, server, tmp_path):
+    """A killed worker is there again by itself, and operators see that it was gone."""
+    async with workers(demo_url, server, tmp_path) as running:
+        _, admin = await running.urls()
+        victim, other = children(running)
+        victim.kill()
+
+        async def two_again() -> bool:
+            there = {each.pid for each in children(running)}
+            good = await status(f"{admin}/ready") == 200
+            return good and len(there) == 2 and victim.pid not in there
+
+        await until(two_again)
+        metrics = await page(f"{admin}/metrics")
+        assert other.pid in {each.pid for each in children(running)}
+        assert 0 == await running.stop()
+
+    restarts = re.findall(r"responder_worker_restarts_total{.*} (.+)", metrics)
+    assert ["0.0", "1.0"] == sorted(restarts)
+
+
+async def test_a_worker_that_hangs_shows(demo_url, server, tmp_path):
+    """While one worker does not answer the service is neither live nor ready."""
+    async with workers(demo_url, server, tmp_path, RESPONDER_TIMEOUT="0.5") as running:
+        _, admin = await running.urls()
+        hanging = children(running)[0]
+        hanging.suspend()
+        try:
+            found = [await status(f"{admin}/{name}") for name in ("live", "ready")]
+            text = await page(f"{admin}/ready")
+        finally:
+            hanging.resume()
+
+    assert [503, 503] == found
+    assert "no answer" in text
+    assert "ready" in text
+
+
+async def test_workers_end_with_their_supervisor(demo_url, server, tmp_path):
+    """However the supervisor ends, its workers do too."""
+    async with workers(demo_url, server, tmp_path) as running:
+        left = children(running)
+        running.process.kill()
+        await running.process.wait()
+
+        async def gone() -> bool:
+            return not any(each.is_running() for each in left)
+
+        await until(gone)
+
+
+async def test_workers_whose_settings_cannot_work_are_exit_2(ambiguous_url, server, tmp_path):
+    """What only the operator can decide ends the service, and is not tried again."""
+    variables = serving(ambiguous_url, server.url)
+    result = await run("serve", "--workers", "2", cwd=tmp_path, **variables)
+
+    assert 2 == result.status
+    assert "RESPONDER_USERS_TABLE" in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [(["--workers", "0"], {}), (["--workers", "x"], {}), (["--workers", "2"], {})],
+)
+async def test_workers_are_refused_before_they_start(tmp_path, arguments, variables):
+    """A count that is none, and settings that cannot work, are exit 2."""
+    result = await run("serve", *arguments, cwd=tmp_path, **variables)
+
+    assert 2 == result.status
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("after", [1, pytest.param(5000, marks=pytest.mark.heavy)])
+async def test_sigterm_under_load_ends_all_workers_without_loss(demo_url, server, tmp_path, after):
+    """Of 256 callers none is left without an answer by a SIGTERM to the supervisor."""
+    load = Load(server.url, await ids(demo_url))
+    async with workers(demo_url, server, tmp_path) as running, asyncio.TaskGroup() as tasks:
+        tasks.create_task(load.run(256))
+        await load.reached(after)
+        code = await running.stop()
+
+    assert [] == load.wrong
     assert 0 == code
 
 

@@ -34,7 +34,7 @@ from responder.app import Running, serving
 from responder.bridge import Bridge
 from responder.dev import nats, people, postgres
 from responder.errors import BY_CODE, SettingsError
-from responder.listeners import listening
+from responder.listeners import bind, listening, url_of
 from responder.settings import Settings
 
 ODD_IDS = ("a/b", "a+b", "..", "email", "jörg", "%41", "a b", "a?b")
@@ -153,11 +153,10 @@ async def lone() -> AsyncIterator[Listeners]:
 async def strict(people_service) -> AsyncIterator[httpx.AsyncClient]:
     """A bridge that requires tokens, before the demo people."""
     bridge = Bridge(people_service.users, auth_required=True)
+    sock = bind(("127.0.0.1", 0), setting="RESPONDER_HTTP_LISTEN")
     async with (
-        listening(
-            bridge, ("127.0.0.1", 0), setting="RESPONDER_HTTP_LISTEN", drain_timeout=1
-        ) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+        listening(bridge, sock, drain_timeout=1),
+        httpx.AsyncClient(base_url=url_of(sock), trust_env=False) as client,
     ):
         yield client
 
@@ -1093,19 +1092,19 @@ async def nothing(_: Any, __: Any, send: Any) -> None:
 
 async def test_two_listeners_never_share_a_port():
     """The second responder on an address is refused even in the moment in which the first starts."""
-    options: dict[str, Any] = {"setting": "RESPONDER_HTTP_LISTEN", "drain_timeout": 1}
-    async with listening(nothing, ("127.0.0.1", 0), **options) as url:
-        address = ("127.0.0.1", httpx.URL(url).port or 0)
-        with pytest.raises(SettingsError, match=r"^RESPONDER_HTTP_LISTEN: "):
-            async with listening(nothing, address, **options):
-                pass
+    setting = "RESPONDER_HTTP_LISTEN"
+    with (
+        bind(("127.0.0.1", 0), setting=setting) as first,
+        pytest.raises(SettingsError, match=r"^RESPONDER_HTTP_LISTEN: "),
+    ):
+        bind(first.getsockname(), setting=setting)
 
 
 async def test_a_listener_takes_connections_from_the_start():
     """Whoever is told the address of a listener can connect to it, however quickly."""
-    options: dict[str, Any] = {"setting": "RESPONDER_HTTP_LISTEN", "drain_timeout": 1}
-    async with listening(nothing, ("127.0.0.1", 0), **options) as url:
-        response = await send(url, b"GET /")
+    sock = bind(("127.0.0.1", 0), setting="RESPONDER_HTTP_LISTEN")
+    async with listening(nothing, sock, drain_timeout=1):
+        response = await send(url_of(sock), b"GET /")
 
     assert 204 == response.status
 

@@ -313,7 +313,9 @@ def _lister(schema: Schema, timezone: str, rules: Rules) -> str:
     caller = _callers(
         schema, timezone, rules, "(select 1 as n, $4::text as id, null::text as home)"
     )
-    listed = f"array[{_cast('$1::text', organization_id)}] && c.organizations"
+    # Not `&&`, for which text[] and varchar[] are of different kinds.
+    one = f"{_cast('$1::text', organization_id)} {_equals(organization_id)}"
+    listed = f"coalesce({one} any(c.organizations), false)"
     return f"""(
   select c.*, c.allowed and (c.admin or not c.anonymous and {listed}) as listed
   from {caller} c

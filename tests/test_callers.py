@@ -1,0 +1,146 @@
+"""Callers with a token on tables of every kind: of the types of their ids, and with columns missing."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from responder.dev.tokens import ISSUER, Mint
+
+UUIDS = tuple(f"0d9e1f6a-3b1c-4d2e-8f5a-6b7c8d9e0fa{n}" for n in range(10))
+NUMBERS = tuple(map(str, range(1, 11)))
+PADDED = tuple(f"person {n}" for n in range(10))
+# By the type of the column: ten ids.
+IDS = {
+    "text": NUMBERS,
+    "varchar(36)": NUMBERS,
+    "char(8)": PADDED,
+    "uuid": UUIDS,
+    "smallint": NUMBERS,
+    "integer": NUMBERS,
+    "bigint": NUMBERS,
+    "user_id": NUMBERS,
+}
+# Of the user, of the user of a membership, of its organization.
+TYPES = [
+    *((each, each, each) for each in IDS),
+    *(("text", "text", each) for each in IDS if each != "text"),
+    ("varchar(36)", "text", "uuid"),
+    ("char(8)", "text", "uuid"),
+    ("uuid", "text", "text"),
+    ("bigint", "text", "integer"),
+    ("integer", "bigint", "char(8)"),
+]
+
+
+@dataclass(frozen=True)
+class World:
+    service: Any
+    mint: Mint
+
+    async def ask(self, caller: str, subject: str, payload: object = b"", **claims: Any) -> Any:
+        headers = {"Authorization": f"Bearer {self.mint.token(caller, **claims)}"}
+        return (await self.service.ask(f"users.{subject}", payload, headers)).json
+
+
+Begin = Callable[..., Awaitable[World]]
+
+
+@pytest.fixture
+def begin(create_database, start, tmp_path: Path) -> Begin:
+    """A function that starts a service with a key of its own on some tables."""
+
+    async def on(sql: str, **settings: str) -> World:
+        url = await create_database()
+        connection = await asyncpg.connect(url)
+        await connection.execute(sql)
+        await connection.close()
+        mint, file = Mint(), tmp_path / "jwks.json"
+        mint.publish(file)
+        service = await start(
+            url,
+            **{
+                "RESPONDER_JWKS_URL": str(file),
+                "RESPONDER_JWT_ISSUER": ISSUER,
+                "RESPONDER_JWT_AUDIENCE": ISSUER,
+                **settings,
+            },
+        )
+        return World(service, mint)
+
+    return on
+
+
+@pytest.mark.parametrize("types", TYPES, ids=", ".join)
+async def test_callers_on_ids_of_every_type(begin, types):
+    """Whatever the columns' types, colleagues see each other and their list, and strangers do not."""
+    user, owner, organization = types
+    ids, organizations = IDS[user], IDS[organization]
+    home, other = organizations[7], organizations[8]
+    rows = "; ".join(
+        f"insert into users values ('{ids[n]}', '{n}@example.com', true);"
+        f"insert into members values ('{ids[n]}', '{where}', 'staff')"
+        for n, where in enumerate((home, home, other))
+    )
+    world = await begin(f"""
+        create domain user_id as text check (length(value) < 99);
+        create table users (id {user} primary key, email varchar(99), "emailVerified" boolean);
+        create table members ("userId" {owner}, "organizationId" {organization}, role varchar(9));
+        {rows}""")
+    ann, ben, cyd = ids[:3]
+
+    async def code(subject: str, payload: object) -> str | None:
+        return (await world.ask(ann, subject, payload, activeOrganizationId=home)).get("code")
+
+    together = await asyncio.gather(
+        *(world.ask(ids[n], "get", ids[at]) for n, at in itertools.product(range(4), range(4)))
+    )
+
+    assert [ann, ben, "not_found", "not_found"] == [
+        each.get("id", each.get("code")) for each in together[:4]
+    ]
+    assert ["forbidden"] * 4 == [each["code"] for each in together[12:]]
+    assert [None, "not_found", None, "not_found"] == [
+        await code("by_email", "1@example.com"),
+        await code("by_email", "2@example.com"),
+        await code("org_list", home),
+        await code("org_list", other),
+    ]
+    assert "not_found" == await code("org_list", "no such organization, and no such id either")
+    listed = await world.ask(ann, "org_list", home)
+    assert [ann, ben] == [each["id"] for each in listed["users"]]
+    many = await world.ask(ann, "get_many", {"ids": [cyd, ben, "nobody", ann]})
+    assert [ben, ann] == [each["id"] for each in many["users"]]
+    assert [cyd, "nobody"] == many["missing"]
+    me = await world.ask(cyd, "whoami", {"organizationId": other})
+    assert (cyd, other) == (me["user"]["id"], me["user"]["organizationId"])
+
+
+@pytest.mark.parametrize("subject", ["nobody", "\0", "x" * 9_000, "-1", "' or 1=1 --", UUIDS[0]])
+@pytest.mark.parametrize("type_", ["uuid", "integer", "char(8)", "text"])
+async def test_a_subject_that_is_no_id(begin, subject, type_):
+    """A token for what can be nobody's id is forbidden everything, and whoami knows no user."""
+    world = await begin(f"""
+        create table users (id {type_} primary key, email text, "emailVerified" boolean);
+        create table members ("userId" {type_}, "organizationId" text, role text);
+        insert into users values ('{IDS[type_][1]}', 'a@example.com', true)""")
+    claims = {"activeOrganizationId": "\0"}
+
+    me = await world.ask(subject, "whoami", **claims)
+
+    assert (subject, None) == (me["identity"]["userId"], me["user"])
+    for asked, payload in (
+        ("get", {"id": IDS[type_][1]}),
+        ("get", {"id": subject}),
+        ("by_email", "a@example.com"),
+        ("org_list", "acme"),
+        ("get_many", {"ids": [subject]}),
+    ):
+        assert "forbidden" == (await world.ask(subject, asked, payload, **claims))["code"]

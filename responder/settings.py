@@ -50,8 +50,14 @@ def _members_table(value: str) -> tuple[str, ...]:
 
 def _url(value: str) -> str:
     url = urlsplit(value)
-    if url.scheme not in ("http", "https") or not url.hostname:
+    try:
+        good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # no number
+        good = False
+    if not good:
         raise ValueError("expected an http:// or https:// URL")
+    if "@" in url.netloc:  # callers are told of it
+        raise ValueError("expected a URL without a password; RESPONDER_JWKS_URL may have one")
     return value
 
 

@@ -181,7 +181,11 @@ def test_a_wrong_value_is_refused_by_name_and_never_shown(name, value):
 
 
 @pytest.mark.parametrize(
-    "url", ["auth.example.com", "example", "/api/auth", "ftp://auth.example.com"]
+    "url",
+    [
+        *("auth.example.com", "example", "/api/auth", "ftp://auth.example.com"),
+        *("https://example.com:99999", "https://example.com:x", "https://u:secret@example.com"),
+    ],
 )
 def test_better_auth_s_url_is_one(url):
     """A BETTER_AUTH_URL that no one could follow is an error, not a broken Link."""

@@ -273,6 +273,11 @@ def encode_whoami(identity: Identity, user: bytes | None) -> bytes:
     return b'{"identity":%b,"user":%b}' % (said, user or b"null")
 
 
+def without_image(user: bytes) -> bytes:
+    """Write a written user again, whose image does not fit into a message together with more."""
+    return _encode({**msgspec.json.decode(user), "image": None})
+
+
 def read_authorization(headers: Mapping[str, Sequence[str]]) -> str | None:
     """Return the token of a request, None without one; raises UnauthenticatedError (RFC 6750, 2.1).
 

@@ -82,6 +82,7 @@ class Worker:
     ) -> None:
         self._connection = connection
         self._batching = batching
+        self._directory = directory
         self._tokens = tokens
         self._token_required = token_required
         self._waiting: set[asyncio.Task[None]] = set()  # for newer keys
@@ -178,6 +179,18 @@ class Worker:
             await asyncio.wait(self._waiting)
         await self._batching.drained()
 
+    def introduce(self, identity: Identity, user: Answer) -> Answer:
+        """Tell callers who they are: whom the token speaks for, and the user, if there is one."""
+        if isinstance(user, NotFoundError):
+            return wire.encode_whoami(identity, None)
+        if not isinstance(user, bytes):
+            return user
+        answer = wire.encode_whoami(identity, user)
+        if len(answer) > self._connection.max_payload:
+            self._directory.images_omitted += 1
+            answer = wire.encode_whoami(identity, wire.without_image(user))
+        return answer
+
     def send(self, reply: bytes, answer: Answer) -> None:
         """Send the answer to a request."""
         if isinstance(answer, bytes) and len(answer) > self._connection.max_payload:
@@ -261,18 +274,11 @@ class _Call:
     def answer(self, answer: Answer) -> None:
         """Answer, once."""
         if self._identity is not None and self.kind.endpoint.name == wire.WHOAMI:
-            answer = _introduce(self._identity, answer)
+            answer = self._worker.introduce(self._identity, answer)
         self._worker.held -= len(self._payload)
         self._worker.send(self._reply, answer)
         error = None if isinstance(answer, bytes) else answer.code
         self.kind.endpoint.count(perf_counter() - self._arrival, error)
-
-
-def _introduce(identity: Identity, user: Answer) -> Answer:
-    """Tell callers who they are: whom the token speaks for, and the user, if there is one."""
-    if isinstance(user, NotFoundError):
-        return wire.encode_whoami(identity, None)
-    return wire.encode_whoami(identity, user) if isinstance(user, bytes) else user
 
 
 async def _identify_later(call: _Call, tokens: TokenVerifier, token: str) -> None:

@@ -58,9 +58,10 @@ class Keys:
         self._interval = interval
         self._refresh = refresh
         self._wanted = asyncio.Event()
-        self._next: asyncio.Future[None] | None = (
-            None  # done when a fetch that is to begin has ended
-        )
+        # Each is done when its fetch has ended: the one that is to begin, and the one that has begun.
+        self._next: asyncio.Future[None] | None = None
+        self._under_way: asyncio.Future[None] | None = None
+        self._closed = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Keys]:
@@ -71,8 +72,10 @@ class Keys:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            if self._next is not None:
-                self._next.cancel()
+            self._closed = True
+            for waiting in (self._under_way, self._next):
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(None)
 
     @property
     def age(self) -> float:
@@ -88,11 +91,13 @@ class Keys:
 
         Without anything known, a fetch under way will do.
         """
+        if self._closed:
+            raise UnavailableError("no keys to verify a token with: closed")
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
         self._wanted.set()
         await asyncio.shield(self._next)
-        if self.known is None:
+        if self.known is None or self._closed:
             raise UnavailableError("no keys to verify a token with: the key set cannot be fetched")
         return self.known
 
@@ -101,9 +106,10 @@ class Keys:
         while True:
             self._wanted.clear()
             waiting, self._next = self._next, None
+            self._under_way = waiting
             if self.known is None and waiting is None:
                 # Whoever comes meanwhile wants just this fetch.
-                waiting = self._next = asyncio.get_running_loop().create_future()
+                waiting = self._under_way = self._next = asyncio.get_running_loop().create_future()
             await self._fetch()
             if waiting is not None:
                 if self._next is waiting:

@@ -147,11 +147,7 @@ def verify(
     Raises UnauthenticatedError, which says which check failed and shows nothing of the token, and
     UnknownKeyError if the token may be good but its key is not known.
     """
-    if len(token) > MAX_TOKEN:
-        raise UnauthenticatedError(f"the token is longer than {MAX_TOKEN} characters")
-    parts = _COMPACT.fullmatch(token)
-    if parts is None:
-        raise UnauthenticatedError(f"not a JWT: get one from {advice}")
+    parts = split(token, advice=advice)
     header = _object(parts[1], "header")
     signature = _decode(parts[3], "signature")
     kid, algorithm = _read_header(header)
@@ -161,6 +157,16 @@ def verify(
             raise UnknownKeyError("kid: no such key")
         raise UnauthenticatedError("the signature does not verify")
     return _identity(_object(parts[2], "claims"), issuers, audiences, now)
+
+
+def split(token: str, *, advice: str) -> re.Match[str]:
+    """Return the three parts of a token, as groups; raises UnauthenticatedError for what is none."""
+    if len(token) > MAX_TOKEN:
+        raise UnauthenticatedError(f"the token is longer than {MAX_TOKEN} characters")
+    parts = _COMPACT.fullmatch(token)
+    if parts is None:
+        raise UnauthenticatedError(f"not a JWT: get one from {advice}")
+    return parts
 
 
 def check_times(identity: Identity, now: float) -> None:
@@ -238,7 +244,7 @@ def _identity(
     if not isinstance(issuer, str) or issuer not in issuers:
         raise UnauthenticatedError("iss: not the issuer that is accepted")
     named = [audience] if isinstance(audience, str) else audience
-    if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
+    if not isinstance(named, list) or not all(map(_text, named)):
         raise UnauthenticatedError("aud: missing, or not text")
     if not set(named).intersection(audiences):
         raise UnauthenticatedError("aud: not an audience that is accepted")

@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import Final
 from urllib.parse import urlsplit
 
-from responder.identity import KeySet, UnknownKeyError, check_times, verify
+from responder.identity import KeySet, UnknownKeyError, check_times, split, verify
 from responder.keys import Keys
 from responder.models import Identity
 
@@ -60,8 +60,8 @@ class TokenVerifier:
         better_auth_url: str,
         *,
         key_set: str | None = None,
-        issuers: Collection[str] | None = None,
-        audiences: Collection[str] | None = None,
+        issuers: str | Collection[str] | None = None,
+        audiences: str | Collection[str] | None = None,
     ) -> AsyncIterator[TokenVerifier]:
         """Keep the keys of an issuer fresh while the context is open.
 
@@ -74,8 +74,8 @@ class TokenVerifier:
         base, own = api(better_auth_url), [origin(better_auth_url)]
         issuer = Issuer(
             key_set=key_set or f"{base}/jwks",
-            issuers=issuers or own,
-            audiences=audiences or own,
+            issuers=_names(issuers) or own,
+            audiences=_names(audiences) or own,
             advice=f"{base}/token",
         )
         async with Keys(issuer.key_set).running() as keys:
@@ -100,6 +100,7 @@ class TokenVerifier:
         """
         keys = self.keys.known
         if keys is None:
+            split(token, advice=self._issuer.advice)  # what waits for keys must not be huge
             raise UnknownKeyError("no keys to verify a token with")
         if keys is not self._verified_with:
             self._verified_with, self._verified = keys, {}
@@ -120,6 +121,11 @@ class TokenVerifier:
             del self._verified[next(iter(self._verified))]  # the oldest
         self._verified[digest] = identity
         return identity
+
+
+def _names(given: str | Collection[str] | None) -> Collection[str] | None:
+    # A text is a collection too, which contains each of its parts.
+    return [given] if isinstance(given, str) else given
 
 
 def api(better_auth_url: str) -> str:

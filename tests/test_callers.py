@@ -144,3 +144,17 @@ async def test_a_subject_that_is_no_id(begin, subject, type_):
         ("get_many", {"ids": [subject]}),
     ):
         assert "forbidden" == (await world.ask(subject, asked, payload, **claims))["code"]
+
+
+async def test_an_image_leaves_room_for_the_identity(begin):
+    """Where record and identity do not fit into one message whoami leaves the image out, and counts it."""
+    world = await begin(f"""
+        create table users (id text primary key, email text, "emailVerified" boolean, image text);
+        insert into users values ('ann', 'ann@example.com', true, repeat('x', {1024 * 1024 - 400}))""")
+
+    user, me = await world.ask("ann", "get", "ann"), await world.ask("ann", "whoami")
+    metrics = (await world.service.admin.get("/metrics")).text
+
+    assert len(user["image"]) > 1_000_000
+    assert {**user, "image": None} == me["user"]
+    assert "responder_images_omitted_total 1.0" in metrics

@@ -16,6 +16,7 @@ import pytest
 from responder import keys as keys_module
 from responder.dev.tokens import ISSUER, Mint
 from responder.errors import UnauthenticatedError, UnavailableError
+from responder.identity import KeySet
 from responder.keys import Keys
 from responder.tokens import Issuer, TokenVerifier
 
@@ -126,6 +127,33 @@ async def test_a_file_is_a_key_set_too(tmp_path):
             await tokens.verify(mint.token("ann"))
         mint.publish(file)
         assert await tokens.verify(mint.token("ann"))
+
+
+async def test_closing_leaves_nobody_waiting(endpoint, tmp_path):
+    """Whoever waits for newer keys when the verifier closes, or asks later, is told so."""
+    endpoint.slow = asyncio.Event()
+    async with verifying(endpoint.url) as tokens:
+        await until(lambda: endpoint.asked == 1)
+        waiting = [asyncio.create_task(tokens.verify(Mint().token("ann"))) for _ in range(3)]
+        await asyncio.sleep(0)
+        tokens.keys.known = KeySet(published(Mint(), path=tmp_path / "x"))
+        waiting += [asyncio.create_task(tokens.verify(Mint().token("ann"))) for _ in range(3)]
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        with pytest.raises(UnavailableError):
+            await tokens.verify(Mint().token("ann"))
+
+    assert [UnavailableError] * 6 == [type(each) for each in found]
+
+
+async def test_what_cannot_be_a_token_waits_for_no_keys(endpoint):
+    """While no keys are known, what is no token, or huge, is refused at once and held in nobody's memory."""
+    endpoint.slow = asyncio.Event()
+    async with verifying(endpoint.url) as tokens:
+        for each in ("session.token", "a.b." + "x" * 1_000_000):
+            with pytest.raises(UnauthenticatedError, match=r"not a JWT|longer than"):
+                await tokens.verify(each)
 
 
 BAD = {

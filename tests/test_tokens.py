@@ -286,6 +286,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "aud missing": (sign(claims("aud")), "aud"),
     "aud empty": (sign(claims(aud=[])), "aud"),
     "aud of another": (sign(claims(aud="client-1")), "aud"),
+    "aud with what is no text": (sign(claims(aud=[ISSUER, "\ud800"])), "aud: missing, or not text"),
     "aud with a number": (sign(claims(aud=[ISSUER, 1])), "aud"),
     "aud an object": (sign(claims(aud={ISSUER: 1})), "aud"),
     "exp missing": (sign(claims("exp")), "exp"),
@@ -353,6 +354,19 @@ async def keyed_service(tmp_path_factory, template, create_database, start_for_m
         RESPONDER_JWT_AUDIENCE=ISSUER,
         RESPONDER_HTTP_AUTH="required",
     )
+
+
+async def test_names_may_be_given_as_one_text():
+    """One issuer or audience as a plain string is that one, not each of its characters or parts."""
+    async with TokenVerifier.connect(
+        ISSUER, key_set="/", issuers=ISSUER, audiences=ISSUER
+    ) as tokens:
+        tokens.keys.known = KEYS
+        tokens._clock = Clock()
+
+        assert CLAIMS["sub"] == tokens.verify_now(GOOD).user_id
+        with pytest.raises(UnauthenticatedError, match="iss"):
+            tokens.verify_now(sign(claims(iss="https://app")))
 
 
 @given(st.data())

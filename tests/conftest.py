@@ -99,6 +99,7 @@ async def template(postgres) -> tuple[str, people.Cast]:
 
 _numbers = itertools.count()
 
+PASSWORD = "pa55word of everybody"
 Create = Callable[..., Awaitable[str]]
 Start = Callable[..., Awaitable[Service]]
 
@@ -254,45 +255,64 @@ async def people_service(template, create_database) -> AsyncIterator[Service]:
 
 
 @dataclass(frozen=True)
+class Account:
+    """Somebody who has signed in to Better Auth."""
+
+    id: str
+    email: str
+    session: str
+
+
+@dataclass(frozen=True)
 class BetterAuth:
     """A Better Auth application, and what its HTTP API is asked for here."""
 
-    url: str
+    origin: str
     database: str  # its URL
     http: httpx.AsyncClient
-    directory: str = ""  # of its HTTP API, before /api/auth
+    path: str = ""  # before /api/auth
 
-    def signing_with(self, algorithm: str) -> BetterAuth:
-        """Another application on the same tables, with keys of its own."""
-        return replace(self, directory=f"/{algorithm}")
+    @property
+    def url(self) -> str:
+        """The base of its HTTP API."""
+        return f"{self.origin}{self.path}/api/auth"
 
-    async def call(self, path: str, session: str | None = None, **body: Any) -> Any:
-        """Call an endpoint, as whoever has a session; with a body it is a POST."""
-        url = f"{self.url}{self.directory}/api/auth/{path}"
-        headers = {"Origin": self.url}
+    def another(self, name: str) -> BetterAuth:
+        """Another application on the same tables, with keys of its own: see server.mjs."""
+        return replace(self, path=f"/{name}")
+
+    async def get(self, path: str, session: str) -> Any:
+        """Call an endpoint that reads, as whoever has a session."""
+        return await self._call("GET", path, session)
+
+    async def post(self, path: str, session: str | None = None, **body: Any) -> Any:
+        """Call an endpoint that writes."""
+        return await self._call("POST", path, session, json=body)
+
+    async def _call(self, method: str, path: str, session: str | None, **options: Any) -> Any:
+        headers = {"Origin": self.origin}
         if session:
             headers["Authorization"] = f"Bearer {session}"
-        method = "POST" if body else "GET"
-        response = await self.http.request(method, url, headers=headers, json=body or None)
+        response = await self.http.request(method, f"{self.url}/{path}", headers=headers, **options)
         self.http.cookies.clear()  # each call is a client of its own
-        response.raise_for_status()
+        assert response.is_success, (path, response.text)
         return response.json()
 
-    async def sign_up(self, name: str) -> tuple[str, str]:
-        """Sign a new person up; return their id and session."""
+    async def sign_up(self, name: str) -> Account:
+        """Sign a new person up."""
         email = f"{name}-{next(_numbers)}@example.com"
-        answer = await self.call("sign-up/email", email=email, password="pa55word!", name=name)
-        return answer["user"]["id"], answer["token"]
+        answer = await self.post("sign-up/email", email=email, password=PASSWORD, name=name)
+        return Account(answer["user"]["id"], email, answer["token"])
 
     async def token(self, session: str) -> str:
         """Return the JWT of a session."""
-        return (await self.call("token", session))["token"]
+        return (await self.get("token", session))["token"]
 
-    async def join(self, organization: str, user: str, role: str) -> dict[str, Any]:
+    async def join(self, organization: str, user: str, role: str, **more: str) -> dict[str, Any]:
         """Make a user a member."""
-        member = {"organizationId": organization, "userId": user, "role": role}
-        response = await self.http.post(f"{self.url}/add-member", json=member)
-        response.raise_for_status()
+        member = {"organizationId": organization, "userId": user, "role": role, **more}
+        response = await self.http.post(f"{self.origin}/add-member", json=member)
+        assert response.is_success, response.text
         return response.json()
 
 

@@ -1,6 +1,6 @@
 // Better Auth as a company runs it: admin, organization, anonymous, jwt and bearer plugins, on PostgreSQL.
-// One application signs with EdDSA; four more on the same tables sign with the other algorithms, each
-// with keys of its own. Ends when its standard input does.
+// One application signs with EdDSA; more on the same tables, each with keys of its own, sign with the other
+// algorithms, and with keys that change every few seconds. Ends when its standard input does.
 
 import { createServer } from "node:http";
 import { betterAuth } from "better-auth";
@@ -11,7 +11,15 @@ import { createAccessControl } from "better-auth/plugins/access";
 import { adminAc, defaultStatements, memberAc, ownerAc } from "better-auth/plugins/organization/access";
 import pg from "pg";
 
-const ALGORITHMS = ["EdDSA", "ES256", "ES512", "RS256", "PS256"];
+// By name: the options of its key set. The first is the one at /api/auth.
+const APPLICATIONS = {
+  EdDSA: { keyPairConfig: { alg: "EdDSA" } },
+  ES256: { keyPairConfig: { alg: "ES256" } },
+  ES512: { keyPairConfig: { alg: "ES512" } },
+  RS256: { keyPairConfig: { alg: "RS256" } },
+  PS256: { keyPairConfig: { alg: "PS256" } },
+  rotating: { rotationInterval: 2, gracePeriod: 3 }, // seconds
+};
 const text = { type: "string", required: false };
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL });
 const access = createAccessControl(defaultStatements);
@@ -20,10 +28,10 @@ const roles = Object.fromEntries(
     .map(([name, role]) => [name, access.newRole(role.statements)]),
 );
 
-function application(origin, algorithm) {
+function application(origin, name, jwks) {
   return betterAuth({
     baseURL: origin,
-    basePath: algorithm === "EdDSA" ? "/api/auth" : `/${algorithm}/api/auth`,
+    basePath: name === "EdDSA" ? "/api/auth" : `/${name}/api/auth`,
     secret: "a secret of the tests, which nobody else has to know",
     database: pool,
     telemetry: { enabled: false },
@@ -46,13 +54,13 @@ function application(origin, algorithm) {
         },
       }),
       jwt({
-        jwks: { keyPairConfig: { alg: algorithm } },
+        jwks,
         jwt: {
           definePayload: ({ user, session }) => ({
             ...user, activeOrganizationId: session.activeOrganizationId,
           }),
         },
-        schema: { jwks: { modelName: `jwks_${algorithm.toLowerCase()}` } },
+        schema: { jwks: { modelName: `jwks_${name.toLowerCase()}` } },
       }),
     ],
   });
@@ -63,13 +71,13 @@ let handle;
 server.listen(0, "127.0.0.1", async () => {
   const origin = `http://127.0.0.1:${server.address().port}`;
   const handlers = [];
-  for (const algorithm of ALGORITHMS.toReversed()) {
-    const auth = application(origin, algorithm);
+  for (const [name, jwks] of Object.entries(APPLICATIONS).toReversed()) {
+    const auth = application(origin, name, jwks);
     const { runMigrations } = await getMigrations(auth.options);
     await runMigrations();
-    handlers.push([`/${algorithm}/`, auth]);
+    handlers.push([`/${name}/`, auth]);
     // Adds members as a server does; Better Auth has no HTTP route for it.
-    if (algorithm === "EdDSA") handlers.push(["/", auth], ["/add-member", auth]);
+    if (name === "EdDSA") handlers.push(["/", auth], ["/add-member", auth]);
   }
   handle = async (request, response) => {
     if (request.url === "/add-member") {

@@ -1,0 +1,377 @@
+"""End to end with real Better Auth, on its own tables: what it has written is seen, its tokens verify."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+
+from responder.dev.tokens import Mint
+from responder.models import User
+
+pytestmark = pytest.mark.heavy
+
+ROLES = ("owner", "admin", "staff", "viewer")
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+@dataclass(frozen=True)
+class Company:
+    """A Better Auth application, and a responder that answers for its users."""
+
+    better_auth: Any
+    service: Any
+    boss: Any  # a platform admin
+    token: str  # the admin's
+
+    async def nats(self, subject: str, payload: object, token: str | None = None) -> Any:
+        """The next answer over NATS: a service's, or what the user of a token may see."""
+        answer = await self.service.ask(f"users.{subject}", payload, token and bearer(token))
+        return answer.json
+
+    async def http(self, path: str, token: str, **query: str) -> Any:
+        """The next answer over HTTP."""
+        url = f"/api/v1/{path}"
+        return (await self.service.http.get(url, headers=bearer(token), params=query)).json()
+
+    async def seen(self, id: str) -> Any:  # noqa: A002
+        """A user as everybody who sees all sees them, over NATS and HTTP."""
+        over_nats, over_http = await asyncio.gather(
+            self.nats("get", id), self.http(f"users/{id}", self.token)
+        )
+        assert same(over_nats) == same(over_http)
+        return over_nats
+
+    async def seen_by(self, token: str, id: str) -> Any:  # noqa: A002
+        """A user as the user of a token sees them, over NATS and HTTP."""
+        over_nats, over_http = await asyncio.gather(
+            self.nats("get", id, token), self.http(f"users/{id}", token)
+        )
+        assert same(over_nats) == same(over_http)
+        return over_nats
+
+    async def members(self, organization: str, token: str | None = None) -> Any:
+        """Who is in an organization, and as what."""
+        page = await self.nats("org_list", organization, token)
+        return {each["id"]: each["orgRole"] for each in page["users"]}
+
+    async def act(self, path: str, **body: Any) -> Any:
+        """Do something as the platform admin."""
+        return await self.better_auth.post(f"admin/{path}", self.boss.session, **body)
+
+    async def found(self, owner: Any, name: str) -> str:
+        """Let somebody found an organization."""
+        slug = f"{name}-{owner.id.lower()}"
+        made = await self.better_auth.post(
+            "organization/create", owner.session, name=name, slug=slug
+        )
+        return made["id"]
+
+
+def same(answer: Any) -> Any:
+    """An answer as both transports give it: errors have a code in common."""
+    return answer.get("code", answer)
+
+
+@pytest.fixture(scope="module")
+async def company(better_auth, start_for_module) -> Company:
+    service = await start_for_module(
+        better_auth.database,
+        BETTER_AUTH_URL=better_auth.origin,
+        RESPONDER_HTTP_AUTH="required",
+    )
+    boss = await better_auth.sign_up("boss")
+    # The first admin is made in the tables: there is nobody yet who could.
+    await service.database.execute("update users set role = 'admin' where id = $1", boss.id)
+    return Company(better_auth, service, boss, await better_auth.token(boss.session))
+
+
+async def test_who_signs_up_is_there(company):
+    """A new person is found at once by id and by email, and by themselves."""
+    ann = await company.better_auth.sign_up("Ann")
+    expected = {
+        "id": ann.id,
+        "email": ann.email.lower(),
+        "emailVerified": False,
+        "name": "Ann",
+        "image": None,
+        "isAnonymous": False,
+        "role": "user",
+        "banned": False,
+        "banReason": None,
+        "banExpires": None,
+        "organizationId": None,
+        "orgRole": None,
+        "managerId": None,
+        "departmentId": None,
+    }
+    token = await company.better_auth.token(ann.session)
+
+    assert expected == await company.seen(ann.id)
+    assert expected == await company.seen_by(token, ann.id)
+    assert expected == await company.nats("by_email", ann.email)
+    assert expected == await company.http(f"users/email/{ann.email}", token)
+    assert expected == (await company.nats("whoami", "", token))["user"]
+    assert expected == (await company.http("me", token))["user"]
+
+
+async def test_members_are_there_with_what_they_are(company):
+    """Each role is seen as soon as its member has been added, by the owner as well as by services."""
+    owner = await company.better_auth.sign_up("owner")
+    token = await company.better_auth.token(owner.session)
+    organization = await company.found(owner, "roles")
+    assert {owner.id: "owner"} == await company.members(organization, token)
+    for role in ROLES:
+        person = await company.better_auth.sign_up(role)
+        assert "not_found" == (await company.seen_by(token, person.id))["code"]
+        await company.better_auth.join(
+            organization, person.id, role, managerId=owner.id, departmentId=f"department of {role}"
+        )
+        user = await company.seen_by(token, person.id)
+        assert user == await company.seen(person.id)
+        assert (organization, role, owner.id, f"department of {role}") == (
+            *(user["organizationId"], user["orgRole"]),
+            *(user["managerId"], user["departmentId"]),
+        )
+        assert role == (await company.members(organization, token))[person.id]
+    assert ["owner", *ROLES] == list((await company.members(organization)).values())
+
+
+async def test_a_member_changes_and_goes(company):
+    """A new role counts at once; who has been removed is no longer seen, nor sees the others."""
+    owner = await company.better_auth.sign_up("owner")
+    person = await company.better_auth.sign_up("member")
+    theirs = await company.better_auth.token(person.session)
+    organization = await company.found(owner, "changes")
+    token = await company.better_auth.token(owner.session)
+    member = await company.better_auth.join(organization, person.id, "viewer")
+    assert "viewer" == (await company.seen_by(token, person.id))["orgRole"]
+    for role in ("staff", "admin", ["admin", "staff"]):
+        await company.better_auth.post(
+            "organization/update-member-role",
+            owner.session,
+            **{"memberId": member["id"], "role": role, "organizationId": organization},
+        )
+        stored = role if isinstance(role, str) else ",".join(role)
+        assert stored == (await company.seen_by(token, person.id))["orgRole"]
+        assert stored == (await company.seen(person.id))["orgRole"]
+    assert "owner" == (await company.seen_by(theirs, owner.id))["orgRole"]
+
+    await company.better_auth.post(
+        "organization/remove-member",
+        owner.session,
+        **{"memberIdOrEmail": member["id"], "organizationId": organization},
+    )
+
+    assert "not_found" == (await company.seen_by(token, person.id))["code"]
+    assert "not_found" == (await company.seen_by(theirs, owner.id))["code"]
+    assert "not_found" == (await company.nats("org_list", organization, theirs))["code"]
+    assert {owner.id: "owner"} == await company.members(organization, token)
+    assert (await company.seen(person.id))["organizationId"] is None
+
+
+async def test_the_active_organization_is_the_token_s_until_it_is_left(company):
+    """A token speaks of the organization that was active; once left, the next answer is of another."""
+    owner = await company.better_auth.sign_up("owner")
+    person = await company.better_auth.sign_up("twice")
+    first, second = await company.found(owner, "first"), await company.found(owner, "second")
+    for organization in (first, second):
+        await company.better_auth.join(organization, person.id, "staff")
+    await company.better_auth.post("organization/set-active", person.session, organizationId=second)
+    token = await company.better_auth.token(person.session)
+    assert second == (await company.seen_by(token, person.id))["organizationId"]
+    assert first == (await company.seen(person.id))["organizationId"]
+    assert (
+        first == (await company.http("me", token, organizationId=first))["user"]["organizationId"]
+    )
+
+    await company.better_auth.post("organization/leave", person.session, organizationId=second)
+
+    me = await company.http("me", token)
+    assert second == me["identity"]["organizationId"]
+    assert first == me["user"]["organizationId"]
+    assert first == (await company.seen_by(token, person.id))["organizationId"]
+
+
+async def test_who_is_banned_is_forbidden(company):
+    """A ban counts from the next request on, whatever the token says; lifting it likewise."""
+    person = await company.better_auth.sign_up("Ben")
+    token = await company.better_auth.token(person.session)
+    for reason in ("spam", "again"):
+        await company.act("ban-user", userId=person.id, banReason=reason)
+
+        assert "forbidden" == (await company.seen_by(token, person.id))["code"]
+        me = await company.http("me", token)
+        assert (True, reason, None) == (
+            *(me["user"]["banned"], me["user"]["banReason"], me["user"]["banExpires"]),
+        )
+        assert me == await company.nats("whoami", "", token)
+        assert me["user"] == await company.seen(person.id)
+
+        await company.act("unban-user", userId=person.id)
+
+        user = await company.seen_by(token, person.id)
+        assert (False, None) == (user["banned"], user["banReason"])
+        assert user == await company.seen(person.id)
+
+
+async def test_a_ban_ends_by_itself(company):
+    """A ban with an end is one until then and not after, although the row keeps saying banned."""
+    person = await company.better_auth.sign_up("Cyd")
+    token = await company.better_auth.token(person.session)
+    before = datetime.now(UTC)
+    await company.act("ban-user", userId=person.id, banReason="for now", banExpiresIn=2)
+    after = datetime.now(UTC)
+
+    assert "forbidden" == (await company.seen_by(token, person.id))["code"]
+    ends = User.model_validate(await company.seen(person.id)).ban_expires
+    assert ends
+    seconds = timedelta(seconds=1.9), timedelta(seconds=2.1)
+    assert before + seconds[0] < ends < after + seconds[1]
+    while (answer := await company.nats("get", person.id, token)).get("code") == "forbidden":
+        assert datetime.now(UTC) < ends + timedelta(seconds=1)
+    assert datetime.now(UTC) >= ends
+    assert (True, "for now") == (answer["banned"], answer["banReason"])
+    assert answer == await company.seen_by(token, person.id)
+
+
+async def test_a_role_counts_while_it_is_held(company):
+    """A new admin sees everybody at once, a demoted one no longer, whatever their token says."""
+    person = await company.better_auth.sign_up("Dan")
+    plain = await company.better_auth.token(person.session)
+    assert "not_found" == (await company.seen_by(plain, company.boss.id))["code"]
+    await company.act("set-role", userId=person.id, role=["admin", "user"])
+    assert "admin,user" == (await company.seen(person.id))["role"]
+    assert company.boss.id == (await company.seen_by(plain, company.boss.id))["id"]
+    token = await company.better_auth.token(person.session)
+    assert "admin,user" == (await company.nats("whoami", "", token))["identity"]["role"]
+
+    await company.act("set-role", userId=person.id, role="user")
+
+    assert "user" == (await company.seen_by(token, person.id))["role"]
+    assert "not_found" == (await company.seen_by(token, company.boss.id))["code"]
+
+
+async def test_an_email_is_found_where_it_is(company):
+    """After a change of email the new one is found and the old one is nobody's."""
+    person = await company.better_auth.sign_up("Eve")
+    new = f"New.{person.email}"
+    await company.better_auth.post("change-email", person.session, newEmail=new)
+    found = await company.nats("by_email", new)
+
+    assert (person.id, new.lower()) == (found["id"], found["email"])
+    assert found == await company.http(f"users/email/{new}", company.token)
+    assert found == await company.seen(person.id)
+    assert "not_found" == (await company.nats("by_email", person.email))["code"]
+    assert "not_found" == (await company.http(f"users/email/{person.email}", company.token))["code"]
+
+
+async def test_who_is_deleted_is_gone(company):
+    """A deleted user is found by nobody, in no list, and is no longer let in by their token."""
+    owner = await company.better_auth.sign_up("owner")
+    person = await company.better_auth.sign_up("Fay")
+    organization = await company.found(owner, "goodbye")
+    await company.better_auth.join(organization, person.id, "staff")
+    token = await company.better_auth.token(person.session)
+    assert [owner.id, person.id] == list(await company.members(organization, token))
+
+    await company.act("remove-user", userId=person.id)
+
+    assert "not_found" == (await company.seen(person.id))["code"]
+    assert "not_found" == (await company.nats("by_email", person.email))["code"]
+    assert [owner.id] == list(await company.members(organization))
+    ids = {"ids": [person.id, owner.id]}
+    assert [person.id] == (await company.nats("get_many", ids))["missing"]
+    assert "forbidden" == (await company.seen_by(token, owner.id))["code"]
+    me = await company.nats("whoami", "", token)
+    assert (person.id, None) == (me["identity"]["userId"], me["user"])
+    assert me == await company.http("me", token)
+
+
+ROUNDS = 1000
+LANES = 4  # people who are changed at the same time
+
+
+async def test_a_thousand_writes_are_read_back(company):
+    """Whatever Better Auth has written, in 1,000 of 1,000 rounds the next answers over NATS and HTTP show it."""
+    stale: list[Any] = []
+    rounds = itertools.count()
+
+    async def lane(number: int) -> None:
+        owner = await company.better_auth.sign_up(f"owner {number}".replace(" ", ""))
+        person = await company.better_auth.sign_up(f"person{number}")
+        token = await company.better_auth.token(owner.session)
+        organization = await company.found(owner, "lane")
+        member = await company.better_auth.join(organization, person.id, "viewer")
+        current = await company.seen_by(token, person.id)
+        changes = itertools.cycle(
+            [write_name, write_role, ban, unban, write_organization_role, write_image]
+        )
+        while (at := next(rounds)) < ROUNDS:
+            current = current | await next(changes)(company, owner, person, member, at)
+            answers = await asyncio.gather(
+                company.nats("get", person.id),
+                company.nats("get", person.id, company.token),
+                company.http(f"users/{person.id}", company.token),
+                company.nats("get", person.id, token),
+                company.http(f"users/email/{person.email}", token),
+            )
+            # Why somebody is banned is for admins.
+            expected = [*[current] * 3, *[current | {"banReason": None}] * 2]
+            if answers != expected:
+                stale.append((at, expected, answers))
+
+    async with asyncio.timeout(600):
+        await asyncio.gather(*map(lane, range(LANES)))
+
+    assert [] == stale
+    assert ROUNDS + LANES == next(rounds)
+
+
+async def write_name(company, owner, person, member, at: int) -> dict[str, Any]:
+    name = f"name {at}"
+    await company.act("update-user", userId=person.id, data={"name": name})
+    return {"name": name}
+
+
+async def write_image(company, owner, person, member, at: int) -> dict[str, Any]:
+    image = f"https://example.com/{at}.png"
+    await company.act("update-user", userId=person.id, data={"image": image})
+    return {"image": image}
+
+
+async def write_role(company, owner, person, member, at: int) -> dict[str, Any]:
+    role = ("user", "admin")[at % 2]
+    await company.act("set-role", userId=person.id, role=role)
+    return {"role": role}
+
+
+async def ban(company, owner, person, member, at: int) -> dict[str, Any]:
+    await company.act("ban-user", userId=person.id, banReason=f"round {at}")
+    return {"banned": True, "banReason": f"round {at}"}
+
+
+async def unban(company, owner, person, member, at: int) -> dict[str, Any]:
+    await company.act("unban-user", userId=person.id)
+    return {"banned": False, "banReason": None}
+
+
+async def write_organization_role(company, owner, person, member, at: int) -> dict[str, Any]:
+    role = ROLES[1:][at % 3]
+    await company.better_auth.post(
+        "organization/update-member-role",
+        owner.session,
+        **{"memberId": member["id"], "role": role, "organizationId": member["organizationId"]},
+    )
+    return {"orgRole": role}

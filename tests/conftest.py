@@ -279,7 +279,7 @@ class BetterAuth:
 
     def another(self, name: str) -> BetterAuth:
         """Another application on the same tables, with keys of its own: see server.mjs."""
-        return replace(self, path=f"/{name}")
+        return replace(self, path="" if name == "EdDSA" else f"/{name}")
 
     async def get(self, path: str, session: str) -> Any:
         """Call an endpoint that reads, as whoever has a session."""

@@ -161,7 +161,9 @@ async def test_a_member_changes_and_goes(company):
         await company.better_auth.post(
             "organization/update-member-role",
             owner.session,
-            **{"memberId": member["id"], "role": role, "organizationId": organization},
+            memberId=member["id"],
+            role=role,
+            organizationId=organization,
         )
         stored = role if isinstance(role, str) else ",".join(role)
         assert stored == (await company.seen_by(token, person.id))["orgRole"]
@@ -171,7 +173,8 @@ async def test_a_member_changes_and_goes(company):
     await company.better_auth.post(
         "organization/remove-member",
         owner.session,
-        **{"memberIdOrEmail": member["id"], "organizationId": organization},
+        memberIdOrEmail=member["id"],
+        organizationId=organization,
     )
 
     assert "not_found" == (await company.seen_by(token, person.id))["code"]
@@ -372,6 +375,217 @@ async def write_organization_role(company, owner, person, member, at: int) -> di
     await company.better_auth.post(
         "organization/update-member-role",
         owner.session,
-        **{"memberId": member["id"], "role": role, "organizationId": member["organizationId"]},
+        memberId=member["id"],
+        role=role,
+        organizationId=member["organizationId"],
     )
     return {"orgRole": role}
+
+
+@pytest.mark.parametrize("algorithm", ["EdDSA", "ES256", "ES512", "RS256", "PS256"])
+async def test_tokens_verify_as_issued(company, start, algorithm):
+    """Whichever algorithm Better Auth signs with, its token says who somebody is, over NATS and HTTP."""
+    application = company.better_auth.another(algorithm)
+    service = await start(
+        application.database, BETTER_AUTH_URL=application.url, RESPONDER_HTTP_AUTH="required"
+    )
+    there = Company(
+        application, service, company.boss, await application.token(company.boss.session)
+    )
+    person = await application.sign_up(algorithm)
+    token = await application.token(person.session)
+    claims = jwt.decode(token, options={"verify_signature": False})
+
+    me = await there.nats("whoami", "", token)
+
+    assert algorithm == jwt.get_unverified_header(token)["alg"]
+    assert {
+        "userId": person.id,
+        "email": person.email.lower(),
+        "name": algorithm,
+        "role": "user",
+        "organizationId": None,
+        "issuer": application.origin,
+        "audience": [application.origin],
+        "issuedAt": written(claims["iat"]),
+        "expiresAt": written(claims["exp"]),
+    } == me["identity"]
+    assert me == await there.http("me", token)
+    assert person.id == (await there.seen_by(token, person.id))["id"]
+    assert me["user"] == await there.seen(person.id)
+    tail = "A" if token[-20] != "A" else "B"
+    forged = f"{token[:-20]}{tail}{token[-19:]}"
+    assert "unauthenticated" == (await there.seen_by(forged, person.id))["code"]
+
+
+def written(seconds: int) -> str:
+    """A time as the contract writes it."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.000Z"
+
+
+async def test_keys_rotate(company, start):
+    """Through rotations each token is answered at once, older ones while their key is published."""
+    rotating = company.better_auth.another("rotating")
+    service = await start(
+        rotating.database, BETTER_AUTH_URL=rotating.url, RESPONDER_HTTP_AUTH="required"
+    )
+    person = await rotating.sign_up("Gus")
+    there = Company(rotating, service, person, await rotating.token(person.session))
+
+    async def newer(token: str) -> str:
+        """Wait for a token that is signed with another key."""
+        while kid(new := await rotating.token(person.session)) == kid(token):
+            pass
+        return new
+
+    async def published() -> set[str]:
+        return {
+            each["kid"] for each in (await rotating.http.get(f"{rotating.url}/jwks")).json()["keys"]
+        }
+
+    first = there.token
+    assert person.id == (await there.seen_by(first, person.id))["id"]
+    second = await newer(first)
+    assert {kid(first), kid(second)} <= await published()
+    for token in (second, first):
+        assert person.id == (await there.seen_by(token, person.id))["id"]
+    while kid(first) in await published():
+        pass
+    third = await newer(second)
+    assert person.id == (await there.seen_by(third, person.id))["id"]
+    refused = await there.nats("get", person.id, first)
+    assert {"code": "unauthenticated", "message": "kid: no such key"} == refused
+    assert "unauthenticated" == (await there.seen_by(first, person.id))["code"]
+
+
+def kid(token: str) -> str:
+    """The id of a token's key."""
+    return str(jwt.get_unverified_header(token)["kid"])
+
+
+@dataclass
+class Proxy:
+    """Stands before a real key endpoint, and does to its answers what a test wants."""
+
+    target: str
+    http: httpx.AsyncClient
+    fault: str | None = None
+    url: str = ""
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            if self.fault == "slow":
+                await reader.read()  # until the other side has had enough
+            elif self.fault != "down":
+                writer.write(await self._reply())
+                await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    async def _reply(self) -> bytes:
+        genuine = (await self.http.get(self.target)).content
+        status, body = {
+            None: ("200 OK", genuine),
+            "rubbish": ("200 OK", genuine[:-20]),
+            "empty": ("200 OK", b'{"keys":[]}'),
+            "a redirect": (f"302 Found\r\nLocation: {self.target}", b""),
+        }[self.fault]
+        head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        return head.encode() + body
+
+
+@asynccontextmanager
+async def standing_before(application: Any, fault: str | None) -> AsyncIterator[Proxy]:
+    proxy = Proxy(f"{application.url}/jwks", application.http, fault)
+    server = await asyncio.start_server(proxy.answer, "127.0.0.1", 0)
+    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks"
+    try:
+        yield proxy
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("fault", ["down", "slow", "rubbish", "empty", "a redirect"])
+async def test_tokens_through_an_outage_of_the_key_endpoint(company, start, fault):
+    """A good token without any key is `unavailable`, with the last ones good; nobody else notices."""
+    application = company.better_auth
+    asked = company.boss.id
+    async with standing_before(application, fault) as proxy:
+        service = await start(
+            application.database,
+            BETTER_AUTH_URL=application.origin,
+            RESPONDER_JWKS_URL=proxy.url,
+            RESPONDER_HTTP_AUTH="required",
+        )
+        there = Company(application, service, company.boss, company.token)
+        await undisturbed(there, there.seen_by(company.token, asked), {"unavailable"})
+        assert "warning: the key set" in (await service.admin.get("/ready")).text or fault == "slow"
+
+        proxy.fault = None
+        # A fetch that began before may still be under way: it is waited for, as far as there is time.
+        while "code" in (answer := await there.seen_by(company.token, asked)):
+            assert "unavailable" == answer["code"]
+        assert asked == answer["id"]
+
+        proxy.fault = fault
+        stranger = Mint().token(asked)
+        await undisturbed(
+            there, there.seen_by(stranger, asked), {"unauthenticated", "unavailable"}, company.token
+        )
+        person = await application.sign_up("Hal")
+        token = await application.token(person.session)
+        assert person.id == (await there.seen_by(token, person.id))["id"]
+
+
+async def undisturbed(
+    there: Company, waiting: Any, codes: set[str], token: str | None = None
+) -> None:
+    """Ask on while a token waits for keys: services, and those whose keys are known, are answered at once."""
+    task = asyncio.create_task(waiting)
+    clock = asyncio.get_running_loop().time
+    slowest, last = 0.0, clock()
+    while not task.done():
+        assert there.boss.id == (await there.nats("get", there.boss.id, token))["id"]
+        assert there.boss.id == (await there.nats("get", there.boss.id))["id"]
+        slowest, last = max(slowest, clock() - last), clock()
+    assert (await task)["code"] in codes
+    assert slowest < 0.5
+
+
+async def test_a_guest_is_who_they_are(company):
+    """An anonymous user's token shows them themselves, and nobody else."""
+    guest = await company.better_auth.post("sign-in/anonymous")
+    user_id, token = guest["user"]["id"], await company.better_auth.token(guest["token"])
+    me = await company.nats("whoami", "", token)
+
+    assert (user_id, guest["user"]["email"]) == (me["identity"]["userId"], me["identity"]["email"])
+    assert (True, "Anonymous") == (me["user"]["isAnonymous"], me["user"]["name"])
+    assert me == await company.http("me", token)
+    assert me["user"] == await company.seen_by(token, user_id)
+    assert "not_found" == (await company.seen_by(token, company.boss.id))["code"]
+
+
+async def test_who_impersonates_sees_what_the_other_sees(company):
+    """The token of an admin who impersonates somebody is that somebody's, and no admin's."""
+    person = await company.better_auth.sign_up("Ida")
+    answer = await company.act("impersonate-user", userId=person.id)
+    token = await company.better_auth.token(answer["session"]["token"])
+
+    assert person.id == (await company.nats("whoami", "", token))["identity"]["userId"]
+    assert await company.seen(person.id) == await company.seen_by(token, person.id)
+    assert "not_found" == (await company.seen_by(token, company.boss.id))["code"]
+
+
+async def test_a_session_token_is_told_from_a_jwt(company):
+    """Whoever sends their session's token learns where to get a JWT; the token is not repeated."""
+    session = company.boss.session
+    expected = f"not a JWT: get one from {company.better_auth.origin}/api/auth/token"
+
+    over_nats = await company.nats("get", company.boss.id, session)
+    over_http = await company.http("me", session)
+
+    assert {"code": "unauthenticated", "message": expected} == over_nats
+    assert ("unauthenticated", expected) == (over_http["code"], over_http["detail"])

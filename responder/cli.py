@@ -210,6 +210,8 @@ def configure_logging(level: str, style: str) -> None:
         _Json() if style == "json" else _Text("%(asctime)s %(levelname)s %(message)s")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in ("httpx", "httpcore"):  # they log the key set's address, which may hold a password
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _trace(error: BaseException | None) -> str:

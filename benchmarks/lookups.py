@@ -1,0 +1,106 @@
+"""What is asked of every contestant, and whether an answer is right."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data import People
+
+MANY = 50  # ids in a `get_many`
+VARIETY = 20_000  # different `get_many`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup:
+    """Requests of one kind: a key between a head and a tail, and what answers it."""
+
+    name: str
+    keys: Sequence[bytes]
+    head: bytes
+    tail: bytes
+    is_right: Callable[[bytes, bytes], bool]  # the key, the answer
+
+    def payload(self, key: bytes) -> bytes:
+        """Return the request for a key."""
+        return self.head + key + self.tail
+
+
+def lookups(people: People) -> dict[str, Lookup]:
+    """Return every lookup on these people, by name."""
+    judge = Judge(people)
+    ids = people.ids()
+    many = [b'","'.join(random.sample(ids, MANY)) for _ in range(VARIETY)]
+    every = (
+        Lookup(name="get", keys=ids, head=b'{"id":"', tail=b'"}', is_right=judge.get),
+        Lookup(
+            name="by_email",
+            keys=people.emails(),
+            head=b'{"email":"',
+            tail=b'"}',
+            is_right=judge.by_email,
+        ),
+        Lookup(name="get_many", keys=many, head=b'{"ids":["', tail=b'"]}', is_right=judge.get_many),
+        Lookup(
+            name="org_list",
+            keys=people.large_organizations(),
+            head=b'{"organizationId":"',
+            tail=b'","limit":100}',
+            is_right=judge.org_list,
+        ),
+    )
+    return {each.name: each for each in every}
+
+
+class Judge:
+    """Tells right answers from wrong ones, by the rules that made the tables and not by a contestant."""
+
+    def __init__(self, people: People) -> None:
+        self._people = people
+        self._organizations = {
+            key.decode(): n
+            for n, key in zip(
+                (n for n in range(people.organizations) if n % 10),
+                people.large_organizations(),
+                strict=True,
+            )
+        }
+
+    def get(self, key: bytes, answer: bytes) -> bool:
+        """Whether this is the user with that id, all 14 fields of them."""
+        return self._is_user(json.loads(answer), id=key.decode())
+
+    def by_email(self, key: bytes, answer: bytes) -> bool:
+        """Whether this is the user with that email."""
+        return self._is_user(json.loads(answer), email=key.decode())
+
+    def get_many(self, key: bytes, answer: bytes) -> bool:
+        """Whether these are the users with those ids, in their order."""
+        ids = key.decode().split('","')
+        batch = json.loads(answer)
+        users = batch.get("users", ())
+        return (
+            batch.keys() == {"users", "missing"}
+            and batch["missing"] == []
+            and len(users) == len(ids)
+            and all(self._is_user(user, id=id_) for user, id_ in zip(users, ids, strict=True))
+        )
+
+    def org_list(self, key: bytes, answer: bytes) -> bool:
+        """Whether this is the first page of that organization, and says that there is another."""
+        page = json.loads(answer)
+        return (
+            page.keys() == {"users", "nextCursor"}
+            and bool(page["nextCursor"])
+            and page["users"] == self._people.page(self._organizations[key.decode()])
+        )
+
+    def _is_user(self, user: dict[str, Any], **asked: str) -> bool:
+        # The name says which user it claims to be; so nobody has to keep a million answers.
+        number = str(user.get("name", "")).rpartition(" ")[-1]
+        if not number.isdecimal():
+            return False
+        return user == self._people.user(int(number)) and asked.items() <= user.items()

@@ -1,0 +1,94 @@
+"""What the Python peers are asked and what they answer, as pydantic models."""
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, PlainSerializer
+
+Instant = Annotated[
+    datetime,
+    PlainSerializer(
+        lambda value: value.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
+        when_used="json-unless-none",
+    ),
+]
+
+
+class ById(BaseModel):
+    """Ask for a user."""
+
+    id: str
+
+
+class ByEmail(BaseModel):
+    """Ask for the user with an email."""
+
+    email: str
+
+
+class ByIds(BaseModel):
+    """Ask for many users."""
+
+    ids: list[str]
+
+
+class OrgList(BaseModel):
+    """Ask for the first page of an organization's members."""
+
+    organizationId: str  # noqa: N815 - its name on the wire
+    limit: int = 100
+
+
+class User(BaseModel):
+    """A user, with the organization context of one membership."""
+
+    id: str
+    email: str
+    emailVerified: bool  # noqa: N815
+    name: str
+    image: str | None
+    isAnonymous: bool  # noqa: N815
+    role: str
+    banned: bool
+    banReason: str | None  # noqa: N815
+    banExpires: Instant | None  # noqa: N815
+    organizationId: str | None  # noqa: N815
+    orgRole: str | None  # noqa: N815
+    managerId: str | None  # noqa: N815
+    departmentId: str | None  # noqa: N815
+
+
+class UserBatch(BaseModel):
+    """The users found, in request order, and the ids that were not."""
+
+    users: list[User]
+    missing: list[str]
+
+
+class UserPage(BaseModel):
+    """The first members of an organization."""
+
+    users: list[User]
+    nextCursor: str | None  # noqa: N815
+
+
+def batch(ids: list[str], rows: list[Any]) -> UserBatch:
+    """Put the rows into the order of the request."""
+    found = {row["id"]: row for row in rows}
+    unique = dict.fromkeys(ids)
+    return UserBatch(
+        users=[User(**found[id_]) for id_ in unique if id_ in found],
+        missing=[id_ for id_ in unique if id_ not in found],
+    )
+
+
+def page(request: OrgList, rows: list[Any]) -> UserPage:
+    """Make a page of the rows, of which one too many says that there is another page."""
+    cursor = None
+    if len(rows) > request.limit:
+        rows = rows[: request.limit]
+        place = [request.organizationId, rows[-1]["memberSince"], rows[-1]["memberId"]]
+        cursor = base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
+    return UserPage(users=[User(**row) for row in rows], nextCursor=cursor)

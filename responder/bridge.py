@@ -113,11 +113,11 @@ class Bridge:
                 parameter = _decode(match[1]) if match.lastindex else ""
                 return route.template, await serve(request, parameter)
             except ResponderError as error:
-                return route.template, _problem(error)
+                return route.template, _problem(error, request)
             except Exception:
                 log.exception("a request to %s failed", route.template)
-                return route.template, _problem(InternalError())
-        return "none", _problem(NotFoundError("no such route"))
+                return route.template, _problem(InternalError(), request)
+        return "none", _problem(NotFoundError("no such route"), request)
 
     async def _user(self, request: Request, id: str) -> Response:  # noqa: A002
         return await self._ask(request, wire.GET, wire.ById(id, _organization(request)))
@@ -234,19 +234,20 @@ def _organization(request: Request) -> str | None:
     return given[0][1] if given else None
 
 
-def _problem(error: ResponderError) -> Response:
+def _problem(error: ResponderError, request: Request) -> Response:
     headers = dict(NO_STORE)
     if isinstance(error, UnauthenticatedError | ForbiddenError):
-        headers["WWW-Authenticate"] = _challenge(error)
+        headers["WWW-Authenticate"] = _challenge(error, request)
     if isinstance(error, UnavailableError):
         headers["Retry-After"] = "1"
     return _problem_response(HTTPStatus(error.number), error.code, error.message, headers)
 
 
-def _challenge(error: ResponderError) -> str:
-    """What RFC 6750, 3 has a client told; nothing but the scheme to one that has sent no token."""
+def _challenge(error: ResponderError, request: Request) -> str:
+    """What RFC 6750, 3 has a client told; nothing but the scheme to one that has not used it."""
     challenge = 'Bearer realm="users"'
-    if error.message == wire.NO_TOKEN:
+    scheme, _, _ = request.headers.get(wire.AUTHORIZATION, "").partition(" ")
+    if scheme.lower() != "bearer":
         return challenge
     code = "insufficient_scope" if isinstance(error, ForbiddenError) else "invalid_token"
     return f'{challenge}, error="{code}", error_description="{_QUOTED.sub("", error.message)}"'

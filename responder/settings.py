@@ -48,7 +48,7 @@ def _members_table(value: str) -> tuple[str, ...]:
     return () if value == "off" else table_name(value)
 
 
-def _url(value: str) -> str:
+def _http(value: str) -> str:
     url = urlsplit(value)
     try:
         good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
@@ -56,16 +56,24 @@ def _url(value: str) -> str:
         good = False
     if not good:
         raise ValueError("expected an http:// or https:// URL")
-    if "@" in url.netloc:  # callers are told of it
+    return url.geturl()
+
+
+def _public(value: str) -> str:
+    if "@" in urlsplit(value).netloc:  # callers are told of it
         raise ValueError("expected a URL without a password; RESPONDER_JWKS_URL may have one")
     return value
+
+
+def _http_or_file(value: str) -> str:
+    return _http(value) if "://" in value else value
 
 
 MAX_PORT = 2**16 - 1
 Address = Annotated[tuple[str, int] | None, BeforeValidator(_address)]
 NATS_SCHEMES = ("nats", "tls", "ws", "wss")
 Server = Annotated[str, AfterValidator(_server)]
-Url = Annotated[str, AfterValidator(_url)]
+Url = Annotated[str, AfterValidator(_http), AfterValidator(_public)]
 Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Subject = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
 Names = list[Annotated[str, Field(min_length=1)]]
@@ -96,7 +104,9 @@ class Settings(BaseModel):
     queue_group: Token = Field("responder", alias="RESPONDER_QUEUE_GROUP")
     http_listen: Address = Field(("127.0.0.1", 8080), alias="RESPONDER_HTTP_LISTEN")
     admin_listen: Address = Field(("127.0.0.1", 8081), alias="RESPONDER_ADMIN_LISTEN")
-    jwks_url: str | None = Field(None, alias="RESPONDER_JWKS_URL", repr=False)
+    jwks_url: Annotated[str, AfterValidator(_http_or_file)] | None = Field(
+        None, alias="RESPONDER_JWKS_URL", repr=False
+    )
     jwt_issuer: Annotated[Names, BeforeValidator(_split)] = Field([], alias="RESPONDER_JWT_ISSUER")
     jwt_audience: Annotated[Names, BeforeValidator(_split)] = Field(
         [], alias="RESPONDER_JWT_AUDIENCE"

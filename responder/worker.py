@@ -2,8 +2,9 @@
 
 # Strategy: receiving a request reads it, hands its key over and returns; nothing here waits. The
 # answer comes back as a call (see `batching`), and is sent at once: the replies of a batch are sent in
-# one turn of the loop, and leave in one write. Only a token whose key is not known waits, in a task of its
-# own, for newer keys.
+# one turn of the loop, and leave in one write. Only a token that is not remembered waits, in a task of its
+# own: verifying a signature costs as much as many lookups, so there is one in each turn of the loop; and
+# its key may have to be fetched.
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ NO_ISSUER: Final = "this worker knows no issuer of tokens: BETTER_AUTH_URL is no
 MAX_HELD: Final = 64 * 1024 * 1024  # bytes of requests that may be under way: they can be huge
 
 
-MAX_WAITING: Final = 1024  # tokens that may wait for newer keys
+MAX_WAITING: Final = 1024  # tokens that may wait to be verified
 
 
 class _Load(Protocol):
@@ -85,7 +86,8 @@ class Worker:
         self._directory = directory
         self._tokens = tokens
         self._token_required = token_required
-        self._waiting: set[asyncio.Task[None]] = set()  # for newer keys
+        self._waiting: set[asyncio.Task[None]] = set()  # tokens to be verified
+        self._turn = asyncio.Lock()  # one token in each turn of the loop
         self._timeout = timeout
         self._drain_timeout = drain_timeout
         self.held = 0  # bytes of requests under way
@@ -159,19 +161,39 @@ class Worker:
             call.ask(None)
 
     def _identify(self, call: _Call, token: str) -> None:
-        """Ask on behalf of the user of a token, now or when there are newer keys."""
+        """Ask on behalf of the user of a token, now if it is remembered."""
         if self._tokens is None:
             raise UnavailableError(NO_ISSUER)
-        try:
-            identity = self._tokens.verify_now(token)
-        except UnknownKeyError:
-            if len(self._waiting) >= MAX_WAITING:
-                raise UnavailableError("too many tokens wait for their keys") from None
-            task = asyncio.create_task(_identify_later(call, self._tokens, token))
-            self._waiting.add(task)
-            task.add_done_callback(self._waiting.discard)
-        else:
+        identity = self._tokens.remembered(token)
+        if identity is not None:
             call.ask(identity)
+            return
+        if len(self._waiting) >= MAX_WAITING:
+            raise UnavailableError("too many tokens wait to be verified")
+        task = asyncio.create_task(self._identify_later(call, self._tokens, token))
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+
+    async def _identify_later(self, call: _Call, tokens: TokenVerifier, token: str) -> None:
+        try:
+            async with asyncio.timeout_at(call.deadline):
+                identity = await self._verify(tokens, token)
+            call.ask(identity)
+        except TimeoutError:
+            call.fail(UnavailableError("the token could not be verified in time"))
+        except asyncio.CancelledError:
+            call.fail(UnavailableError("shutting down"))
+            raise
+        except Exception as error:  # noqa: BLE001 - every request is answered
+            call.fail(error)
+
+    async def _verify(self, tokens: TokenVerifier, token: str) -> Identity:
+        try:
+            async with self._turn:
+                await asyncio.sleep(0)
+                return tokens.verify_now(token)
+        except UnknownKeyError:
+            return await tokens.verify(token)
 
     async def _answered(self) -> None:
         """Return once all that was received has its answer."""
@@ -279,20 +301,6 @@ class _Call:
         self._worker.send(self._reply, answer)
         error = None if isinstance(answer, bytes) else answer.code
         self.kind.endpoint.count(perf_counter() - self._arrival, error)
-
-
-async def _identify_later(call: _Call, tokens: TokenVerifier, token: str) -> None:
-    try:
-        async with asyncio.timeout_at(call.deadline):
-            identity = await tokens.verify(token)
-        call.ask(identity)
-    except TimeoutError:
-        call.fail(UnavailableError("no keys to verify a token with: none were fetched in time"))
-    except asyncio.CancelledError:
-        call.fail(UnavailableError("shutting down"))
-        raise
-    except Exception as error:  # noqa: BLE001 - every request is answered
-        call.fail(error)
 
 
 def _read_headers(block: bytes) -> tuple[str | None, float | None]:

@@ -33,6 +33,7 @@ import responder
 from responder.app import Running, serving
 from responder.bridge import Bridge
 from responder.dev import nats, people, postgres
+from responder.dev.tokens import ISSUER, Mint
 from responder.errors import BY_CODE, SettingsError
 from responder.listeners import bind, listening, url_of
 from responder.settings import Settings
@@ -159,6 +160,22 @@ async def strict(people_service) -> AsyncIterator[httpx.AsyncClient]:
         httpx.AsyncClient(base_url=url_of(sock), trust_env=False) as client,
     ):
         yield client
+
+
+@pytest.fixture(scope="module")
+async def keyed(people_service, start_for_module, tmp_path_factory) -> httpx.AsyncClient:
+    """A bridge before a worker that can verify tokens."""
+    file = tmp_path_factory.mktemp("keys") / "jwks.json"
+    Mint().publish(file)
+    service = await start_for_module(
+        people_service.url,
+        RESPONDER_JWKS_URL=str(file),
+        RESPONDER_JWT_ISSUER=ISSUER,
+        RESPONDER_JWT_AUDIENCE=ISSUER,
+        RESPONDER_HTTP_AUTH="required",
+    )
+    client: httpx.AsyncClient = service.http
+    return client
 
 
 @pytest.fixture(scope="module")
@@ -549,6 +566,23 @@ async def test_a_malformed_token_is_401_where_none_is_required(people_service, c
 
     await problem(response, "unauthenticated", 401)
     assert response.headers["www-authenticate"].startswith("Bearer ")
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ({}, False),
+        ({"Authorization": "Basic dXNlcg=="}, False),
+        ({"Authorization": "Bearer"}, True),
+        ({"Authorization": "bearer not-a-jwt"}, True),
+    ],
+)
+async def test_only_who_knows_the_scheme_is_told_what_is_wrong(keyed, headers, told):
+    """A challenge has an error code for who sent a bearer token, and none for who did not (RFC 6750, 3)."""
+    response = await keyed.get("/api/v1/me", headers=headers)
+
+    assert 401 == response.status_code
+    assert told is ('error="invalid_token"' in response.headers["www-authenticate"])
 
 
 async def test_a_token_is_never_taken_for_none(people_service, cast):

@@ -286,6 +286,33 @@ async def test_services_do_not_feel_a_flood(flooded, cast, endpoint):
     assert endpoint.asked - asked <= took / keys_module.INTERVAL + 1
 
 
+async def test_services_do_not_feel_a_flood_of_bad_signatures(flooded, cast):
+    """A signature costs as much as many lookups: requests that need none are answered in between."""
+    service, mint = flooded
+    head, _, signature = mint.token(cast.owner.id).rpartition(".")
+    flood = 500
+    answers: list[str] = []
+    done = asyncio.Event()
+
+    async def take(message) -> None:
+        code = message.headers and message.headers["Nats-Service-Error-Code"]
+        answers.append(code or json.loads(message.data)["id"])
+        if len(answers) > flood:
+            done.set()
+
+    inbox = service.nc.new_inbox()
+    await service.nc.subscribe(inbox, cb=take)
+    for number in range(flood):
+        bad = f"{head}.{signature[:40]}{number:06}{signature[46:]}"
+        headers = {"Authorization": f"Bearer {bad}"}
+        await service.nc.publish("users.get", b"x", reply=inbox, headers=headers)
+    await service.nc.publish("users.get", cast.owner.id.encode(), reply=inbox)
+    await asyncio.wait_for(done.wait(), 10)
+
+    assert flood == answers.count("401")
+    assert answers.index(cast.owner.id) < flood / 5
+
+
 async def test_an_outage_of_the_key_set_shows(flooded, cast, endpoint):
     """Metrics and readiness tell of it; the service stays ready."""
     service, mint = flooded

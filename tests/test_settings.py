@@ -169,6 +169,8 @@ def test_other_names_are_ignored(name):
         ("RESPONDER_HTTP_LISTEN", "127.0.0.1:65536"),
         ("RESPONDER_HTTP_LISTEN", "127.0.0.1:-1"),
         ("RESPONDER_ADMIN_LISTEN", "127.0.0.1:"),
+        ("RESPONDER_JWKS_URL", f"file:///{SECRET}"),
+        ("RESPONDER_JWKS_URL", f"http://{SECRET}:x"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name_and_never_shown(name, value):
@@ -281,7 +283,7 @@ ORIGIN = "https://app.example.com"
         ),
         (
             {
-                "RESPONDER_JWKS_URL": "http://keys/jwks",
+                "RESPONDER_JWKS_URL": "HTTP://keys/jwks",
                 "RESPONDER_JWT_ISSUER": "a, b",
                 "RESPONDER_JWT_AUDIENCE": "c",
             },

@@ -12,7 +12,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from responder.errors import UnauthenticatedError
@@ -385,6 +385,7 @@ def test_no_mutation_of_a_token_verifies(data):
             check(mutated)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # where the machine is
 @given(st.dictionaries(st.sampled_from([*CLAIMS, "nbf"]), st.none() | st.booleans() | st.floats() | st.text() | st.lists(st.text()))
        , st.dictionaries(st.sampled_from(["alg", "kid", "typ", "x5u"]), st.none() | st.integers() | st.text()))  # fmt: skip
 def test_no_signed_nonsense_is_more_than_refused(changed, named):

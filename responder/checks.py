@@ -19,7 +19,7 @@ from responder import keys as key_source
 from responder import queries, schema
 from responder.app import nats_options
 from responder.errors import SchemaError, SettingsError, UnavailableError
-from responder.fields import ACCOUNT, MEMBER, SESSION, USER, plain
+from responder.fields import ACCOUNT, MEMBER, USER, plain
 from responder.grants import grants
 from responder.identity import KeySet
 from responder.queries import ident, qualified
@@ -36,7 +36,7 @@ BROKEN, WARNING, NOTE = _SEVERITIES = "broken", "warning", "note"
 
 # What no reader of users needs, by what makes its table known.
 _SECRETS: Final = {
-    SESSION: ("token",),
+    ("userId", "token", "expiresAt"): ("token",),  # of any kind
     ACCOUNT: ("password", "accessToken", "refreshToken", "idToken"),
     ("publicKey", "privateKey"): ("privateKey",),
     ("identifier", "value", "expiresAt"): ("value",),

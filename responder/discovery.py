@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -48,7 +47,7 @@ class Discovery:
         self._overrides = overrides
         self._timezone = timezone
         self._rules = rules
-        self._first: schema.Schema | None = None
+        self._history: list[schema.Schema] = []  # one for each name that the tables have had
         self._statements: queries.Statements | None = None
         self._problem: SchemaError | None = None
         self._reading = asyncio.Lock()
@@ -99,7 +98,7 @@ class Discovery:
             [schema.CatalogColumn(*row) for row in columns],
             [schema.CatalogReference(*row) for row in references],
             self._overrides,
-            first=self._first,
+            history=self._history,
         )
         if not await source.accepts(queries.TIMEZONE, self._timezone):
             raise OperatorError("RESPONDER_TIMEZONE: PostgreSQL does not know this time zone")
@@ -108,14 +107,18 @@ class Discovery:
     def _take(self, found: schema.Schema) -> None:
         self._tell(found)
         self.schema, self._problem = found, None
-        first = self._first or found
-        self._first = replace(first, members=first.members or found.members)
+        names = [_names(each) for each in self._history]
+        if _names(found) in names:  # back: what came since was in between
+            del self._history[names.index(_names(found)) :]
+        self._history.append(found)
         self._statements = queries.statements(found, timezone=self._timezone, rules=self._rules)
 
     def _tell(self, found: schema.Schema) -> None:
         if self.schema and self.schema.shape == found.shape:
             return
         log.info("users are in %s, members in %s", found.users, found.members or "no table")
+        if found.formers:
+            log.info("following a renamed table costs each lookup a round trip, until a restart")
         for table in found.tables:
             if table.row_security:
                 log.warning("row-level security decides which rows of %s are seen", table)
@@ -126,3 +129,7 @@ class Discovery:
         self.schema, self._statements, self._problem = None, None, problem
         self._missed_at = perf_counter()
         self.settled.set()
+
+
+def _names(found: schema.Schema) -> list[str]:
+    return [str(table) for table in found.tables]

@@ -409,14 +409,26 @@ left join (
 
 def _version(schema: Schema) -> str:
     """The query for the version of the tables' definitions, as the catalog query has it."""
-    definitions = " || ' ' || ".join(
+    definitions = [
         f"""(
   select a.attrelid || ':' || sum(a.xmin::text::bigint) from pg_catalog.pg_attribute a
   where a.attrelid = {literal(qualified(table))}::regclass and a.attnum > 0 group by a.attrelid
 )"""
         for table in schema.tables
-    )
-    return f"select {definitions} as version"
+    ]
+    definitions += [
+        f"""coalesce((
+  select c.oid || ':' || sum(a.xmin::text::bigint) from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0
+  where n.nspname = {literal(former.schema)} and c.relname = {literal(former.name)}
+    and c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition
+  group by c.oid having not bool_and(a.attisdropped)
+), '')"""
+        for former, _ in schema.formers
+    ]
+    version = " || ' ' || ".join(definitions)
+    return f"select {version} as version"
 
 
 def _equals(column: Column) -> str:

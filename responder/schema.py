@@ -8,8 +8,10 @@
 # comes before all that, and what our role cannot read comes last. Whatever is still ambiguous is an error, never a guess; so is a column whose
 # type cannot hold what it is for.
 #
-# A table once found by its name stays the one meant, whatever comes up beside it: a migration keeps the
-# old table, somebody makes a copy, and foreign keys follow the table that was renamed away.
+# A table once found stays the one meant, by its name or as the relation that was renamed, whatever comes
+# up beside it: a migration keeps the old table, somebody makes a copy, and foreign keys follow the table
+# that was renamed away. While it is gone nothing takes its place but what sessions and accounts refer to:
+# an application's own users, or a copy, would fit as well and be wrong.
 
 from __future__ import annotations
 
@@ -84,13 +86,23 @@ class Table:
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
 
+    @property
+    def relation(self) -> str:
+        """What stays the same when it is renamed or moved."""
+        return _relation(self.version)
+
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """The tables that lookups read; `members` is None without the organization plugin."""
+    """The tables that lookups read; `members` is None without the organization plugin.
+
+    `formers` are the names that a table had before it was renamed, each with the version of what has that
+    name now, or "". What comes under such a name may replace it.
+    """
 
     users: Table
     members: Table | None
+    formers: tuple[tuple[TableName, str], ...] = ()
 
     @property
     def tables(self) -> list[Table]:
@@ -105,7 +117,9 @@ class Schema:
     @property
     def version(self) -> str:
         """Of the definitions of its tables, see `queries.Statements.version`."""
-        return " ".join(table.version for table in self.tables)
+        return " ".join(
+            [*(table.version for table in self.tables), *(each[1] for each in self.formers)]
+        )
 
 
 def read(
@@ -113,15 +127,18 @@ def read(
     references: Iterable[CatalogReference],
     overrides: Overrides = NO_OVERRIDES,
     *,
-    first: Schema | None = None,
+    history: Sequence[Schema] = (),
 ) -> Schema:
-    """Find Better Auth's tables; `first` is what was found in this database before anything changed.
+    """Find Better Auth's tables; `history` is what was found in this database before, oldest first.
 
-    Raises SchemaError if there are no users, OperatorError for what only the operator can decide.
+    Raises SchemaError if there are no users or if a table is gone that was there before, OperatorError
+    for what only the operator can decide.
     """
     tables: dict[TableName, list[CatalogColumn]] = {}
     for column in columns:
         tables.setdefault(TableName(column.schema, column.table), []).append(column)
+    of_users = [each.users for each in history]
+    of_members = [each.members for each in history if each.members]
     keys = [(TableName(*each[:2]), TableName(*each[2:])) for each in references]
     owners = {
         target
@@ -129,7 +146,7 @@ def read(
         if _fits(its := tables.get(source, []), SESSION) or _fits(its, ACCOUNT)
     }
     users = _Search(USER, tables, overrides, overrides.users).find(
-        first.users if first else None, preferred=owners
+        of_users, preferred=owners, heirs=owners
     )
     if users is None:
         raise SchemaError(
@@ -137,14 +154,16 @@ def read(
             "has Better Auth's migration run in this database?"
         )
     if overrides.no_members:
-        return Schema(users, None)
+        return Schema(users, None, _formers(users, of_users, tables))
     its_own = {source for source, target in keys if target == (users.schema, users.name)}
     members = _Search(MEMBER, tables, overrides, overrides.members).find(
-        first.members if first else None, preferred=its_own
+        of_members, preferred=its_own
     )
+    formers = _formers(users, of_users, tables)
     if members:
         _check_alike(users, members)
-    return Schema(users, members)
+        formers += _formers(members, of_members, tables)
+    return Schema(users, members, formers)
 
 
 class _Search:
@@ -163,8 +182,17 @@ class _Search:
         self.by_hand = overrides.columns.get(role.name, {})
         self.preferred_schema = overrides.preferred
 
-    def find(self, first: Table | None, *, preferred: Collection[TableName]) -> Table | None:
-        """Find the table; where several fit, prefer the one found first, or else one of these."""
+    def find(
+        self,
+        history: Sequence[Table],
+        *,
+        preferred: Collection[TableName],
+        heirs: Collection[TableName] = (),
+    ) -> Table | None:
+        """Find the table; where several fit, prefer one of these.
+
+        Where it was found before, only the same one will do, or one of its heirs.
+        """
         tables, required = list(self.tables), self.role.known_by
         if self.named:
             tables = [name for name in tables if name[-len(self.named) :] == self.named]
@@ -172,13 +200,18 @@ class _Search:
             if not tables:
                 raise self._unknown_table(self.named)
         fitting = [name for name in tables if self._fits(name, required)]
+        if history:
+            fitting = self._known(fitting, history) or [
+                name for name in fitting if self.named or name in heirs
+            ]
         if not fitting:
             self._check_none_was_meant(tables, required)
+            if history:
+                raise self._gone(history[-1])
             return None
         in_schema = [name for name in fitting if name.schema == self.preferred_schema]
-        known = [TableName(first.schema, first.name)] if first else []
         readable = [name for name in fitting if self._readable(name, required)]
-        for better in (known, preferred, in_schema, readable):
+        for better in (preferred, in_schema, readable):
             if len(fitting) > 1:
                 fitting = [name for name in fitting if name in better] or fitting
         if len(fitting) > 1:
@@ -187,6 +220,23 @@ class _Search:
                 f"{self.role.setting} decides"
             )
         return self._table(fitting[0])
+
+    def _known(self, fitting: Sequence[TableName], history: Sequence[Table]) -> list[TableName]:
+        """The table found before: by the oldest of its names, or else as what was renamed or moved."""
+        names = [TableName(each.schema, each.name) for each in history]
+        by_name = [name for name in names if name in fitting]
+        renamed = [
+            name
+            for name in fitting
+            if _relation(self.tables[name][0].version) == history[-1].relation
+        ]
+        return (by_name or renamed)[:1]
+
+    def _gone(self, table: Table) -> SchemaError:
+        return SchemaError(
+            f"{table} is gone, or no longer has the columns of a table of {self.role.name}s: "
+            f"if that is meant to stay so, a restart looks for another, and {self.role.setting} names it"
+        )
 
     def _fits(self, name: TableName, required: Iterable[str]) -> bool:
         return _fits(self.tables[name], required, self.by_hand)
@@ -305,6 +355,22 @@ def _check_alike(users: Table, members: Table) -> None:
             f"{users}.{users.columns['id'].name}: their types are {' and '.join(sorted(types))}; "
             f"{MEMBER.setting} decides"
         )
+
+
+def _formers(
+    table: Table,
+    history: Sequence[Table],
+    tables: Mapping[TableName, Sequence[CatalogColumn]],
+) -> tuple[tuple[TableName, str], ...]:
+    """The names that come before that of a table (see `_Search._known`), and what they are of now."""
+    names = list(dict.fromkeys(TableName(each.schema, each.name) for each in history))
+    own = TableName(table.schema, table.name)
+    before = names[: names.index(own)] if own in names else names
+    return tuple((name, tables[name][0].version if name in tables else "") for name in before)
+
+
+def _relation(version: str) -> str:
+    return version.partition(":")[0]  # see `queries.CATALOG_COLUMNS`
 
 
 def some(names: Iterable[str]) -> str:

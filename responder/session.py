@@ -129,7 +129,8 @@ class Session:
         """Run a lookup; raises ChangedError too if the tables are not what it was made for."""
         rows = await self.fetch(sql, *arguments)
         analysed = rows[0][ANALYSED]
-        if self._analysed.get(sql) != analysed:
+        # What comes under a former name changes nothing of what has been renamed, so ask each time.
+        if statements.schema.formers or self._analysed.get(sql) != analysed:
             await self._check_version(statements)
             self._analysed[sql] = analysed
         return [] if rows[0][ORDINAL] is None else rows

@@ -215,6 +215,85 @@ async def test_missing_tables_are_unavailable_until_they_are_back(service, cast)
     assert 200 == (await service.admin.get("/ready")).status_code
 
 
+PLAIN = 'create table {} (id text primary key, email text, "emailVerified" boolean, name text);'
+ADA = "insert into {} values ('1', 'ada@example.com', true, 'Ada');"
+CRM = (
+    PLAIN.format("users")
+    + "insert into users values ('1', 'ada@example.com', false, 'Somebody else');"
+)
+MEMBERS = """create table members (id text, "userId" text, "organizationId" text, role text);
+    insert into members values ('m', '1', 'acme', 'staff');"""
+# What is there at first, what takes a table away, and what brings it back.
+GONE = {
+    "beside an application's own users": (
+        CRM
+        + PLAIN.format('"user"')
+        + ADA.format('"user"')
+        + """create table account (id text, "accountId" text, "providerId" text,
+               "userId" text references "user");"""
+        + MEMBERS,
+        'drop table "user" cascade',
+        PLAIN.format('"user"') + ADA.format('"user"'),
+    ),
+    "beside a copy": (
+        PLAIN.format("users") + ADA.format("users") + MEMBERS,
+        """create table copy as select * from users; update copy set name = 'Old';
+           drop table users""",
+        PLAIN.format("users") + ADA.format("users"),
+    ),
+    "the members": (
+        PLAIN.format("users") + ADA.format("users") + MEMBERS,
+        "drop table members",
+        MEMBERS,
+    ),
+    "the members, beside others": (
+        PLAIN.format("users") + ADA.format("users") + MEMBERS,
+        """create table guests (user_id text, organization_id text, role text);
+           insert into guests values ('1', 'acme', 'guest'); drop table members""",
+        MEMBERS,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GONE)
+async def test_nothing_else_takes_the_place_of_a_table_that_is_gone(start_with, name):
+    """While one of the tables is away answers are `unavailable`, whatever else would fit; and by itself back."""
+    before, away, back = GONE[name]
+    service = await start_with(before, empty=True, RESPONDER_TIMEOUT="0.5")
+
+    there = (await service.ask("users.get", "1")).json
+    await service.database.execute(away)
+    missing = [(await service.ask("users.get", "1")).code for _ in range(5)]
+    await service.database.execute(back)
+    await ask_until(service, "users.get", "1", code=None)
+
+    assert ("Ada", "acme") == (there["name"], there["organizationId"])
+    assert ["unavailable"] * 5 == missing
+    assert there == (await service.ask("users.get", "1")).json
+
+
+async def test_a_table_that_is_renamed_and_replaced_is_followed(start_with):
+    """Renamed away, it is the same table; the one that comes under the old name replaces it."""
+    service = await start_with(
+        PLAIN.format("users") + ADA.format("users") + MEMBERS, empty=True, RESPONDER_TIMEOUT="0.5"
+    )
+    names = []
+    for statements in (
+        "alter table users rename to people",
+        "create table replacement as select * from people; update replacement set name = 'New'",
+        "alter table people rename to old",
+        "alter table replacement rename to users",
+        "alter table users rename to people",
+        "drop table old",
+        """begin; create table users as select * from people; update users set name = 'Newest';
+           commit""",
+    ):
+        await service.database.execute(statements)
+        names.append((await service.ask("users.get", "1")).json.get("name"))
+
+    assert ["Ada", "Ada", "Ada", "New", "New", "New", "Newest"] == names
+
+
 async def test_a_table_that_changes_its_types_is_noticed(service, cast):
     """Ids that become integers are asked for as integers, by all who were refused."""
     await service.database.execute("""
@@ -224,7 +303,7 @@ async def test_a_table_that_changes_its_types_is_noticed(service, cast):
         drop table users cascade;
         alter table renumbered rename to users;
     """)
-    await service.database.execute("drop table members, sessions, accounts")
+    await service.database.execute("drop table sessions, accounts")
 
     answers = await asyncio.gather(*(service.ask("users.get", str(n)) for n in range(1, 60)))
 

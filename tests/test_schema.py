@@ -10,7 +10,7 @@ from responder.schema import CatalogColumn, CatalogReference, Schema, read
 
 USERS = ("id", "email", "emailVerified", "name")
 MEMBERS = ("id", "organizationId", "userId", "role")
-SESSIONS = ("id", "userId", "token", "expiresAt")
+SESSIONS = ("id", "userId", "token", "expiresAt", "ipAddress", "userAgent")
 
 
 def table(
@@ -123,9 +123,24 @@ def test_what_was_found_first_stays_the_one_meant(first):
     both = table("users", USERS) + table("user", USERS) + table("session", SESSIONS)
     before = read([column for column in both if column.table == first], [])
 
-    found = read(both, [CatalogReference("public", "session", "public", "user")], first=before)
+    found = read(both, [CatalogReference("public", "session", "public", "user")], history=[before])
 
     assert (f"public.{first}", None) == names(found)
+
+
+def test_a_token_for_something_else_is_no_session():
+    """An application's own users, whom its password resets refer to, are not Better Auth's for that."""
+    users = table("user", USERS) + table("users", USERS)
+    resets = table("password_reset", ("id", "user_id", "token", "expires_at"))
+    accounts = table("account", ("id", "userId", "accountId", "providerId"))
+    resets_refer = CatalogReference("public", "password_reset", "public", "users")
+    accounts_refer = CatalogReference("public", "account", "public", "user")
+
+    found = read(users + resets + accounts, [resets_refer, accounts_refer])
+    with pytest.raises(OperatorError, match="RESPONDER_USERS_TABLE decides"):
+        read(users + resets, [resets_refer])
+
+    assert "public.user" == str(found.users)
 
 
 def test_the_members_of_these_users_win():

@@ -120,8 +120,8 @@ SHAPES = {
         create table users (id text primary key, email text, "emailVerified" boolean, name text);
         insert into users values ('1', 'crm@example.com', false, 'Somebody else');
         create table "user" (id text primary key, email text, "emailVerified" boolean, name text);
-        create table session (id text, token text, "expiresAt" timestamp,
-          "userId" text references "user");
+        create table session (id text, token text, "expiresAt" timestamp, "ipAddress" text,
+          "userAgent" text, "userId" text references "user");
         insert into "user" values ('1', 'ada@example.com', true, 'Ada')"""),
     "only accounts refer to them, for sessions are in Redis": Shape("""
         create table users (id text primary key, email text, "emailVerified" boolean, name text);

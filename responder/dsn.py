@@ -44,7 +44,9 @@ _SCHEME: Final = re.compile(r"postgres(ql)?(\+[a-z0-9]+)?://", re.ASCII | re.IGN
 _KEY_VALUE: Final = re.compile(r"\w+\s*=", re.ASCII)
 _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.%\w]+\]|[^:\[\]]*)(?::([^:]*))?")
 _SEARCH_PATH: Final = re.compile(r"search_path\s*=\s*\"?([^\s,\"$\\]+)")
-_ENDPOINT: Final = re.compile(r"\b(?:endpoint|project)=[\w-]+", re.ASCII)  # whom Neon is to wake
+_ENDPOINT: Final = re.compile(
+    r"\b(?:endpoint|project|reference)=[\w-]+", re.ASCII
+)  # whom Neon is to wake, or Supabase
 _NAME: Final = re.compile(r"[\w.-]{1,40}", re.ASCII)
 _MAX_PORT: Final = 2**16 - 1
 
@@ -57,7 +59,7 @@ class Dsn:
 
     Of `servers`, hosts and ports, any will do that is one of the `targets`, which are tried in their
     order. `tls` is a URI of nothing but how to encrypt, as asyncpg takes it; `files` are the files it
-    names. `options` are sent at the start of a session. `pooled` says that a transaction pooler is known to be between. `schema` is where
+    names. `system_roots` says that servers are verified, and that no file says whom to trust. `options` are sent at the start of a session. `pooled` says that a transaction pooler is known to be between. `schema` is where
     the application looks for its tables first. `ignored` names the parameters that are left out.
     """
 
@@ -67,6 +69,7 @@ class Dsn:
     database: str | None = None
     tls: str = field(default="postgresql:///?sslmode=prefer", repr=False)
     files: tuple[str, ...] = ()
+    system_roots: bool = False
     targets: tuple[str, ...] = ("any",)
     options: str | None = None
     pooled: bool = False
@@ -76,10 +79,11 @@ class Dsn:
 
 def parse(text: str) -> Dsn:
     """Read a connection string; raises ValueError with what is wrong, never with what it says."""
+    text = text.strip()
     scheme = _SCHEME.match(text)
     if not scheme:
         raise ValueError(_what_it_is(text))
-    location, _, query = text[scheme.end() :].strip().partition("?")
+    location, _, query = text[scheme.end() :].partition("?")
     credentials, _, place = location.rpartition("@")
     hosts, _, database = place.partition("/")
     user, _, password = credentials.partition(":")
@@ -93,7 +97,8 @@ def parse(text: str) -> Dsn:
         password=parameters.get("password") or unquote(password) or None,
         database=parameters.get("dbname") or unquote(database) or None,
         tls=f"postgresql:///?{urlencode(tls)}",
-        files=tuple(tls[name] for name in sorted(_FILES & tls.keys()) if tls[name] != "system"),
+        files=tuple(tls[name] for name in sorted(_FILES & tls.keys())),
+        system_roots=tls["sslmode"].startswith("verify") and "sslrootcert" not in tls,
         targets=_choice(parameters, "target_session_attrs", _TARGETS) or ("any",),
         options=" ".join(_ENDPOINT.findall(options)) or None,
         pooled=parameters.get("pgbouncer") == "true",
@@ -143,6 +148,8 @@ def _tls(parameters: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in parameters.items() if name in _KEPT}
     if "sslcert" in kept and "sslkey" not in kept:  # Prisma: of the server's authority
         kept["sslrootcert"] = kept.pop("sslcert")
+    if kept.get("sslrootcert") == "system":
+        del kept["sslrootcert"]
     _choice(parameters, "sslnegotiation", {"postgres": True, "direct": True})
     modes = (_choice(parameters, name, _SSL_MODES) for name in ("sslmode", "ssl"))
     return {"sslmode": next(filter(None, modes), "prefer"), **kept}

@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -235,11 +239,32 @@ async def _open(
         user=dsn.user,
         password=dsn.password,
         database=dsn.database,
+        ssl=_trusting_the_system(dsn.tls) if dsn.system_roots else None,
         target_session_attrs=SessionAttribute(target),
         timeout=timeout,
         statement_cache_size=0,  # statements are held in Session
         server_settings={"application_name": "responder", **options, **settings},
     )
+
+
+def _trusting_the_system(tls: str) -> ssl.SSLContext | None:
+    """Verify as libpq does with `sslrootcert=system`; None leaves it to asyncpg.
+
+    libpq and asyncpg look for `~/.postgresql/root.crt` and refuse to go without, but the application's
+    own driver does not: node-postgres trusts whom the system trusts.
+    """
+    parameters = dict(parse_qsl(urlsplit(tls).query))
+    if "PGSSLROOTCERT" in os.environ or Path("~/.postgresql/root.crt").expanduser().exists():
+        return None
+    context = ssl.create_default_context()
+    if "sslcrl" in parameters:
+        context.load_verify_locations(parameters["sslcrl"])
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+    context.check_hostname = parameters["sslmode"] == "verify-full"
+    if "sslcert" in parameters:
+        password = parameters.get("sslpassword", "")
+        context.load_cert_chain(parameters["sslcert"], parameters.get("sslkey"), lambda: password)
+    return context
 
 
 async def _asked(session: Session, sql: str) -> bool:

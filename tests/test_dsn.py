@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from urllib.parse import quote
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,6 +78,14 @@ WRITTEN = {
             "files": ("/ca.pem",),
         },
     ),
+    "verified by whom the system trusts": (
+        "postgres://app:pw@db/main?sslmode=verify-full&sslrootcert=system",
+        {"tls": "postgresql:///?sslmode=verify-full", "system_roots": True},
+    ),
+    "verified, node-postgres and Neon": (
+        "postgres://app:pw@db/main?sslmode=verify-full",
+        {"tls": "postgresql:///?sslmode=verify-full", "system_roots": True},
+    ),
     "Prisma": (
         "postgresql://app:pw@db/main?schema=auth&connection_limit=5&pool_timeout=0&sslcert=ca.pem",
         {
@@ -81,6 +99,11 @@ WRITTEN = {
         "postgresql://app:pw@db/main?sslmode=require&channel_binding=require&options=endpoint%3Dep-a-1",
         {"tls": REQUIRE, "ignored": ("channel_binding",), "options": "endpoint=ep-a-1"},
     ),
+    "Supabase's pooler, by its option": (
+        "postgres://app:pw@db/main?options=reference%3Dabcdef",
+        {"options": "reference=abcdef"},
+    ),
+    "Prisma, from a file with spaces around": (" postgres://app:pw@db/main\n", {}),
     "Supabase's pooler": (
         "postgres://postgres.ref:pw@db:6543/main?pgbouncer=true&connection_limit=1",
         {
@@ -192,6 +215,64 @@ async def test_a_host_that_is_silent_does_not_keep_us_from_the_next(people_servi
         text = f"postgresql://postgres@127.0.0.1:{silent.getsockname()[1]},{there}"
         async with asyncio.timeout(10):
             session = await connect(parse(text), timeout=0.3)
+        answer = await session.fetch("select 1")
+        session.terminate()
+
+    assert 1 == answer[0][0]
+
+
+@asynccontextmanager
+async def with_tls(url: str, folder: Path) -> AsyncIterator[tuple[str, Path]]:
+    """PostgreSQL behind a certificate for localhost: the URL through it, and the file to trust."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, SHA256())
+    )
+    (folder / "ca.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "ca.pem", folder / "key.pem")
+    target = urlsplit(url)
+
+    async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(2**16):
+            sink.write(data)
+        sink.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)  # SSLRequest
+        writer.write(b"S")
+        with suppress(OSError):
+            await writer.start_tls(context)
+            postgres = await asyncio.open_connection(target.hostname, target.port)
+            await asyncio.gather(copy(reader, postgres[1]), copy(postgres[0], writer))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield f"postgresql://postgres@localhost:{port}{target.path}", folder / "ca.pem"
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    ["sslmode=verify-full", "sslmode=verify-ca", "sslmode=verify-full&sslrootcert=system"],
+)
+async def test_the_system_says_whom_to_trust(people_service, tmp_path, monkeypatch, parameters):
+    """Verified without a certificate of one's own, as with node-postgres: the system's roots count."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    async with with_tls(people_service.url, tmp_path) as (url, certificate):
+        dsn = parse(f"{url}?{parameters}")
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await connect(dsn, timeout=2)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        session = await connect(dsn, timeout=2)
         answer = await session.fetch("select 1")
         session.terminate()
 

@@ -11,6 +11,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from responder.dev.tokens import ISSUER, Mint
+
 HERE = Path(__file__).parent
 FILES = {
     **{file.stem: file for file in sorted((HERE / "schemas").glob("*.sql"))},
@@ -153,20 +155,21 @@ def everyone(tables: Tables) -> dict[int, dict[str, Any]]:
     }
 
 
-async def all_pages(service, organization: str, limit: int) -> list[dict[str, Any]]:
+async def all_pages(
+    service, organization: str, limit: int, headers: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
     users: list[dict[str, Any]] = []
     request = {"organizationId": organization, "limit": limit}
     while True:
-        page = (await service.ask("users.org_list", request)).json
+        page = (await service.ask("users.org_list", request, headers)).json
         users += page["users"]
         if page["nextCursor"] is None:
             return users
         request["cursor"] = page["nextCursor"]
 
 
-@pytest.mark.parametrize("name", FILES)
-async def test_every_lookup_on_the_tables_of(create_database, start, name):
-    """By id, by email, by ids and by organization: complete answers, whoever made the tables."""
+async def moved_in(create_database, name: str) -> tuple[str, Tables]:
+    """A database with the tables of a fixture and everyone in them."""
     url = await create_database()
     connection = await asyncpg.connect(url)
     try:
@@ -175,8 +178,17 @@ async def test_every_lookup_on_the_tables_of(create_database, start, name):
         await settle(tables)
     finally:
         await connection.close()
-    off = {"RESPONDER_HTTP_LISTEN": "off", "RESPONDER_ADMIN_LISTEN": "off"}
-    service = await start(url, **off)
+    return url, tables
+
+
+OFF = {"RESPONDER_HTTP_LISTEN": "off", "RESPONDER_ADMIN_LISTEN": "off"}
+
+
+@pytest.mark.parametrize("name", FILES)
+async def test_every_lookup_on_the_tables_of(create_database, start, name):
+    """By id, by email, by ids and by organization: complete answers, whoever made the tables."""
+    url, tables = await moved_in(create_database, name)
+    service = await start(url, **OFF)
     users = everyone(tables)
     ids = [tables.id(number) for number in users]
 
@@ -205,3 +217,60 @@ async def test_every_lookup_on_the_tables_of(create_database, start, name):
     assert [tables.id(99), "no such id"] == together["missing"]
     assert [users[OWNER], users[MEMBER], users[BANNED]] == listed
     assert [] == nobody
+
+
+@pytest.mark.parametrize("name", FILES)
+async def test_every_lookup_for_a_caller_on_the_tables_of(create_database, start, tmp_path, name):
+    """A member sees themself, their colleagues and the reasons of nobody else's ban; an admin everyone."""
+    mint = Mint()
+    mint.publish(tmp_path / "jwks.json")
+    url, tables = await moved_in(create_database, name)
+    tokens = {
+        "RESPONDER_JWKS_URL": str(tmp_path / "jwks.json"),
+        "RESPONDER_JWT_ISSUER": ISSUER,
+        "RESPONDER_JWT_AUDIENCE": ISSUER,
+    }
+    service = await start(url, **OFF, **tokens)
+    users = everyone(tables)
+    ids = {number: tables.id(number) for number in users}
+    headers = {
+        number: {"Authorization": f"Bearer {mint.token(ids[number])}"}
+        for number in (OWNER, MEMBER, BANNED_FOR_GOOD, ANONYMOUS, STRANGER)
+    }
+    seen = {number: dict(users[number]) for number in (OWNER, MEMBER, BANNED)}
+    seen[BANNED]["banReason"] = None
+    hidden = [number for number in users if number not in seen]
+    in_other = {"organizationId": tables.id(OTHER), "orgRole": "viewer"}
+
+    async def ask(caller: int, subject: str, request: object) -> Any:
+        answer = await service.ask(subject, request, headers[caller])
+        return answer.code or answer.json
+
+    many = {"ids": list(ids.values())}
+    by_id = [await ask(MEMBER, "users.get", each) for each in ids.values()]
+    by_email = [await ask(MEMBER, "users.by_email", users[each]["email"]) for each in users]
+    together = await ask(MEMBER, "users.get_many", many)
+    listed = await all_pages(service, tables.id(ACME), 2, headers[MEMBER])
+    myself = (await ask(MEMBER, "users.whoami", b""))["user"]
+    elsewhere = await ask(
+        MEMBER, "users.get", {"id": ids[MEMBER], "organizationId": tables.id(OTHER)}
+    )
+    to_admin = (await ask(OWNER, "users.get_many", many))["users"]
+    admin_lists = await all_pages(service, tables.id(ACME), 2, headers[OWNER])
+    refused = [
+        await ask(BANNED_FOR_GOOD, "users.get", ids[OWNER]),
+        await ask(STRANGER, "users.get", ids[OWNER]),
+        await ask(STRANGER, "users.org_list", tables.id(ACME)),
+        await ask(ANONYMOUS, "users.org_list", tables.id(ACME)),
+    ]
+
+    visible = [seen.get(number, "not_found") for number in users]
+    assert visible == by_id
+    assert visible == by_email
+    assert {"users": list(seen.values()), "missing": [ids[each] for each in hidden]} == together
+    assert list(seen.values()) == listed
+    assert seen[MEMBER] == myself
+    assert in_other == {key: elsewhere[key] for key in in_other}
+    assert list(users.values()) == to_admin
+    assert [users[OWNER], users[MEMBER], users[BANNED]] == admin_lists
+    assert ["forbidden", "not_found", "not_found", "not_found"] == refused

@@ -388,17 +388,24 @@ async def _emails(tables: _Tables) -> AsyncIterator[Finding]:
     email = users.columns["email"]
     if email.type == "citext":
         return
-    name = ident(email.name)
-    ((count,),) = await tables.session.fetch(
-        f"select count(*) from {qualified(users)} where {name}::text <> lower({name}::text)"
+    name, table = ident(email.name), qualified(users)
+    others = (
+        f"(select lower({name}) from {table} where {name} is not null "
+        "group by 1 having count(*) > 1)"
+    )
+    ((count, alike),) = await tables.session.fetch(
+        f"select count(*), count(*) filter (where lower({name}) in {others}) "
+        f"from {table} where {name}::text <> lower({name}::text)"
     )
     if count:
+        too = f"; {alike} of them differ from another one in case only, and are yours to decide on"
         yield Finding(
             "emails",
             WARNING,
             f"{count} emails in {users} are not in lower case: neither Better Auth nor responder finds "
-            "them by email",
-            f"update {qualified(users)} set {name} = lower({name}) where {name} <> lower({name});",
+            f"them by email{too if alike else ''}",
+            f"update {table} set {name} = lower({name}) where {name} <> lower({name})"
+            f"{f' and lower({name}) not in {others}' if alike else ''};",
         )
 
 
@@ -496,7 +503,11 @@ select exists (
     and (select array_agg(t.attname::text order by k.at)
          from unnest(i.indkey::int2[]) with ordinality k(number, at)
          join pg_catalog.pg_attribute t on t.attrelid = i.indrelid and t.attnum = k.number
-         where k.at <= cardinality($2::text[])) = $2::text[])"""
+         where k.at <= cardinality($2::text[])) = $2::text[]
+    -- What comes after the first is in the order of pages, or all of it in the opposite one.
+    and (select count(*) = 0 or min(o.how) = max(o.how) and min(o.how) in (0, 3)
+         from unnest(i.indoption::int2[]) with ordinality o(how, at)
+         where o.at between 2 and cardinality($2::text[])))"""
 _STATE: Final = """
 select pg_catalog.pg_is_in_recovery(), exists (
   select from pg_catalog.pg_db_role_setting s, unnest(s.setconfig) setting

@@ -105,6 +105,45 @@ async def test_what_is_wrong_with_the_rows_is_counted(check, cast):
     assert cast.owner.id not in report.as_text()
 
 
+async def test_emails_that_would_be_the_same_are_left_to_the_operator(create_database, server):
+    """The remedy for mixed case runs beside accounts that differ in case only, and leaves those alone."""
+    url = await create_database()
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("""
+            create table users (id text primary key, email text unique, "emailVerified" boolean);
+            insert into users values ('1', 'ada@example.com'), ('2', 'ADA@example.com'),
+              ('3', 'BOB@example.com'), ('4', 'Cyd@example.com'), ('5', 'CYD@example.com')""")
+        settings = Settings.read({"DATABASE_URL": url, "NATS_URL": server.url})
+        report = await checks.check(settings)
+        (finding,) = [each for each in report.findings if each.check == "emails"]
+        await connection.execute(finding.remedy)
+        emails = await connection.fetch("select email from users order by id")
+    finally:
+        await connection.close()
+
+    assert finding.message.startswith("4 emails")
+    assert "3 of them differ from another one in case only" in finding.message
+    assert ["ada@example.com", "ADA@example.com", "bob@example.com"] == [
+        each["email"] for each in emails[:3]
+    ]
+
+
+async def test_an_index_in_another_order_does_not_make_pages_flat(check):
+    """An index whose order is not that of the pages is no reason to say nothing."""
+    columns = '"organizationId", "createdAt"{}, id{}'
+    reports = {
+        order: await check(
+            f"drop index if exists flat; create index flat on members ({columns.format(*order)})"
+        )
+        for order in (("", ""), (" desc", ""), (" desc", " desc"))
+    }
+
+    assert {("", ""): 0, (" desc", ""): 1, (" desc", " desc"): 0} == {
+        order: len(found(report, "indexes")) for order, report in reports.items()
+    }
+
+
 async def test_row_security_without_a_policy_is_broken(check):
     """A role that sees no row is told so, with the policy that would let it."""
     await check("drop role if exists blinded; create role blinded login")

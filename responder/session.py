@@ -286,6 +286,8 @@ def _settings(timeout: float) -> dict[str, str]:
         # Just before the other, to know that waiting is all that is wrong.
         "lock_timeout": str(round(milliseconds * 0.9)),
         **PLANNING,
+        # Whoever may create functions or operators in a schema on the path could answer in our place.
+        "search_path": "pg_catalog",
         "TimeZone": "UTC",
         "DateStyle": "ISO",  # cursors hold times as PostgreSQL writes them
     }

@@ -207,6 +207,21 @@ async def test_flags_answer_as_stored_and_null_is_false(start_with):
     }
 
 
+async def test_nobody_answers_with_functions_of_their_own(start_with, cast):
+    """Who may create functions or operators beside the tables changes no answer."""
+    service = await start_with(
+        "alter table users alter role type text[] using array[role]",
+        """create function public.array_to_string(text[], text) returns text
+           language sql as $$ select 'admin' $$""",
+        "alter table users alter id type varchar",
+        """create function public.anyone(varchar, text) returns bool language sql as 'select true'""",
+        """create operator public.= (leftarg = varchar, rightarg = text, function = anyone)""",
+    )
+
+    assert "user" == (await service.users.get(cast.owner.id)).role
+    assert "not_found" == (await service.ask("users.get", "nobody")).code
+
+
 @pytest.mark.parametrize("type_", ["timestamptz", "timestamp"])
 async def test_email_verified_may_be_a_time(start_with, type_):
     """A timestamp column (NextAuth heritage) means that it is not null."""

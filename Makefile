@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup run test test-heavy test-least-privilege check bench lock clean
+.PHONY: setup run test test-heavy test-least-privilege check bench bench-compare lock clean
 
 setup: $(VENV)/ready
 
@@ -54,6 +54,9 @@ benchmarks/peers/.venv/ready: benchmarks/peers/requirements.lock
 
 bench: setup $(PEERS) ## side by side with what one would write instead; ARGS="--quick" and others
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-compare: setup ## this tree beside another revision: BASE=<rev>, ARGS="--only get --outstanding 256"
+	$(BIN)/python benchmarks/compare.py $(BASE) $(ARGS)
 
 lock: ## pin what is installed now
 	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools > requirements.lock

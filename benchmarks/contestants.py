@@ -115,3 +115,16 @@ async def ready(client: Client, each: Contestant, payload: bytes) -> None:
                 await asyncio.sleep(0.05)
             else:
                 return
+
+
+async def answers_http(port: int) -> None:
+    """Wait until something listens on a port."""
+    async with asyncio.timeout(READY_WITHIN):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return

@@ -65,7 +65,7 @@ async def measure(
         lost = await drained(loads)
     if not latencies:
         raise TimeoutError(f"not one answer on {subject}")
-    wrong = 0 if fixed else sum(not _is_right(lookup, *each) for each in log.kept)
+    wrong = 0 if fixed else sum(not is_right(lookup, *each) for each in log.kept)
     return of(
         latencies,
         seconds=ended - began,
@@ -75,7 +75,8 @@ async def measure(
     )
 
 
-def _is_right(lookup: Lookup, key: bytes, answer: bytes) -> bool:
+def is_right(lookup: Lookup, key: bytes, answer: bytes) -> bool:
+    """Whether an answer is right, whatever it may be."""
     try:
         return lookup.is_right(key, answer)
     except (ValueError, KeyError, AttributeError, TypeError):
@@ -126,8 +127,10 @@ def shuffled(keys: Sequence[bytes]) -> Iterator[bytes]:
 class Log:
     """What the connections of one measurement saw."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: int | None = None) -> None:
         self.latencies = array("d")
+        self.wanted = wanted
+        self.reached = asyncio.Event()  # as many answers as wanted
         self.failures = 0
         self.kept: list[tuple[bytes, bytes]] = []
 
@@ -211,6 +214,8 @@ class Load(asyncio.Protocol):
             elif line.startswith(b"-ERR"):
                 raise ConnectionError(line.decode())
         self._rest = data[at:]
+        if self._log.wanted and len(self._log.latencies) >= self._log.wanted:
+            self._log.reached.set()
         if self._stopping:
             self._waiting -= len(answered)
             if not self._waiting:

@@ -1,105 +1,46 @@
 """responder side by side with what one would write instead: `make bench`."""
 
-# Everything runs at once and on this machine, each contestant on subjects of its own; one is asked
-# at a time, and idle ones cost next to nothing. Rounds are interleaved and figures are medians, so
-# that whatever else this machine does meanwhile meets all of them alike.
-
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
 
-import nats
+import report
 import uvloop
-from contestants import Contestant, contestants, ready, running
-from data import People, fill
-from figures import Figures, middle
-from load import measure
-from lookups import Lookup, lookups
-from nats.aio.client import Client
+from contestants import contestants
+from parts import LOOKUPS, PARTS
+from versions import machine
 
-from responder.dev import nats as nats_server
-from responder.dev import postgres
-
-LOOKUPS = ("get", "by_email", "get_many", "org_list")
+HERE = Path(__file__).parent
 OUTSTANDING = (1, 16, 64, 256)
-SAMPLE = 40  # answers compared before anything is measured
-SETTINGS = {"shared_buffers": "1GB", "track_activity_query_size": "16kB"}
+QUICK = {
+    "rounds": 1,
+    "seconds": 1.0,
+    "outstanding": [1, 64],
+    "connections": [1],
+    "more_users": 200_000,
+    "requests": 100_000,
+}
 
 
-async def main() -> None:
-    """Run every contestant at every number of outstanding requests, and print the table."""
-    arguments = _arguments()
-    people = People(arguments.users)
-    asked = lookups(people)
-    who = [each for each in contestants() if each.name in arguments.contestants]
-    figures: dict[tuple[str, int, int, str], list[Figures]] = {}
-    async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(postgres.running(settings=SETTINGS))
-        messages = await stack.enter_async_context(nats_server.running())
-        await fill(database.url, arguments.users)
-        pids = {
-            each.name: await stack.enter_async_context(
-                running(each, database.url, messages.url, directory=messages.directory)
-            )
-            for each in who
-        }
-        async with await nats.connect(messages.url) as client:
-            get = asked["get"]
-            for each in who:
-                await ready(client, each, get.payload(get.keys[0]))
-            for name in arguments.only:
-                await same_answers(client, [each for each in who if each.answers], asked[name])
-        for number in range(arguments.rounds):
-            print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
-            for name in arguments.only:
-                for connections, outstanding in _loads(arguments):
-                    for each in who:
-                        found = await measure(
-                            messages.url,
-                            f"{each.prefix}.{name}",
-                            asked[name],
-                            outstanding=outstanding,
-                            connections=connections,
-                            seconds=arguments.seconds,
-                            pids={
-                                "worker": pids[each.name],
-                                "postgres": database.pid,
-                                "nats": messages.pid,
-                            },
-                            fixed=each.fixed,
-                        )
-                        key = name, connections, outstanding, each.name
-                        figures.setdefault(key, []).append(found)
-    for (name, connections, outstanding, contestant), found in figures.items():
-        one = middle(found)
-        cpu = " ".join(f"{key} {value:.1f}" for key, value in one.cpu.items())
-        print(
-            f"{name:9} {connections}x {outstanding:4} {contestant:11} {one.rate:9,.0f}/s "
-            f"p50 {one.p50:.2f} p99 {one.p99:.2f} p99.9 {one.p999:.2f} ms, µs: {cpu}, "
-            f"{one.memory:.0f} MB, {one.failures} failures"
-        )
-
-
-async def same_answers(client: Client, who: Sequence[Contestant], lookup: Lookup) -> None:
-    """Make sure that each does the whole work: the right answers to the last field."""
-    for key in (*lookup.keys[:SAMPLE], *lookup.keys[-SAMPLE:]):
-        for each in who:
-            subject = f"{each.prefix}.{lookup.name}"
-            answer = (await client.request(subject, lookup.payload(key), timeout=5)).data
-            if not lookup.is_right(key, answer):
-                raise SystemExit(f"{subject} does not answer right for {key!r}: {answer!r}")
-
-
-def _loads(arguments: argparse.Namespace) -> list[tuple[int, int]]:
-    return [
-        (connections, outstanding)
-        for connections in arguments.connections
-        for outstanding in arguments.outstanding
-        if outstanding % connections == 0
-    ]
+async def main(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the parts that were asked for, and return what they found."""
+    results: dict[str, Any] = {
+        "machine": await machine(),
+        "rounds": arguments.rounds,
+        "seconds": arguments.seconds,
+        "users": arguments.users,
+    }
+    for name, part in PARTS.items():
+        if name in arguments.only or (name == "nats" and set(arguments.only) & set(LOOKUPS)):
+            print(f"{name} …", file=sys.stderr)
+            results[name] = await part(arguments)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    return results
 
 
 def _words(text: str) -> list[str]:
@@ -111,16 +52,41 @@ def _numbers(text: str) -> list[int]:
 
 
 def _arguments() -> argparse.Namespace:
+    parts = [*LOOKUPS, *(name for name in PARTS if name != "nats")]
+    names = [*(each.name for each in contestants()), "pgbench"]
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--users", type=int, default=100_000)
-    parser.add_argument("--only", type=_words, default=list(LOOKUPS))
-    parser.add_argument("--outstanding", type=_numbers, default=list(OUTSTANDING))
-    parser.add_argument("--connections", type=_numbers, default=[1])
-    parser.add_argument("--contestants", type=_words, default=[each.name for each in contestants()])
-    return parser.parse_args()
+    add = parser.add_argument
+    add("--only", type=_words, default=parts, help=f"of {','.join(parts)}")
+    add("--contestants", type=_words, default=names, help=f"of {','.join(names)}")
+    add("--outstanding", type=_numbers, default=list(OUTSTANDING))
+    add("--connections", type=_numbers, default=[1, 8], help="8: where 64 or more are outstanding")
+    add("--seconds", type=float, default=2.0, help="of each measurement")
+    add("--rounds", type=int, default=5)
+    add("--users", type=int, default=100_000)
+    add("--more-users", type=int, default=1_000_000, help="what growth compares with")
+    add("--requests", type=int, default=1_000_000, help="of the memory part")
+    add("--quick", action="store_true", help="a minute or two, to see that everything works")
+    add("--json", type=Path, help="write the results there too, after each part")
+    add("--write", action="store_true", help="put the results into README.md, with plots")
+    add("--render", type=Path, help="measure nothing: show the results of a --json")
+    if "--quick" in sys.argv:
+        parser.set_defaults(**QUICK)
+    found = parser.parse_args()
+    for part in found.only:
+        if part not in parts:
+            parser.error(f"no such part: {part}")
+    for name in found.contestants:
+        if name not in names:
+            parser.error(f"no such contestant: {name}")
+    return found
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    options = _arguments()
+    if options.render:
+        everything = json.loads(options.render.read_text())
+    else:
+        everything = uvloop.run(main(options))
+    print(report.text(everything))
+    if options.write:
+        report.write(everything, HERE)

@@ -1,0 +1,120 @@
+"""The servers that all contestants share, with the users in them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import nats
+from contestants import Contestant, ready, running
+from data import People, fill
+from figures import Figures
+from load import measure
+from lookups import Lookup, lookups
+from nats.aio.client import Client
+
+from responder.dev import nats as nats_server
+from responder.dev import postgres
+
+SAMPLE = 40  # answers compared before anything is measured
+SETTINGS = {
+    "shared_buffers": "1GB",  # everything is in memory, as on a server of one's own
+    "track_activity_query_size": "16kB",  # pgbench gets the SQL from there
+}
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """A PostgreSQL and a nats-server."""
+
+    database: postgres.Postgres
+    messages: nats_server.NatsServer
+
+    def processes(self, worker: int) -> dict[str, int]:
+        """Whose CPU time is counted when this process answers."""
+        return {"worker": worker, "postgres": self.database.pid, "nats": self.messages.pid}
+
+    async def filled(self, users: int, *, largest: bool = False) -> str:
+        """Make a database with users, and return its URL."""
+        url = await self.database.create_database(f"users_{next(_numbers)}")
+        await fill(url, users, largest=largest)
+        return url
+
+
+@asynccontextmanager
+async def servers() -> AsyncIterator[Servers]:
+    """Run both while the context is open."""
+    async with postgres.running(settings=SETTINGS) as database, nats_server.running() as messages:
+        yield Servers(database, messages)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arena:
+    """A database with users, and contestants by name."""
+
+    servers: Servers
+    url: str
+    people: People
+    asked: dict[str, Lookup]
+    who: dict[str, Contestant]
+    pids: dict[str, int]
+
+    async def measure(
+        self, name: str, lookup: str, *, outstanding: int, connections: int = 1, seconds: float
+    ) -> Figures:
+        """Ask one contestant for a while."""
+        each = self.who[name]
+        return await measure(
+            self.servers.messages.url,
+            f"{each.prefix}.{lookup}",
+            self.asked[lookup],
+            outstanding=outstanding,
+            connections=connections,
+            seconds=seconds,
+            pids=self.servers.processes(self.pids[name]),
+            fixed=each.fixed,
+        )
+
+
+@asynccontextmanager
+async def arena(
+    shared: Servers, who: Sequence[Contestant], *, users: int, checked: Sequence[str]
+) -> AsyncIterator[Arena]:
+    """Start everything, and make sure that each contestant answers right before it is measured."""
+    people = People(users)
+    asked = lookups(people)
+    url = await shared.filled(users)
+    messages = shared.messages
+    async with AsyncExitStack() as stack:
+        pids = {
+            each.name: await stack.enter_async_context(
+                running(each, url, messages.url, directory=messages.directory)
+            )
+            for each in who
+        }
+        async with await nats.connect(messages.url) as client:
+            for each in who:
+                await ready(client, each, asked["get"].payload(asked["get"].keys[0]))
+            for each, name in itertools.product(who, checked):
+                if each.answers:
+                    await _right_answers(client, each, asked[name])
+        yield Arena(
+            servers=shared,
+            url=url,
+            people=people,
+            asked=asked,
+            who={each.name: each for each in who},
+            pids=pids,
+        )
+
+
+async def _right_answers(client: Client, each: Contestant, lookup: Lookup) -> None:
+    """Make sure that a contestant does the whole work: right answers to the last field."""
+    subject = f"{each.prefix}.{lookup.name}"
+    for key in (*lookup.keys[:SAMPLE], *lookup.keys[-SAMPLE:]):
+        answer = (await client.request(subject, lookup.payload(key), timeout=5)).data
+        if not lookup.is_right(key, answer):
+            raise SystemExit(f"{subject} does not answer {key!r} right: {answer!r}")

@@ -1,0 +1,137 @@
+"""Our worker side by side with another revision's: `make bench-compare BASE=<rev>`."""
+
+# Both run at once with the same packages, on the same servers, and are asked in turn; every other
+# round begins with the other one. A ratio is the median of the rounds' ratios, so that what slows a whole
+# round down, slows both.
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import uvloop
+from arena import Arena, arena, servers
+from contestants import RESPONDER, Contestant
+from figures import Figures, middle
+
+ROOT = Path(__file__).parent.parent
+LOOKUPS = ("get", "by_email", "get_many", "org_list")
+PROGRAM = """
+import os, sys, responder
+if not responder.__file__.startswith(os.environ["PYTHONPATH"]):
+    sys.exit(f"this is not the tree to be measured: {responder.__file__}")
+from responder.cli import main
+sys.exit(main())
+"""
+BASE, THIS = "base", "this"
+
+
+async def main(arguments: argparse.Namespace, base: Path) -> None:
+    """Measure both, and print figures and ratios."""
+    who = [tree(THIS, ROOT, "users"), tree(BASE, base, "base")]
+    async with (
+        servers() as shared,
+        arena(shared, who, users=arguments.users, checked=arguments.only) as place,
+    ):
+        for lookup in arguments.only:
+            for outstanding in arguments.outstanding:
+                found = await _rounds(place, lookup, outstanding, arguments)
+                print("\n".join(report(lookup, outstanding, found)), flush=True)
+
+
+def tree(name: str, path: Path, prefix: str) -> Contestant:
+    """Return the worker of a source tree."""
+    return Contestant(
+        name=name,
+        command=(sys.executable, "-c", PROGRAM, "serve", "--no-http"),
+        prefix=prefix,
+        environment={
+            **RESPONDER.environment,
+            "PYTHONPATH": str(path),
+            "RESPONDER_SUBJECT_PREFIX": prefix,
+        },
+    )
+
+
+def report(lookup: str, outstanding: int, found: dict[str, list[Figures]]) -> Iterator[str]:
+    """Return the lines about one kind of request."""
+    yield f"{lookup}, {outstanding} outstanding; this : base, this / base (least to most)"
+    failures = sum(each.failures for both in found.values() for each in both)
+    this, base = middle(found[THIS]), middle(found[BASE])
+    rows: dict[str, Callable[[Figures], float]] = {
+        "requests/s": lambda each: each.rate,
+        "p50 ms": lambda each: each.p50 or 0,
+        "p99 ms": lambda each: each.p99 or 0,
+        "worker µs": lambda each: each.cpu["worker"],
+        "PostgreSQL µs": lambda each: each.cpu["postgres"],
+        "nats-server µs": lambda each: each.cpu["nats"],
+        "all three µs": lambda each: each.total,
+        "memory MB": lambda each: each.memory,
+    }
+    for name, value in rows.items():
+        ratios = [value(a) / value(b) for a, b in zip(found[THIS], found[BASE], strict=True)]
+        yield (
+            f"  {name:15} {value(this):10,.2f} : {value(base):10,.2f}   "
+            f"{median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+        )
+    if failures:
+        yield f"  {failures} wrong or failed answers"
+
+
+@contextmanager
+def worktree(revision: str) -> Iterator[Path]:
+    """Check a revision out while the context is open."""
+    with tempfile.TemporaryDirectory(prefix="responder-base-") as directory:
+        path = Path(directory) / "tree"
+        _git("worktree", "add", "--quiet", "--detach", str(path), revision)
+        try:
+            yield path
+        finally:
+            _git("worktree", "remove", "--force", str(path))
+
+
+def _git(*arguments: str) -> None:
+    subprocess.run(["git", "-C", ROOT, *arguments], check=True)
+
+
+async def _rounds(
+    place: Arena, lookup: str, outstanding: int, arguments: argparse.Namespace
+) -> dict[str, list[Figures]]:
+    found: dict[str, list[Figures]] = {THIS: [], BASE: []}
+    for number in range(arguments.rounds):
+        for name in (THIS, BASE) if number % 2 else (BASE, THIS):
+            found[name].append(
+                await place.measure(
+                    name, lookup, outstanding=outstanding, connections=1, seconds=arguments.seconds
+                )
+            )
+    return found
+
+
+def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("base", help="a revision, such as HEAD~3")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--users", type=int, default=100_000)
+    parser.add_argument("--only", type=lambda text: text.split(","), default=LOOKUPS)
+    parser.add_argument(
+        "--outstanding", type=lambda text: [int(n) for n in text.split(",")], default=(1, 64, 256)
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    options = _arguments()
+    with (
+        worktree(options.base) as base_tree,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(main(options, base_tree))

@@ -1,0 +1,168 @@
+"""One user over HTTP: responder's bridge beside Better Auth's own endpoint."""
+
+# Both on behalf of platform admins, who may see everyone: responder with a token of Better Auth's jwt
+# plugin, Better Auth with its own session token.
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import socket
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import rounds
+from arena import Servers, servers
+from contestants import PEERS, RESPONDER, Contestant, answers_http, bun, running
+from data import People
+from figures import Figures
+from http_load import measure
+from lookups import Judge, Lookup
+
+from responder.dev.tokens import ISSUER, Mint
+
+SAMPLE = 40
+SESSIONS = """
+insert into sessions (id, token, "userId", "expiresAt", "updatedAt")
+select md5('session' || id), md5('token' || id), id, now() + interval '7 days', now()
+from unnest($1::text[]) id
+"""
+TOKENS = "select md5('token' || id) from unnest($1::text[]) with ordinality as a(id, n) order by n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Site:
+    contestant: Contestant
+    port: int
+    lookup: Lookup
+    tokens: Sequence[str]  # of as many callers as there may be at once
+
+
+async def run(arguments: argparse.Namespace) -> list[rounds.Row]:
+    """Return the figures of both."""
+    people = People(arguments.users)
+    callers = people.admins(max(arguments.outstanding))
+    async with AsyncExitStack() as stack:
+        shared = await stack.enter_async_context(servers())
+        url = await shared.filled(arguments.users)
+        sites = [
+            _responder(people, callers, shared.messages.directory),
+            await _better_auth(people, callers, url),
+        ]
+        pids = {}
+        for each in sites:
+            name = each.contestant.name
+            pids[name] = await stack.enter_async_context(
+                running(
+                    each.contestant, url, shared.messages.url, directory=shared.messages.directory
+                )
+            )
+            await answers_http(each.port)
+            await _right_answers(each)
+        measurements = {
+            ("http", outstanding, outstanding, each.contestant.name): partial(
+                _measure, each, shared, pids[each.contestant.name], outstanding, arguments.seconds
+            )
+            for outstanding, each in itertools.product(arguments.outstanding, sites)
+        }
+        names = ("lookup", "connections", "outstanding", "who")
+        return await rounds.run(names, measurements, arguments.rounds)
+
+
+async def _measure(
+    site: _Site, shared: Servers, pid: int, outstanding: int, seconds: float
+) -> Figures:
+    return await measure(
+        site.port,
+        site.lookup,
+        site.tokens[:outstanding],
+        seconds=seconds,
+        pids=shared.processes(pid),
+    )
+
+
+def _responder(people: People, callers: Sequence[str], directory: Path) -> _Site:
+    mint, key_set, port = Mint(), directory / "jwks.json", _free_port()
+    mint.publish(key_set)
+    return _Site(
+        contestant=replace(
+            RESPONDER,
+            command=(RESPONDER.command[0], "serve"),
+            environment={
+                **RESPONDER.environment,
+                "RESPONDER_HTTP_LISTEN": f"127.0.0.1:{port}",
+                "RESPONDER_JWKS_URL": str(key_set),
+                "RESPONDER_JWT_ISSUER": ISSUER,
+                "RESPONDER_JWT_AUDIENCE": ISSUER,
+            },
+        ),
+        port=port,
+        lookup=Lookup(
+            name="http",
+            keys=people.ids(),
+            head=b"GET /api/v1/users/",
+            tail=b"",
+            is_right=Judge(people).get,
+        ),
+        tokens=[mint.token(each, role="admin") for each in callers],
+    )
+
+
+async def _better_auth(people: People, callers: Sequence[str], url: str) -> _Site:
+    port = _free_port()
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(SESSIONS, callers)
+        tokens = [row[0] for row in await connection.fetch(TOKENS, callers)]
+    finally:
+        await connection.close()
+
+    def is_right(key: bytes, answer: bytes) -> bool:
+        # It says nothing of organizations, and has null where responder has the value that it means.
+        user: dict[str, Any] = json.loads(answer)
+        number = user["name"].rpartition(" ")[-1]
+        right = people.user(int(number)) | {"id": key.decode()}
+        same = ("id", "email", "emailVerified", "name", "image", "banned", "banReason")
+        return all(user[name] == right[name] for name in same)
+
+    return _Site(
+        contestant=Contestant(
+            name="better-auth",
+            command=(bun(), PEERS / "better-auth.mjs"),
+            prefix="",
+            environment={"PORT": str(port), "NODE_ENV": "production"},
+        ),
+        port=port,
+        lookup=Lookup(
+            name="http",
+            keys=people.ids(),
+            head=b"GET /api/auth/admin/get-user?id=",
+            tail=b"",
+            is_right=is_right,
+        ),
+        tokens=tokens,
+    )
+
+
+async def _right_answers(site: _Site) -> None:
+    lookup = site.lookup
+    headers = {"Authorization": f"Bearer {site.tokens[0]}"}
+    async with httpx.AsyncClient(trust_env=False, headers=headers) as client:
+        for key in (*lookup.keys[:SAMPLE], *lookup.keys[-SAMPLE:]):
+            path = lookup.payload(key).decode().removeprefix("GET ")
+            answer = await client.get(f"http://127.0.0.1:{site.port}{path}")
+            if not answer.is_success or not lookup.is_right(key, answer.content):
+                raise SystemExit(f"{path} does not answer right: {answer.text}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,179 @@
+"""The results as tables, and into the README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import plots
+from wanted import total, wishes
+
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+NAMES = {
+    "responder": "**responder**",
+    "bun": "Bun, Bun.sql",
+    "node": "Node.js, pg",
+    "faststream": "FastStream, asyncpg",
+    "tasks": "nats-py, a task each",
+    "echo": "nats-py echo",
+    "pgbench": "pgbench, the same SQL",
+    "better-auth": "Better Auth under Bun",
+}
+TITLES = {
+    "get": "`users.get`",
+    "by_email": "`users.by_email`",
+    "get_many": "`users.get_many` of 50",
+    "org_list": "`users.org_list` of 100",
+    "http": "`GET /api/v1/users/:id` with a token, beside `admin/get-user`",
+}
+FIGURES = (
+    *("requests/s", "p50 ms", "p99 ms", "p99.9 ms"),
+    *("program µs", "PostgreSQL µs", "nats-server µs", "together µs", "load µs", "MB", "failures"),
+)
+PROCESSES = ("worker", "postgres", "nats")
+
+
+def text(results: dict[str, Any]) -> str:
+    """Return all results as Markdown."""
+    return "\n".join(_lines(results))
+
+
+def write(results: dict[str, Any], directory: Path) -> None:
+    """Put the results between the marks in the README, and the plots beside it."""
+    drawn = plots.draw(results, directory)
+    readme = directory / "README.md"
+    before, _, rest = readme.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    images = "".join(f"![{title}]({name})\n\n" for name, title in drawn.items())
+    readme.write_text(f"{before}{BEGIN}\n\n{images}{text(results)}\n\n{END}{after}")
+
+
+def _lines(results: dict[str, Any]) -> Iterator[str]:
+    yield from _machine(results)
+    rows = [*results.get("nats", ()), *results.get("http", ())]
+    for lookup, group in groupby(rows, key=lambda row: str(row["lookup"])):
+        yield from ("", f"### {TITLES[lookup]}", "")
+        found = sorted(group, key=lambda row: (row["connections"], row["outstanding"]))
+        yield from _table(
+            ("connections", "outstanding", "who", *FIGURES),
+            (
+                (row["connections"], row["outstanding"], NAMES[row["who"]], *_figures(row))
+                for row in found
+            ),
+        )
+    if found := results.get("growth"):
+        yield from ("", "### With more users", "")
+        yield from _table(
+            ("lookup", "outstanding", "users", *FIGURES),
+            (
+                (row["lookup"], row["outstanding"], f"{row['users']:,}", *_figures(row))
+                for row in found
+            ),
+        )
+    if walk := results.get("walk"):
+        yield from _walk(walk)
+    if found := results.get("isolation"):
+        yield from ("", "### One connection beside the flood of another", "")
+        yield from _table(
+            ("outstanding", "who", "flood", "requests/s", "p50 ms", "p99 ms", "p99.9 ms"),
+            (
+                (
+                    *(row["outstanding"], NAMES[row["who"]], row["flood"] or "none"),
+                    *_figures(row)[:4],
+                )
+                for row in found
+            ),
+        )
+    if found := results.get("memory"):
+        yield from ("", "### Memory of a worker", "")
+        yield from _table(
+            ("requests answered", "MB", "failures"),
+            (
+                (f"{row['requests']:,}", f"{row['memory']:.1f}", row.get("failures", 0))
+                for row in found
+            ),
+        )
+    yield from _wanted(results)
+
+
+def _machine(results: dict[str, Any]) -> Iterator[str]:
+    machine = results["machine"]
+    packages = {
+        **machine["packages"],
+        "Node.js": machine["node"],
+        "Bun": machine["bun"],
+        **machine["npm"],
+        "FastStream": machine["faststream"]["faststream"],
+    }
+    yield (
+        f"{machine['processor']}, {machine['cores']} cores for everything, {machine['memory']} GiB, "
+        f"{machine['system']}; {results['users']:,} users; median of {results['rounds']} rounds of "
+        f"{results['seconds']:g} s."
+    )
+    yield (
+        f"Python {machine['python']}, "
+        f"{', '.join(f'{name} {version}' for name, version in packages.items())}."
+    )
+
+
+def _walk(walk: dict[str, Any]) -> Iterator[str]:
+    yield from (
+        *("", f"### Page by page through an organization of {walk['members']:,}", ""),
+        *(f"With `{walk['index']}`; median of {walk['walks']} walks.", ""),
+    )
+    parts = len(walk["rows"])
+    yield from _table(
+        ("part of the way", "ms per page", "program µs", "PostgreSQL µs", "nats-server µs"),
+        (
+            (
+                f"{100 * row['part'] // parts} % to {100 * (row['part'] + 1) // parts} %",
+                f"{row['ms']:.2f}",
+                *(f"{row[name]:,.0f}" for name in PROCESSES),
+            )
+            for row in walk["rows"]
+        ),
+    )
+
+
+def _wanted(results: dict[str, Any]) -> Iterator[str]:
+    found = list(wishes(results))
+    if not found:
+        return
+    yield from ("", "### What is wanted, and what is so", "")
+    yield from _table(
+        ("what", "wanted", "is", ""),
+        (
+            (
+                each.what,
+                f"at {'least' if each.at_least else 'most'} {each.limit:.3g}",
+                f"{each.value:.3g}",
+                "yes" if each.is_met else "**no**",
+            )
+            for each in found
+        ),
+        numbers_first=False,
+    )
+
+
+def _figures(row: dict[str, Any]) -> tuple[str, ...]:
+    cpu = row["cpu"]
+    return (
+        f"{row['rate']:,.0f}",
+        *("-" if row[name] is None else f"{row[name]:.2f}" for name in ("p50", "p99", "p999")),
+        *(f"{cpu[name]:,.1f}" for name in PROCESSES),
+        f"{total(row):,.1f}",
+        f"{cpu['load']:,.1f}" if row["p50"] else "-",
+        f"{row['memory']:.0f}",
+        str(row["failures"]),
+    )
+
+
+def _table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers_first: bool = True
+) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{('--:|' if numbers_first else '---|') * len(columns)}"
+    for row in rows:
+        yield f"| {' | '.join(map(str, row))} |"

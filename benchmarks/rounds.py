@@ -1,0 +1,29 @@
+"""Several measurements in turn, again and again."""
+
+# Interleaved, every other round in the opposite order, so that whatever else this machine does
+# meanwhile meets all contestants alike.
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from figures import Figures, middle
+
+Row = dict[str, Any]
+Measurements = Mapping[tuple[Any, ...], Callable[[], Awaitable[Figures]]]
+
+
+async def run(names: tuple[str, ...], measurements: Measurements, count: int) -> list[Row]:
+    """Measure everything so many times; return the median of each figure under its key's names."""
+    found: dict[tuple[Any, ...], list[Figures]] = {key: [] for key in measurements}
+    for number in range(count):
+        print(f"round {number + 1} of {count}", file=sys.stderr)
+        for key in reversed(found) if number % 2 else found:
+            found[key].append(await measurements[key]())
+    return [
+        {**dict(zip(names, key, strict=True)), **asdict(middle(each))}
+        for key, each in found.items()
+    ]

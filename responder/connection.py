@@ -9,7 +9,8 @@
 # - Its reader of headers raises into the read loop for some blocks that the server lets through, as
 #   does its decoding of subjects; the loop ends, and the client stays "connected" and deaf. Here
 #   headers and subjects stay bytes until the receiver reads them, and the parser is ours (`protocol`).
-# - It wakes its writer for each message. Here all that is sent in one turn leaves in one write.
+# - It wakes a task to write, and another to read. Here all that is sent in one turn leaves in one write at
+#   its end, and messages are taken as they arrive.
 # - Its PING overtakes what waits to be written, so that a flush proves nothing about a subscription
 #   made or ended just before it. Here it waits its turn.
 # - A late PONG, or anything unexpected, ends the read loop in the same silent way. Here the loop's
@@ -70,6 +71,8 @@ class Connection(Client):
         self._denied = False  # whether the server lets us listen to less than we want
         self._ps = Parser(self)  # type: ignore[assignment]  # stands in for nats-py's own
         self._inbox = b""
+        self._writing = False  # whether a write will follow in this turn of the loop
+        self._call_soon = asyncio.get_running_loop().call_soon
         self._moving: asyncio.Task[None] | None = None
         self.answered: Callable[[], Awaitable[None]] = _at_once
         """Returns once all that was received has its answer sent; set by whoever answers."""
@@ -118,8 +121,20 @@ class Connection(Client):
             return
         self._pending.append(b"%b%b\r\n" % (head, payload))
         self._pending_data_size += len(head) + len(payload) + 2
-        if self._flush_queue is not None and self._flush_queue.empty():
-            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+        if not self._writing:
+            self._writing = True
+            self._call_soon(self._write)
+
+    def _write(self) -> None:
+        self._writing = False
+        if (
+            self._pending and self.is_connected and self._transport
+        ):  # else it is written after a reconnect
+            try:
+                self._transport.writelines(self._pending)
+            except (OSError, RuntimeError):  # closed: the read loop will find out, too
+                return
+            self._pending, self._pending_data_size = [], 0
 
     async def ask(
         self, subject: str, payload: bytes, *, headers: bytes = b"", timeout: float
@@ -247,9 +262,28 @@ class Connection(Client):
         await super()._process_pong()
 
     async def _read_loop(self) -> None:
+        reader = getattr(self._transport, "_io_reader", None)
+        if reader is not None:  # a websocket has none
+            self._read_directly(reader)
         await super()._read_loop()
         if self.is_connected:
             await self._process_op_err(errors.StaleConnectionError())
+
+    def _read_directly(self, reader: asyncio.StreamReader) -> None:
+        """Take messages as they arrive; nats-py's loop has the rest to do, and notices the end."""
+        wait = reader.feed_data
+
+        def take(data: bytes) -> None:
+            try:
+                rest = self._ps.take(data)  # type: ignore[attr-defined]  # our own
+            except errors.ProtocolError as error:
+                reader.set_exception(error)
+            else:
+                if rest:
+                    wait(rest)
+
+        # What has arrived before is read, and parsed, before anything else can be.
+        reader.feed_data = take  # type: ignore[method-assign, assignment]
 
     async def _process_err(self, err_msg: str) -> None:
         if "permissions violation" in err_msg:

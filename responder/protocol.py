@@ -32,40 +32,67 @@ class Client(Protocol):
 
 
 class Parser:
-    """Takes the bytes as they come, in pieces of any size; stands in for nats-py's parser."""
+    """Takes the bytes as they come, in pieces of any size; stands in for nats-py's parser.
+
+    `take` delivers messages at once. What nats-py has to act upon, and what follows it, has to wait until
+    it is given to `parse`, in pieces of any size too.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._buffer = bytearray()
+        self.reset()
 
     def reset(self) -> None:
         """Forget what has arrived: the next byte is from another connection."""
-        self._buffer = bytearray()
+        self._partial = bytearray()  # the beginning of a message or line
+        self._enough = 0  # bytes of it, before it is worth looking at again
+        self._waiting = 0  # bytes that `take` has returned, and `parse` not had
+
+    def take(self, data: bytes) -> bytes:
+        """Take some bytes, and return what has to wait for `parse`; raises ProtocolError."""
+        if not self._waiting:
+            data = self._deliver(data)
+        self._waiting += len(data)
+        return data
 
     async def parse(self, data: bytes) -> None:
         """Take some bytes, and tell the client of all that is complete; raises ProtocolError."""
-        buffer = self._buffer
-        buffer += data
-        start = 0
-        while (end := buffer.find(b"\r\n", start)) >= 0:
-            line = bytes(buffer[start:end])
-            if line.startswith((b"MSG ", b"HMSG ")):
-                after = self._message(line, buffer, end + 2)
-                if after is None:
-                    break
-                start = after
-            else:
-                start = end + 2
-                await self._control(line)
-                if self._buffer is not buffer:  # reset meanwhile
-                    return
-        else:
-            if len(buffer) - start > MAX_LINE:
-                raise ProtocolError("nats: a line without an end")
-        del buffer[:start]
+        size = len(data)
+        while data := self._deliver(data):
+            line, _, data = data.partition(b"\r\n")
+            partial = self._partial
+            await self._control(line)
+            if self._partial is not partial:  # reset meanwhile
+                return
+        self._waiting = max(self._waiting - size, 0)
 
-    def _message(self, line: bytes, buffer: bytearray, start: int) -> int | None:
-        """Deliver a message, and return where the next line begins; None while it is not complete."""
+    def _deliver(self, data: bytes) -> bytes:
+        """Deliver messages, and return what begins with a line that is something else."""
+        if self._partial:
+            self._partial += data
+            if len(self._partial) < self._enough:
+                return b""
+            data = bytes(self._partial)
+            self._partial.clear()
+        start = 0
+        while (end := data.find(b"\r\n", start)) >= 0:
+            line = data[start:end]
+            if not line.startswith((b"MSG ", b"HMSG ")):
+                return data[start:]
+            after = self._message(line, data, end + 2)
+            if after > len(data):
+                break
+            start = after
+        else:
+            if len(data) - start > MAX_LINE:
+                raise ProtocolError("nats: a line without an end")
+            after = 0
+        self._partial += data[start:]
+        self._enough = after - start
+        return b""
+
+    def _message(self, line: bytes, data: bytes, start: int) -> int:
+        """Deliver a message if it is complete, and return where it ends."""
         words = line.split(b" ")
         fixed = 5 if words[0] == b"HMSG" else 4  # words, without a reply subject
         try:
@@ -77,11 +104,10 @@ class Parser:
         if len(words) not in (fixed, fixed + 1) or not 0 <= head <= size:
             raise ProtocolError("nats: malformed message")
         end = start + size
-        if len(buffer) < end + 2:
-            return None
-        reply = words[3] if len(words) > fixed else b""
-        headers, payload = bytes(buffer[start : start + head]), bytes(buffer[start + head : end])
-        self._client.receive(sid, words[1], reply, headers, payload)
+        if end + 2 <= len(data):
+            reply = words[3] if len(words) > fixed else b""
+            middle = start + head
+            self._client.receive(sid, words[1], reply, data[start:middle], data[middle:end])
         return end + 2
 
     async def _control(self, line: bytes) -> None:

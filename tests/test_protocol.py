@@ -76,6 +76,33 @@ def test_messages_of_any_bytes_cut_anywhere(messages, cuts):
     assert messages == heard
 
 
+@given(
+    messages=st.lists(st.one_of(st.just(b"PING"), MESSAGES), max_size=6),
+    cuts=st.lists(st.tuples(st.integers(0, 400), st.booleans()), max_size=6),
+    most=st.integers(1, 40),
+)
+def test_messages_are_taken_in_order_while_others_wait(messages, cuts, most):
+    """What has to wait for the read loop holds up what comes after it, and nothing else."""
+    stream = b"".join(
+        b"PING\r\n" if message == b"PING" else spoken(*message) for message in messages
+    )
+    pauses = dict(cuts)
+    ends = [0, *sorted(cut for cut in pauses if cut < len(stream)), len(stream)]
+
+    async def run() -> list[Any]:
+        listener = Listener()
+        parser = Parser(listener)
+        waiting = b""
+        for start, end in itertools.pairwise(ends):
+            waiting += parser.take(stream[start:end])
+            while waiting and pauses.get(end, True):  # the read loop has its turn
+                await parser.parse(waiting[:most])
+                waiting = waiting[most:]
+        return listener.told
+
+    assert [each if each != b"PING" else "ping" for each in messages] == asyncio.run(run())
+
+
 def test_control_lines():
     """PING, PONG, INFO and errors are told from each other, and +OK says nothing."""
     stream = b"INFO {\"a\":1}\r\nPING\r\nPONG\r\n+OK\r\n-ERR 'Stale Connection'\r\n"

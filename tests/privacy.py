@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -25,7 +26,7 @@ from responder.settings import Settings
 SHORTEST: Final = 8
 LOGGERS: Final = ("responder", "asyncio", "uvicorn", "nats")
 _ECHO = re.compile(r"unknown (key|query parameter): [^\n]{0,64}")
-_EMAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)*\.[a-zA-Z]{2,}")
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(\.[\w-]+)*\.[a-zA-Z]{2,}")
 _JWT = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}")
 _SECRET_NAMES = ("NATS_PASSWORD", "NATS_TOKEN")
 
@@ -53,8 +54,12 @@ class Ledger(logging.Handler):
         """Note a log line."""
         self.hear("a log", self.format(record))
 
-    def leaks(self) -> Iterator[str]:
-        """Each thing used that was heard."""
+    @cached_property
+    def leaks(self) -> list[str]:
+        """Each thing used that was heard, once everything has been."""
+        return list(self._leaks())
+
+    def _leaks(self) -> Iterator[str]:
         everything = "\n".join(self.heard)
         found = {each for each in self.used if each in everything}
         found |= {each[0] for form in (_EMAIL, _JWT) for each in form.finditer(everything)}
@@ -137,12 +142,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if any(LEDGER.leaks()) and session.exitstatus == pytest.ExitCode.OK:
+    if LEDGER.leaks and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    leaks = list(LEDGER.leaks())
+    leaks = LEDGER.leaks
     terminalreporter.write_line(
         f"privacy: {len(LEDGER.used)} secrets looked for in {len(LEDGER.heard)} texts, {len(leaks)} found"
     )

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -39,6 +38,7 @@ class Ledger(logging.Handler):
         self.setFormatter(cli._Text("%(name)s %(levelname)s %(message)s"))
         self.used: set[str] = set()
         self.heard: dict[str, str] = {}  # where, by what
+        self.found: list[str] = []  # at the end
 
     def use(self, *secrets: str | None) -> None:
         """Note what must not be heard; of a JWT, no part of it."""
@@ -54,12 +54,8 @@ class Ledger(logging.Handler):
         """Note a log line."""
         self.hear("a log", self.format(record))
 
-    @cached_property
-    def leaks(self) -> list[str]:
-        """Each thing used that was heard, once everything has been."""
-        return list(self._leaks())
-
-    def _leaks(self) -> Iterator[str]:
+    def leaks(self) -> Iterator[str]:
+        """Each thing used that was heard."""
         everything = "\n".join(self.heard)
         found = {each for each in self.used if each in everything}
         found |= {each[0] for form in (_EMAIL, _JWT) for each in form.finditer(everything)}
@@ -142,12 +138,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if LEDGER.leaks and session.exitstatus == pytest.ExitCode.OK:
+    LEDGER.found = list(LEDGER.leaks())
+    if LEDGER.found and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    leaks = LEDGER.leaks
+    leaks = LEDGER.found
     terminalreporter.write_line(
         f"privacy: {len(LEDGER.used)} secrets looked for in {len(LEDGER.heard)} texts, {len(leaks)} found"
     )

@@ -11,6 +11,7 @@ import re
 import time
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from figures import Figures, of
@@ -33,12 +34,13 @@ async def measure(
     """Ask for keys at random, on a connection for each token."""
     log, keys = Log(), shuffled(lookup.keys)
     loop = asyncio.get_running_loop()
-    callers = [_Caller(lookup, keys, token, log) for token in tokens]
+    callers: list[_Caller] = []
     gc.collect()
     gc.disable()  # a pause here would be a latency there
     try:
-        for each in callers:
-            await loop.create_connection(lambda each=each: each, "127.0.0.1", port)
+        for token in tokens:
+            connect = partial(_Caller, lookup, keys, token, log)
+            callers.append((await loop.create_connection(connect, "127.0.0.1", port))[1])
         await asyncio.sleep(WARM_UP)
         log.latencies = array("d")
         before, began = usages(pids), time.perf_counter()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import itertools
+import sys
 from functools import partial
+from pathlib import Path
 
 import rounds
 from arena import Arena, arena, servers
-from contestants import contestants
+from contestants import contestants, end
 from figures import Figures
-from load import Log, asking
 
 LOOKUP = "get"
 FLOOD = 256  # requests outstanding on the other connection
@@ -43,7 +45,15 @@ async def _alone(place: Arena, name: str, *, outstanding: int, seconds: float) -
 
 
 async def _beside(place: Arena, name: str, *, outstanding: int, seconds: float) -> Figures:
-    subject = f"{place.who[name].prefix}.{LOOKUP}"
-    url, lookup = place.servers.messages.url, place.asked[LOOKUP]
-    async with asking(url, subject, lookup, Log(), outstanding=FLOOD):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, Path(__file__).with_name("flood.py"), place.servers.messages.url),
+        *(f"{place.who[name].prefix}.{LOOKUP}", LOOKUP, str(place.people.users), str(FLOOD)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout
+        if not await process.stdout.readline():
+            raise SystemExit("the flood did not begin")
         return await _alone(place, name, outstanding=outstanding, seconds=seconds)
+    finally:
+        await end(process)

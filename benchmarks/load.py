@@ -19,6 +19,7 @@ import time
 from array import array
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -98,15 +99,14 @@ async def asking(
     url = urlsplit(nats_url)
     loop = asyncio.get_running_loop()
     keys = shuffled(lookup.keys)
-    loads = [
-        Load(subject, lookup, keys, log, outstanding=outstanding, fixed=fixed)
-        for _ in range(connections)
-    ]
+    connect = partial(Load, subject, lookup, keys, log, outstanding=outstanding, fixed=fixed)
+    loads: list[Load] = []
     gc.collect()
     gc.disable()  # a pause here would be a latency there
     try:
-        for each in loads:
-            await loop.create_connection(lambda each=each: each, url.hostname, url.port)
+        for _ in range(connections):
+            made = await loop.create_connection(connect, url.hostname or "", url.port or 0)
+            loads.append(made[1])
         yield loads
     finally:
         gc.enable()
@@ -240,7 +240,7 @@ class Load(asyncio.Protocol):
                 log.kept.append((key, answer))
 
     def _send(self, slots: Sequence[int]) -> None:
-        messages = []
+        messages: list[bytes] = []
         for slot, key in zip(slots, self._keys, strict=False):
             self._asked[slot] = key
             size = b"%d" % (self._around + len(key))

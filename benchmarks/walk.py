@@ -67,7 +67,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
 async def _walk(client: Client, pids: dict[str, int], pages: int) -> list[dict[str, float]]:
     found: list[dict[str, float]] = []
     cursor: str | None = None
-    seen = set()
+    seen: set[str] = set()
     for _ in range(PARTS):
         before, began = usages(pids), time.perf_counter()
         for _ in range(pages // PARTS):

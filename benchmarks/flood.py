@@ -1,0 +1,23 @@
+"""Keep many requests outstanding until ended: a caller in a process of its own."""
+
+# In the process that measures another connection's latencies it would add its own work to them.
+
+import asyncio
+import sys
+
+import uvloop
+from data import People
+from load import Log, asking
+from lookups import lookups
+
+
+async def main(nats_url: str, subject: str, lookup: str, users: str, outstanding: str) -> None:
+    """Ask for as long as nobody ends this; says so in a line when it begins."""
+    asked = lookups(People(int(users)))[lookup]
+    async with asking(nats_url, subject, asked, Log(), outstanding=int(outstanding)):
+        print("flooding", flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(*sys.argv[1:]))

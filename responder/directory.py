@@ -35,6 +35,7 @@ from responder.queries import (
     MEMBER_ID,
     ORDINAL,
     USER,
+    USER_ID,
     Lookups,
     Pages,
     Statements,
@@ -173,7 +174,7 @@ class Directory:
             size = row[IMAGE_SIZE]
             if callers and not row[ALLOWED] and not isinstance(asked[at][0], wire.WhoAmI):
                 answers[at] = _forbidden()
-            elif row[USER][0] is None:
+            elif row[USER_ID] is None:
                 continue
             elif size is not None and size > cap and len(keys) > 1:
                 answers[at] = ALONE
@@ -251,7 +252,7 @@ class Directory:
             raise _forbidden()
         users: dict[int, bytes] = {}
         for row in rows:
-            if row[USER][0] is None:
+            if row[USER_ID] is None:
                 continue
             answer = self._write(row, limit - FRAME)
             if isinstance(answer, ResponderError):
@@ -284,15 +285,13 @@ class Directory:
     ) -> Answer:
         """Write as many of the users wanted as fit, and where the next page starts."""
         users: list[bytes] = []
-        before = None
+        listed: set[str | None] = {None}
         for row in rows[:wanted]:
-            # A membership without its user is passed over, and so is one that nothing, not even an
-            # id, tells from the one before.
+            # A membership without its user is passed over, and so is another of the same user.
             answer: Answer = b""
-            its_own = (row[CREATED_AT], row[MEMBER_ID])
-            if row[USER][0] is not None and its_own != before:
+            if row[USER_ID] not in listed:
+                listed.add(row[USER_ID])
                 answer = self._write(row, limit - FRAME)
-            before = its_own
             if isinstance(answer, ResponderError):
                 if not users:
                     return answer

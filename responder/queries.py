@@ -69,6 +69,7 @@ FIELDS: Final = tuple(str(field.alias) for field in User.model_fields.values())
 # size of the image in bytes; and in the row of a page, createdAt (as text) and id of the membership.
 ORDINAL: Final = 0
 USER: Final = slice(1, 1 + len(FIELDS))
+USER_ID: Final = 1
 IMAGE_SIZE: Final = 1 + len(FIELDS)
 CREATED_AT: Final = 2 + len(FIELDS)
 MEMBER_ID: Final = 3 + len(FIELDS)
@@ -587,7 +588,9 @@ def _pages(users: Table, members: Table, fields: str, *, caller: str = "") -> Pa
     """The members of an organization in their order, from a position on; for a caller, if they may.
 
     The page is cut first, so that what follows costs what the page is long. Of duplicate memberships
-    only the earliest is joined with its user; the others come without, like those whose user is gone.
+    only the earliest is joined with its user; the others come without, like those whose user is gone. On
+    a first page those are all there, and whoever reads it can tell: looking each up would cost as much as
+    all the rest.
     """
     column = members.columns
     names = _names(members, "m")
@@ -602,15 +605,11 @@ def _pages(users: Table, members: Table, fields: str, *, caller: str = "") -> Pa
     tie_breaker = column.get("id", column["userId"])
     tie, created = ident(tie_breaker.name), column.get("createdAt")
     order = _order(members, "m.", tie_breaker)
-    is_earliest = ""
-    if distinct := column.get("id", created):
-        name = ident(distinct.name)
-        is_earliest = f"""
-  and m.{name} is not distinct from (
-    select d.{name} from {qualified(members)} d
+    earlier = f"""
+  and not exists (
+    select from {qualified(members)} d
     where d.{organization} {_equals(organization_id)} m.{organization}
-      and d.{user} {_equals(owner)} m.{user}
-    order by {_order(members, "d.", tie_breaker)} limit 1
+      and d.{user} {_equals(owner)} m.{user} and ({_precedes(members)})
   )"""
 
     def memberships(condition: str) -> str:
@@ -620,7 +619,7 @@ def _pages(users: Table, members: Table, fields: str, *, caller: str = "") -> Pa
   order by {order} limit $2::int
 )"""
 
-    def page(parameters: str, source: str) -> str:
+    def page(parameters: str, source: str, only: str = "") -> str:
         since = f"m.{ident(created.name)}" if created else "null"
         more = ", c.listed, c.allowed" if caller else ""
         start = f"{caller} c\nleft join lateral {source} m on true" if caller else f"{source} m"
@@ -631,29 +630,33 @@ def _pages(users: Table, members: Table, fields: str, *, caller: str = "") -> Pa
 m.{tie}::text as member_id{more}
 from {start}
 left join {qualified(users)} u
-  on u.{ident(user_id.name)} {_equals(user_id)} {_as(f"m.{user}", owner, user_id)}{is_earliest}
+  on u.{ident(user_id.name)} {_equals(user_id)} {_as(f"m.{user}", owner, user_id)}{only}
 order by {order}""",
         )
 
-    later = f"\n    and m.{tie} > {_cast(f'{position}::text', tie_breaker)}"
+    place = _cast(f"{position}::text", tie_breaker)
+    place = _sortable(place, tie_breaker)
+    within = _sortable(f"m.{tie}", tie_breaker)
+    later = f"\n    and {within} > {place}"
     after_null, after = memberships(later), None
     if created is not None:
         name = f"m.{ident(created.name)}"
         after_null = memberships(f"\n    and {name} is null{later}")
         after = memberships(
-            f"\n    and ({name}, m.{tie}) > "
-            f"({moment}::text::{_type(created)}, {_cast(f'{position}::text', tie_breaker)})"
+            f"\n    and ({name}, {within}) > ({moment}::text::{_type(created)}, {place})"
         )
         if not created.not_null:
             # `(c, id) > (…)` is null, not true, where c is: those come last, and one index serves
             # both halves, which an `or` between them would not allow.
             nulls = memberships(f"\n    and {name} is null")
-            unaliased = _order(members, "", tie_breaker)
-            after = f"(\n{after} union all {nulls}\norder by {unaliased} limit $2::int\n)"
+            after = f"""(
+  select {names} from ({after} union all {nulls}) m
+  order by {order} limit $2::int
+)"""
     return Pages(
         first=page("", memberships("")),
-        after=after and page(f", {position} id, {moment} createdAt", after),
-        after_null=page(f", {position} id", after_null),
+        after=after and page(f", {position} id, {moment} createdAt", after, earlier),
+        after_null=page(f", {position} id", after_null, earlier),
     )
 
 
@@ -666,4 +669,23 @@ def _names(table: Table, alias: str) -> str:
 def _order(table: Table, alias: str, tie_breaker: Column) -> str:
     created = table.columns.get("createdAt")
     first = f"{alias}{ident(created.name)} nulls last, " if created else ""
-    return f"{first}{alias}{ident(tie_breaker.name)}"
+    return f"{first}{_sortable(f'{alias}{ident(tie_breaker.name)}', tie_breaker)}"
+
+
+def _sortable(value: str, column: Column) -> str:
+    # Only `=` of an extension is named with its schema; `<` has to be PostgreSQL's own.
+    return f"{value}::text" if column.type == "citext" else value
+
+
+def _precedes(members: Table) -> str:
+    """Whether the membership `d` comes before `m`."""
+    created, id_ = members.columns.get("createdAt"), members.columns.get("id")
+    before = "false"
+    if id_:
+        d, m = (_sortable(f"{alias}.{ident(id_.name)}", id_) for alias in "dm")
+        before = f"{d} < {m}"
+    if created:
+        d, m = (f"{alias}.{ident(created.name)}" for alias in "dm")
+        tie = f"{d} is not distinct from {m} and {before}"
+        before = f"{d} < {m} or {d} is not null and {m} is null or {tie}"
+    return before

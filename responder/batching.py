@@ -3,7 +3,8 @@
 # Strategy: whoever can answer (a free database connection) takes all that is waiting, as one batch;
 # while nobody is free, lookups pile up. No timer and nothing to tune: an idle system answers at
 # once, and a busy one batches by itself. Waking a process costs far more than a lookup, so fewer and
-# fuller wake-ups win on every side.
+# fuller wake-ups win on every side. Only where nothing is under way yet is a crowd taken in two halves: one
+# batch of all would have worker and database wait for each other in turn. Kinds of lookups take turns.
 #
 # What shares a batch was already waiting when the batch was taken. That is what makes a shared
 # answer as fresh as one's own: the snapshot is taken after every one of these requests arrived.
@@ -20,6 +21,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
+from math import ceil
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from responder.errors import ResponderError, UnavailableError
@@ -30,6 +32,8 @@ Answer: TypeAlias = bytes | ResponderError
 Done: TypeAlias = Callable[[Answer], None]
 
 
+SHARES: Final = 2  # batches that a crowd is taken in
+SMALL: Final = 32  # lookups that are no crowd
 NEVER: Final = float("inf")
 TICK: Final = 0.01  # seconds that an answer may be later than its deadline
 
@@ -62,11 +66,10 @@ class Lookup(Generic[Key, Source]):
 class Waiter(Generic[Key]):
     """One lookup under way: its key, its deadline (the loop's time), and who wants the answer."""
 
-    __slots__ = ("again", "arrival", "deadline", "done", "key", "together")
+    __slots__ = ("again", "deadline", "done", "key", "together")
 
-    def __init__(self, key: Key, arrival: int, deadline: float, done: Done, together: int) -> None:
+    def __init__(self, key: Key, deadline: float, done: Done, together: int) -> None:
         self.key = key
-        self.arrival = arrival
         self.deadline = deadline
         self.done: Done | None = done  # None once it has its answer
         self.together = together  # the largest batch it may be in
@@ -140,7 +143,7 @@ class Batching(Generic[Source]):
         self.pending = 0
         self._max_pending = max_pending
         self._late = late
-        self._arrivals = 0
+        self._turns: deque[Lookup[Any, Source]] = deque()  # those that have somebody waiting
         self._lookups: list[Lookup[Any, Source]] = []
         self._under_way: set[Batch[Any, Source]] = set()
         self._free: list[asyncio.Future[None]] = []
@@ -174,8 +177,9 @@ class Batching(Generic[Source]):
         if self.pending == 0:
             self._idle.clear()
         self.pending += 1
-        self._arrivals += 1
-        lookup.waiting.append(Waiter(key, self._arrivals, deadline, done, lookup.max_batch))
+        if not lookup.waiting:
+            self._turns.append(lookup)
+        lookup.waiting.append(Waiter(key, deadline, done, lookup.max_batch))
         if deadline < self._alarm_at:
             self._set_alarm(deadline)
         if not self._waking:
@@ -184,11 +188,15 @@ class Batching(Generic[Source]):
     async def take(self) -> Batch[Any, Source]:
         """Wait until something is waiting, and take all of one kind that may go together."""
         while True:
-            for lookup in sorted(filter(_waits, self._lookups), key=_arrival):
-                if waiters := self._head(lookup.waiting):
+            while self._turns:
+                lookup = self._turns.popleft()
+                waiters = self._head(lookup.waiting)
+                if lookup.waiting:
+                    self._turns.append(lookup)
+                if waiters:
                     batch = Batch(self, lookup, waiters)
                     self._under_way.add(batch)
-                    if any(map(_waits, self._lookups)):
+                    if self._turns:
                         self._wake()
                     return batch
             free = asyncio.get_running_loop().create_future()
@@ -225,6 +233,8 @@ class Batching(Generic[Source]):
         """Forget a batch; some of those in it may have to wait again."""
         self._under_way.discard(batch)
         if again:
+            if not batch.lookup.waiting:
+                self._turns.appendleft(batch.lookup)
             batch.lookup.waiting.extendleft(reversed(again))
             self._wake()
 
@@ -232,7 +242,8 @@ class Batching(Generic[Source]):
         """Take those that may go together; drop those that have their answer or are too late."""
         now = asyncio.get_running_loop().time()
         head: list[Waiter[Key]] = []
-        most = waiting[0].together
+        share = ceil(len(waiting) / max(1, SHARES - len(self._under_way)))
+        most = min(waiting[0].together, max(share, SMALL))
         while waiting and len(head) < (most := min(most, waiting[0].together)):
             waiter = waiting.popleft()
             if waiter.deadline <= now:
@@ -273,11 +284,3 @@ class Batching(Generic[Source]):
             (batch.waiters for batch in self._under_way),
         )
         return [waiter for group in groups for waiter in group if waiter.done is not None]
-
-
-def _waits(lookup: Lookup[Any, Any]) -> bool:
-    return bool(lookup.waiting)
-
-
-def _arrival(lookup: Lookup[Any, Any]) -> int:
-    return lookup.waiting[0].arrival

@@ -206,7 +206,7 @@ class Directory:
             raise UnavailableError("there is no member table in this database")
         organization = statements.organization_id(request.organization_id)
         if organization is None and caller is None:
-            return [wire.encode_page((), None)]
+            return [wire.encode_page(wire.join_users(()), None)]
         sql, start = _start(pages, request)
         if caller is not None:
             start = [self._caller(caller)[0], *start]
@@ -250,18 +250,14 @@ class Directory:
             rows = await session.look_up(statements, sql, ids, organization, limit, named, *who)
         if caller and not rows[0][ALLOWED]:
             raise _forbidden()
-        users: dict[int, bytes] = {}
-        for row in rows:
-            if row[USER_ID] is None:
-                continue
-            answer = self._write(row, limit - FRAME)
-            if isinstance(answer, ResponderError):
-                raise answer
-            users[row[ORDINAL]] = answer
-        found = [user for _, user in sorted(users.items())]
+        users = {row[ORDINAL]: row for row in rows if row[USER_ID] is not None}
+        found = [users[at] for at in sorted(users)]
+        body = self._write_users(found, limit - FRAME)
+        if body is None:
+            body = wire.join_users(_value(self._write(row, limit - FRAME)) for row in found)
         spellings = enumerate((each for _, each in asked.values()), start=1)
         missing = [each for at, each in spellings if at not in users]
-        return [wire.encode_batch(found, missing, limit=limit)]
+        return [wire.encode_batch(body, missing, limit=limit)]
 
     def _possible(self, organizations: Sequence[str | None]) -> list[str | None]:
         canonical = self._database.statements.organization_id
@@ -280,35 +276,69 @@ class Directory:
         self.images_omitted += 1
         return body
 
+    def _write_users(self, rows: Sequence[Record], limit: int) -> bytes | None:
+        """Write a list of users at once; None where something may have to be left out."""
+        if any((row[IMAGE_SIZE] or 0) > SMALL_IMAGE for row in rows):
+            return None
+        body = wire.encode_users(row[USER] for row in rows)
+        return body if len(body) <= limit else None
+
     def _write_page(
         self, organization_id: str, rows: Sequence[Record], wanted: int, limit: int
     ) -> Answer:
         """Write as many of the users wanted as fit, and where the next page starts."""
+        places = _first_of_each(rows[:wanted])
+        end = len(places)
+        body = self._write_users([row for row in places if row], limit - FRAME)
+        if body is None:
+            written = self._write_what_fits(places, limit - FRAME)
+            if isinstance(written, ResponderError):
+                return written
+            end = len(written)
+            body = wire.join_users(filter(None, written))
+        cursor = None
+        if end < len(rows):
+            last = rows[end - 1]
+            position = wire.Position(organization_id, last[CREATED_AT], last[MEMBER_ID])
+            cursor = wire.encode_cursor(position)
+        page = wire.encode_page(body, cursor)
+        if len(page) > limit:  # for a cursor of ids that are longer than a frame has room for
+            return PayloadTooLargeError("the page does not fit into one message")
+        return page
+
+    def _write_what_fits(
+        self, places: Sequence[Record | None], limit: int
+    ) -> list[bytes] | ResponderError:
+        """Write users one by one, as many as fit but at least one; nothing for a place that is empty."""
         users: list[bytes] = []
-        listed: set[str | None] = {None}
-        for row in rows[:wanted]:
-            # A membership without its user is passed over, and so is another of the same user.
-            answer: Answer = b""
-            if row[USER_ID] not in listed:
-                listed.add(row[USER_ID])
-                answer = self._write(row, limit - FRAME)
+        for row in places:
+            answer = self._write(row, limit) if row else b""
             if isinstance(answer, ResponderError):
                 if not users:
                     return answer
                 break
             users.append(answer)
-        size = FRAME + sum(map(len, users)) + len(users)
+        size = sum(map(len, users)) + len(users)
         while size > limit and len(users) > 1:
             size -= len(users.pop()) + 1
-        cursor = None
-        if len(users) < len(rows):
-            last = rows[len(users) - 1]
-            position = wire.Position(organization_id, last[CREATED_AT], last[MEMBER_ID])
-            cursor = wire.encode_cursor(position)
-        page = wire.encode_page(filter(None, users), cursor)
-        if len(page) > limit:  # for a cursor of ids that are longer than a frame has room for
-            return PayloadTooLargeError("the page does not fit into one message")
-        return page
+        return users
+
+
+def _value(answer: Answer) -> bytes:
+    if isinstance(answer, ResponderError):
+        raise answer
+    return answer
+
+
+def _first_of_each(rows: Sequence[Record]) -> list[Record | None]:
+    """The memberships, but None for one that has lost its user, and for another of the same user."""
+    listed: set[str | None] = {None}
+    places: list[Record | None] = []
+    for row in rows:
+        user = row[USER_ID]
+        places.append(None if user in listed else row)
+        listed.add(user)
+    return places
 
 
 def _lookups(statements: Statements, keys: Sequence[_Asked]) -> Lookups:

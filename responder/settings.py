@@ -130,7 +130,7 @@ class Settings(BaseModel):
     )
     timezone: str = Field("UTC", alias="RESPONDER_TIMEZONE")
     timeout: Seconds = Field(2.0, alias="RESPONDER_TIMEOUT")
-    connections: int = Field(4, ge=1, le=1000, alias="RESPONDER_CONNECTIONS")
+    connections: int = Field(3, ge=1, le=1000, alias="RESPONDER_CONNECTIONS")
     max_batch: int = Field(256, ge=1, le=10_000, alias="RESPONDER_MAX_BATCH")
     max_pending: int = Field(4096, ge=1, le=1_000_000, alias="RESPONDER_MAX_PENDING")
     drain_timeout: Seconds = Field(10.0, alias="RESPONDER_DRAIN_TIMEOUT")

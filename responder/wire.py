@@ -16,6 +16,7 @@ import binascii
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import starmap
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -254,17 +255,27 @@ def encode_user_without_image(row: Iterable[object]) -> bytes:
     return _encode(msgspec.structs.replace(_Row(*row), image=None))
 
 
-def encode_batch(users: Iterable[bytes], missing: Sequence[str], *, limit: int) -> bytes:
-    """Write a UserBatch from written users; raises PayloadTooLargeError over `limit` bytes."""
-    body = b'{"users":[%b],"missing":%b}' % (b",".join(users), _json(missing))
+def encode_users(rows: Iterable[Iterable[object]]) -> bytes:
+    """Write a list of users from the values of their fields: half the cost of one at a time."""
+    return _encode(list(starmap(_Row, rows)))
+
+
+def join_users(users: Iterable[bytes]) -> bytes:
+    """Write a list of written users."""
+    return b"[%b]" % b",".join(users)
+
+
+def encode_batch(users: bytes, missing: Sequence[str], *, limit: int) -> bytes:
+    """Write a UserBatch from a written list; raises PayloadTooLargeError over `limit` bytes."""
+    body = b'{"users":%b,"missing":%b}' % (users, _json(missing))
     if len(body) > limit:
         raise PayloadTooLargeError(TOO_MANY_IDS)
     return body
 
 
-def encode_page(users: Iterable[bytes], next_cursor: str | None) -> bytes:
-    """Write a UserPage from written users."""
-    return b'{"users":[%b],"nextCursor":%b}' % (b",".join(users), _encode(next_cursor))
+def encode_page(users: bytes, next_cursor: str | None) -> bytes:
+    """Write a UserPage from a written list."""
+    return b'{"users":%b,"nextCursor":%b}' % (users, _encode(next_cursor))
 
 
 def encode_whoami(identity: Identity, user: bytes | None) -> bytes:

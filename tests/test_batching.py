@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from responder.batching import ALONE, Alone, Answer, Batching, Lookup
+from responder.batching import ALONE, NEVER, Alone, Answer, Batching, Lookup
 from responder.errors import InternalError, RequestTimeoutError, UnavailableError
 
 SOON = 10.0
@@ -249,6 +249,45 @@ async def test_the_kind_that_has_waited_longest_goes_first():
     assert [["first"]] == other.batches
     assert [] == bench.table.batches
     await bench.answer_one()
+
+
+async def test_a_crowd_of_one_kind_keeps_no_other_waiting():
+    """However many of one kind wait, the next batch after theirs is of the other."""
+    bench = Bench()
+    other = Table()
+    other_lookup = Lookup[str, None](other.fetch, max_batch=10)
+    bench.batching.add(other_lookup)
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    crowd = [bench.load(str(number)) for number in range(35)]
+    bench.batching.load(other_lookup, "other", deadline=loop.time() + SOON, done=done.set_result)
+
+    await bench.answer_one()
+    await bench.answer_one()
+
+    assert [["other"]] == other.batches
+    while bench.batching.pending:
+        await bench.answer_one()
+    assert 35 == len(await asyncio.gather(*crowd))
+
+
+async def test_a_crowd_is_taken_in_two_halves():
+    """With nothing under way half of a crowd is taken, and then all that is left."""
+    batching = Batching[None](max_pending=1000, late=RequestTimeoutError)
+    lookup = Lookup[int, None](never, max_batch=256)
+    batching.add(lookup)
+    for key in range(100):
+        batching.load(lookup, key, deadline=NEVER, done=lambda _: None)
+
+    batches = [await batching.take(), await batching.take()]
+
+    assert [50, 50] == [len(batch.keys) for batch in batches]
+    assert list(range(100)) == [key for batch in batches for key in batch.keys]
+
+
+async def never(*_):
+    """Fetches nothing."""
+    raise AssertionError
 
 
 async def test_deadlines_are_looked_for_together(monkeypatch):

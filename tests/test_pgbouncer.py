@@ -154,7 +154,7 @@ async def test_nothing_is_written_through_a_pooler(pooled):
     session = await connect(parse(pooled[1]), timeout=2)
     try:
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
-            await session.fetch("delete from users")
+            await session.fetch("delete from public.users")
         timeout = await session.fetch("show statement_timeout")
     finally:
         session.terminate()

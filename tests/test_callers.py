@@ -14,6 +14,8 @@ import pytest
 
 from responder.dev.tokens import ISSUER, Mint
 
+pytestmark = pytest.mark.heavy
+
 UUIDS = tuple(f"0d9e1f6a-3b1c-4d2e-8f5a-6b7c8d9e0fa{n}" for n in range(10))
 NUMBERS = tuple(map(str, range(1, 11)))
 PADDED = tuple(f"person {n}" for n in range(10))

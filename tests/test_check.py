@@ -14,6 +14,8 @@ from responder.checks import BROKEN, NOTE, WARNING, Report
 from responder.dev import nats
 from responder.settings import Settings
 
+pytestmark = pytest.mark.heavy
+
 SCHEMAS = Path(__file__).parent / "schemas"
 
 

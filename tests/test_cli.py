@@ -673,6 +673,7 @@ async def test_workers_share_the_work(demo_url, server, cast, tmp_path):
     assert 0 == code
 
 
+@pytest.mark.heavy
 async def test_a_worker_that_ends_is_started_again(demo_url, server, tmp_path):
     """A killed worker is there again by itself, and operators see that it was gone."""
     async with workers(demo_url, server, tmp_path) as running:
@@ -694,6 +695,7 @@ async def test_a_worker_that_ends_is_started_again(demo_url, server, tmp_path):
     assert ["0.0", "1.0"] == sorted(restarts)
 
 
+@pytest.mark.heavy
 async def test_a_worker_that_hangs_shows(demo_url, server, tmp_path):
     """While one worker does not answer the service is neither live nor ready."""
     async with workers(demo_url, server, tmp_path, RESPONDER_TIMEOUT="0.5") as running:
@@ -711,6 +713,7 @@ async def test_a_worker_that_hangs_shows(demo_url, server, tmp_path):
     assert "ready" in text
 
 
+@pytest.mark.heavy
 async def test_workers_end_with_their_supervisor(demo_url, server, tmp_path):
     """However the supervisor ends, its workers do too."""
     async with workers(demo_url, server, tmp_path) as running:

@@ -13,6 +13,8 @@ import pytest
 
 from responder.dev.tokens import ISSUER, Mint
 
+pytestmark = pytest.mark.heavy
+
 HERE = Path(__file__).parent
 FILES = {
     **{file.stem: file for file in sorted((HERE / "schemas").glob("*.sql"))},

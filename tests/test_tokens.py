@@ -332,6 +332,7 @@ SENT: dict[str, str] = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("token", SENT.values(), ids=SENT)
 async def test_a_hostile_token_is_401_over_http(keyed_service, token):
     """Over HTTP each is a 401 problem with a challenge, never a 500 and never an answer."""

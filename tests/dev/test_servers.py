@@ -23,6 +23,8 @@ from responder.dev import postgres, process
 from responder.dev.nats import NatsServer
 from responder.dev.postgres import Postgres
 
+pytestmark = pytest.mark.heavy
+
 Running = Callable[[], AbstractAsyncContextManager[Postgres | NatsServer]]
 
 either_server = pytest.mark.parametrize(

@@ -33,7 +33,7 @@ import responder
 from responder.app import Running, serving
 from responder.bridge import Bridge
 from responder.dev import nats, people, postgres
-from responder.dev.tokens import ISSUER, Mint
+from responder.dev.tokens import Mint
 from responder.errors import BY_CODE, SettingsError
 from responder.listeners import bind, listening, url_of
 from responder.settings import Settings
@@ -165,13 +165,10 @@ async def strict(people_service) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture(scope="module")
 async def keyed(people_service, start_for_module, tmp_path_factory) -> httpx.AsyncClient:
     """A bridge before a worker that can verify tokens."""
-    file = tmp_path_factory.mktemp("keys") / "jwks.json"
-    Mint().publish(file)
+    mint, keys = Mint(), tmp_path_factory.mktemp("keys") / "jwks.json"
     service = await start_for_module(
         people_service.url,
-        RESPONDER_JWKS_URL=str(file),
-        RESPONDER_JWT_ISSUER=ISSUER,
-        RESPONDER_JWT_AUDIENCE=ISSUER,
+        **mint.publish(keys),
         RESPONDER_HTTP_AUTH="required",
     )
     client: httpx.AsyncClient = service.http

@@ -178,13 +178,10 @@ class World:
 async def world(request, create_database, start_for_module, tmp_path_factory) -> World:
     url = await create_database()
     await settle(url)
-    mint, file = Mint(), tmp_path_factory.mktemp("keys") / "jwks.json"
-    mint.publish(file)
+    mint, keys = Mint(), tmp_path_factory.mktemp("keys") / "jwks.json"
     service = await start_for_module(
         url,
-        RESPONDER_JWKS_URL=str(file),
-        RESPONDER_JWT_ISSUER=ISSUER,
-        RESPONDER_JWT_AUDIENCE=ISSUER,
+        **mint.publish(keys),
         RESPONDER_HTTP_AUTH="required",
         RESPONDER_VISIBILITY=request.param,
     )
@@ -404,13 +401,10 @@ async def test_a_token_may_be_required_over_nats(create_database, start, tmp_pat
     """With RESPONDER_NATS_AUTH=required a request without a token is unauthenticated, on every subject."""
     url = await create_database()
     await settle(url)
-    mint, file = Mint(), tmp_path / "jwks.json"
-    mint.publish(file)
+    mint, keys = Mint(), tmp_path / "jwks.json"
     service = await start(
         url,
-        RESPONDER_JWKS_URL=str(file),
-        RESPONDER_JWT_ISSUER=ISSUER,
-        RESPONDER_JWT_AUDIENCE=ISSUER,
+        **mint.publish(keys),
         RESPONDER_NATS_AUTH="required",
     )
     asked = {
@@ -431,13 +425,10 @@ async def test_the_roles_of_admins_are_a_setting(create_database, start, tmp_pat
     """RESPONDER_ADMIN_ROLES says who sees everybody, and nobody else does."""
     url = await create_database()
     await settle(url)
-    mint, file = Mint(), tmp_path / "jwks.json"
-    mint.publish(file)
+    mint, keys = Mint(), tmp_path / "jwks.json"
     service = await start(
         url,
-        RESPONDER_JWKS_URL=str(file),
-        RESPONDER_JWT_ISSUER=ISSUER,
-        RESPONDER_JWT_AUDIENCE=ISSUER,
+        **mint.publish(keys),
         RESPONDER_ADMIN_ROLES="support, it's",
     )
     found = {

@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import asyncpg
 from responder.app import serving
 from responder.dev import nats, people, postgres
 from responder.dev.process import temporary_directory
-from responder.dev.tokens import ISSUER, Mint
+from responder.dev.tokens import Mint
 from responder.settings import Settings
 
 
@@ -24,13 +24,12 @@ async def running() -> AsyncIterator[str]:
     """Run everything while the context is open; yields requests ready to paste."""
     mint = Mint()
     with temporary_directory("keys") as directory:
-        mint.publish(directory / "jwks.json")
-        async with _running(mint, directory / "jwks.json") as lines:
+        async with _running(mint, mint.publish(directory / "jwks.json")) as lines:
             yield lines
 
 
 @asynccontextmanager
-async def _running(mint: Mint, key_set: Path) -> AsyncIterator[str]:
+async def _running(mint: Mint, accepted: Mapping[str, str]) -> AsyncIterator[str]:
     async with (
         postgres.running() as database,
         nats.running() as messages,
@@ -47,9 +46,7 @@ async def _running(mint: Mint, key_set: Path) -> AsyncIterator[str]:
                 "NATS_URL": messages.url,
                 "RESPONDER_HTTP_LISTEN": "127.0.0.1:0",
                 "RESPONDER_ADMIN_LISTEN": "127.0.0.1:0",
-                "RESPONDER_JWKS_URL": str(key_set),
-                "RESPONDER_JWT_ISSUER": ISSUER,
-                "RESPONDER_JWT_AUDIENCE": ISSUER,
+                **accepted,
             }
         )
         async with serving(settings) as service:

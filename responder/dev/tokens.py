@@ -22,10 +22,15 @@ class Mint:
         self._key = Ed25519PrivateKey.generate()
         self._id = secrets.token_urlsafe(24)
 
-    def publish(self, file: Path) -> None:
-        """Write the key set, as Better Auth publishes it."""
+    def publish(self, file: Path) -> dict[str, str]:
+        """Write the key set, as Better Auth publishes it; return the settings that accept its tokens."""
         public = OKPAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
         file.write_text(json.dumps({"keys": [{**public, "alg": "EdDSA", "kid": self._id}]}))
+        return {
+            "RESPONDER_JWKS_URL": str(file),
+            "RESPONDER_JWT_ISSUER": ISSUER,
+            "RESPONDER_JWT_AUDIENCE": ISSUER,
+        }
 
     def token(self, user_id: str, *, audience: str | Sequence[str] = ISSUER, **claims: Any) -> str:
         """Return a token for a user; `claims` are added to what every token has, or replace it."""

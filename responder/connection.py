@@ -127,14 +127,13 @@ class Connection(Client):
 
     def _write(self) -> None:
         self._writing = False
-        if (
-            self._pending and self.is_connected and self._transport
-        ):  # else it is written after a reconnect
-            try:
-                self._transport.writelines(self._pending)
-            except (OSError, RuntimeError):  # closed: the read loop will find out, too
-                return
-            self._pending, self._pending_data_size = [], 0
+        if not (self._pending and self.is_connected and self._transport):
+            return  # nats-py writes it after a reconnect
+        try:
+            self._transport.writelines(self._pending)
+        except (OSError, RuntimeError):  # closed: the read loop will find out, too
+            return
+        self._pending, self._pending_data_size = [], 0
 
     async def ask(
         self, subject: str, payload: bytes, *, headers: bytes = b"", timeout: float

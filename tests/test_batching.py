@@ -42,6 +42,16 @@ class Bench:
         self.batching.load(self.lookup, key, deadline=loop.time() + within, done=answer.set_result)
         return answer
 
+    def beside(self, key: str) -> Table:
+        """Add another kind of lookup, in which a key waits."""
+        other = Table()
+        lookup = Lookup[str, None](other.fetch, max_batch=10)
+        self.batching.add(lookup)
+        loop = asyncio.get_running_loop()
+        done = loop.create_future().set_result
+        self.batching.load(lookup, key, deadline=loop.time() + SOON, done=done)
+        return other
+
     async def answer_one(self) -> None:
         batch = await self.batching.take()
         batch.settle(await batch.lookup.fetch(None, batch.keys))
@@ -236,12 +246,7 @@ async def test_failing_everyone_reaches_the_waiting_and_those_under_way():
 async def test_the_kind_that_has_waited_longest_goes_first():
     """Kinds of lookups take turns by the arrival of their oldest key."""
     bench = Bench()
-    other = Table()
-    other_lookup = Lookup[str, None](other.fetch, max_batch=10)
-    bench.batching.add(other_lookup)
-    loop = asyncio.get_running_loop()
-    done = loop.create_future()
-    bench.batching.load(other_lookup, "first", deadline=loop.time() + SOON, done=done.set_result)
+    other = bench.beside("first")
     bench.load("second")
 
     await bench.answer_one()
@@ -254,13 +259,8 @@ async def test_the_kind_that_has_waited_longest_goes_first():
 async def test_a_crowd_of_one_kind_keeps_no_other_waiting():
     """However many of one kind wait, the next batch after theirs is of the other."""
     bench = Bench()
-    other = Table()
-    other_lookup = Lookup[str, None](other.fetch, max_batch=10)
-    bench.batching.add(other_lookup)
-    loop = asyncio.get_running_loop()
-    done = loop.create_future()
     crowd = [bench.load(str(number)) for number in range(35)]
-    bench.batching.load(other_lookup, "other", deadline=loop.time() + SOON, done=done.set_result)
+    other = bench.beside("other")
 
     await bench.answer_one()
     await bench.answer_one()

@@ -125,7 +125,9 @@ def email(name: str) -> str:
     return f"{name.replace(' ', '.')}@example.com"
 
 
-async def settle(url: str) -> None:
+async def settled(create_database) -> str:
+    """A database in which these people live."""
+    url = await create_database()
     connection = await asyncpg.connect(url)
     await people.create_tables(connection)
     for name, person in PEOPLE.items():
@@ -152,6 +154,7 @@ async def settle(url: str) -> None:
                 f"department of {name} in {organization}",
             )
     await connection.close()
+    return url
 
 
 @dataclass(frozen=True)
@@ -176,12 +179,10 @@ class World:
 
 @pytest.fixture(scope="module", params=["shared-organization", "all"])
 async def world(request, create_database, start_for_module, tmp_path_factory) -> World:
-    url = await create_database()
-    await settle(url)
-    mint, keys = Mint(), tmp_path_factory.mktemp("keys") / "jwks.json"
+    mint = Mint()
     service = await start_for_module(
-        url,
-        **mint.publish(keys),
+        await settled(create_database),
+        **mint.publish(tmp_path_factory.mktemp("keys") / "jwks.json"),
         RESPONDER_HTTP_AUTH="required",
         RESPONDER_VISIBILITY=request.param,
     )
@@ -399,12 +400,10 @@ async def test_a_change_counts_at_once(world):
 
 async def test_a_token_may_be_required_over_nats(create_database, start, tmp_path):
     """With RESPONDER_NATS_AUTH=required a request without a token is unauthenticated, on every subject."""
-    url = await create_database()
-    await settle(url)
-    mint, keys = Mint(), tmp_path / "jwks.json"
+    mint = Mint()
     service = await start(
-        url,
-        **mint.publish(keys),
+        await settled(create_database),
+        **mint.publish(tmp_path / "jwks.json"),
         RESPONDER_NATS_AUTH="required",
     )
     asked = {
@@ -423,12 +422,10 @@ async def test_a_token_may_be_required_over_nats(create_database, start, tmp_pat
 
 async def test_the_roles_of_admins_are_a_setting(create_database, start, tmp_path):
     """RESPONDER_ADMIN_ROLES says who sees everybody, and nobody else does."""
-    url = await create_database()
-    await settle(url)
-    mint, keys = Mint(), tmp_path / "jwks.json"
+    mint = Mint()
     service = await start(
-        url,
-        **mint.publish(keys),
+        await settled(create_database),
+        **mint.publish(tmp_path / "jwks.json"),
         RESPONDER_ADMIN_ROLES="support, it's",
     )
     found = {

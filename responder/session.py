@@ -27,8 +27,19 @@ from responder.errors import UnavailableError
 from responder.queries import ANALYSED, ORDINAL, Statements, literal
 
 # One plan for all values, by an index wherever there is one, and not by what the tables held when a
-# statement was first used: planning a lone lookup each time costs more than executing it.
-PLANNING: Final = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
+# statement was first used: planning a lone lookup each time costs more than executing it. Nor by way of a
+# bitmap, which pays for thousands of rows.
+PLANNING: Final = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "jit": "off",
+}
+# Remembering rows by their key does not pay either, where each key comes once. Before version 14 there is
+# no such setting, and a connection that brings it along would be refused.
+_NO_MEMOIZE: Final = (
+    "select set_config(name, 'off', false) from pg_settings where name = 'enable_memoize'"
+)
 _KEEPS_SETTINGS: Final = "select current_setting('plan_cache_mode') = 'force_generic_plan'"
 
 Record = asyncpg.Record
@@ -219,6 +230,7 @@ async def _session(dsn: Dsn, server: Server, target: str, timeout: float) -> Ses
             connection = await _open(dsn, server, target, timeout, settings)
             session = Session(connection, patience=patience)
             if await _asked(session, _KEEPS_SETTINGS):
+                await session.fetch(_NO_MEMOIZE)
                 return session
             session.terminate()
     connection = await _open(dsn, server, target, timeout, {})

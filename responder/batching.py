@@ -33,7 +33,7 @@ Done: TypeAlias = Callable[[Answer], None]
 
 
 SHARES: Final = 2  # batches that a crowd is taken in
-SMALL: Final = 32  # lookups that are no crowd
+CROWD: Final = 32  # lookups that are no crowd yet
 NEVER: Final = float("inf")
 TICK: Final = 0.01  # seconds that an answer may be later than its deadline
 
@@ -49,7 +49,8 @@ class Lookup(Generic[Key, Source]):
     """A kind of question: its waiting keys, and how a batch of them is answered.
 
     `fetch(source, keys)` returns an answer for each key, in order; in place of one it may say ALONE
-    to be asked again with that key only, which it must not say of a lone key.
+    to be asked again with that key only, which it must not say of a lone key. More than `crowd` keys are
+    taken in shares, by several.
     """
 
     def __init__(
@@ -57,9 +58,11 @@ class Lookup(Generic[Key, Source]):
         fetch: Callable[[Source, Sequence[Key]], Awaitable[Sequence[Answer | Alone]]],
         *,
         max_batch: int,
+        crowd: int = CROWD,
     ) -> None:
         self.fetch = fetch
         self.max_batch = max_batch
+        self.crowd = crowd
         self.waiting: deque[Waiter[Key]] = deque()
 
 
@@ -190,7 +193,7 @@ class Batching(Generic[Source]):
         while True:
             while self._turns:
                 lookup = self._turns.popleft()
-                waiters = self._head(lookup.waiting)
+                waiters = self._head(lookup)
                 if lookup.waiting:
                     self._turns.append(lookup)
                 if waiters:
@@ -238,12 +241,13 @@ class Batching(Generic[Source]):
             batch.lookup.waiting.extendleft(reversed(again))
             self._wake()
 
-    def _head(self, waiting: deque[Waiter[Key]]) -> list[Waiter[Key]]:
+    def _head(self, lookup: Lookup[Key, Source]) -> list[Waiter[Key]]:
         """Take those that may go together; drop those that have their answer or are too late."""
         now = asyncio.get_running_loop().time()
         head: list[Waiter[Key]] = []
+        waiting = lookup.waiting
         share = ceil(len(waiting) / max(1, SHARES - len(self._under_way)))
-        most = min(waiting[0].together, max(share, SMALL))
+        most = min(waiting[0].together, max(share, lookup.crowd))
         while waiting and len(head) < (most := min(most, waiting[0].together)):
             waiter = waiting.popleft()
             if waiter.deadline <= now:

@@ -8,16 +8,19 @@
 # Images may be data URLs of up to a megabyte. A batch brings along only small ones; a user with a
 # larger one is asked for again alone, a page or a list of ids again as a whole when it is known how
 # many of them fit into a message. So what a query can pull into memory is bounded by the size of one
-# message, not of five hundred.
+# message, not of five hundred. Pages and lists are large enough to pay for a query each, but a few share
+# one all the same, and what it may bring along: half of the cost of a short query is to be woken by it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from responder import wire
-from responder.batching import ALONE, Alone, Answer, Done, Lookup
+from responder.batching import ALONE, CROWD, Alone, Answer, Done, Lookup
 from responder.database import Database
 from responder.errors import (
     ForbiddenError,
@@ -45,8 +48,11 @@ from responder.session import Record, Session, ValueRefusedError
 
 SMALL_IMAGE: Final = 8 * 1024  # bytes; what a batch brings along
 FRAME: Final = 1024  # bytes; what surrounds the users of a list, cursor included
+FEW: Final = 8  # pages, or lists, that may share a query
 
 _NOT_FOUND: Final = NotFoundError("no such user")
+_NO_ORGANIZATION: Final = NotFoundError("no such organization")
+_FORBIDDEN: Final = ForbiddenError("the caller is banned, or exists no more")
 
 
 class Caller(NamedTuple):
@@ -56,8 +62,17 @@ class Caller(NamedTuple):
     organization_id: str | None
 
 
+class _Page(NamedTuple):
+    request: wire.OrgList
+    position: wire.Position | None  # after which it starts, if it is not the first
+
+
 # What is asked, and on whose behalf; the request is of the kind that the line is for.
 _Asked: TypeAlias = tuple[Any, Caller | None]
+# Of each distinct id what is looked up, where None matches nothing, and how it was spelled.
+_Ids: TypeAlias = Sequence[tuple[str | None, str]]
+_User: TypeAlias = Sequence[object]  # the values of its fields
+_Sql: TypeAlias = Callable[[Pages], str | None]
 _Fetch: TypeAlias = Callable[[Session, Sequence[_Asked]], Awaitable[Sequence[Answer | Alone]]]
 _Lines: TypeAlias = tuple[Lookup[_Asked, Session], Lookup[_Asked, Session]]
 
@@ -76,8 +91,11 @@ class Directory:
         self._max_reply = max_reply
         self._users = self._lines(self._fetch_users, max_batch=max_batch)
         self._emails = self._lines(self._fetch_emails, max_batch=max_batch)
-        self._pages = self._lines(self._fetch_page, max_batch=1)
-        self._lists = self._lines(self._fetch_list, max_batch=1)
+        self._first_pages, self._pages, self._last_pages = (
+            self._lines(partial(self._fetch_pages, sql), max_batch=FEW, crowd=1)
+            for sql in (attrgetter("first"), attrgetter("after"), attrgetter("after_null"))
+        )
+        self._lists = self._lines(self._fetch_lists, max_batch=FEW, crowd=1)
 
     def load_user(
         self, key: wire.ById | wire.WhoAmI, caller: Caller | None, *, deadline: float, done: Done
@@ -95,9 +113,11 @@ class Directory:
         self, key: wire.OrgList, caller: Caller | None, *, deadline: float, done: Done
     ) -> None:
         """Load members of an organization: a UserPage; raises InvalidRequestError for a cursor."""
+        lines, position = self._first_pages, None
         if key.cursor is not None:
-            wire.decode_cursor(key.cursor, key.organization_id)
-        self._load(self._pages, key, caller, deadline, done)
+            position = wire.decode_cursor(key.cursor, key.organization_id)
+            lines = self._last_pages if position.created_at is None else self._pages
+        self._load(lines, _Page(key, position), caller, deadline, done)
 
     def load_list(
         self, key: wire.ByIds, caller: Caller | None, *, deadline: float, done: Done
@@ -105,10 +125,10 @@ class Directory:
         """Load users by their ids: a UserBatch, or PayloadTooLargeError."""
         self._load(self._lists, key, caller, deadline, done)
 
-    def _lines(self, fetch: _Fetch, *, max_batch: int) -> _Lines:
+    def _lines(self, fetch: _Fetch, *, max_batch: int, crowd: int = CROWD) -> _Lines:
         lines = (
-            Lookup[_Asked, Session](fetch, max_batch=max_batch),
-            Lookup[_Asked, Session](fetch, max_batch=max_batch),
+            Lookup[_Asked, Session](fetch, max_batch=max_batch, crowd=crowd),
+            Lookup[_Asked, Session](fetch, max_batch=max_batch, crowd=crowd),
         )
         for line in lines:
             self._database.batching.add(line)
@@ -149,38 +169,57 @@ class Directory:
         asked: Sequence[_Asked],
     ) -> Sequence[Answer | Alone]:
         """Look keys up, a lone one by a statement of its own. A key that is None matches nothing."""
-        statements = self._database.statements
         limit = self._max_reply()
-        organizations = [key.organization_id for key, _ in asked]
-        named = [each is not None for each in organizations]
-        possible = self._possible(organizations)
-        callers = [caller for _, caller in asked if caller]
-        if len(keys) == 1:
-            cap = limit
-            who = [each for caller in callers for each in self._caller(caller)]
-            rows = await session.look_up(
-                statements, by_one, keys[0], possible[0], cap, named[0], *who
-            )
-        else:
-            cap = SMALL_IMAGE
-            if not any(named):  # unnest fills the shorter arrays up with nulls
-                possible, named = [], []
-            rows = await session.look_up(
-                statements, by_many, keys, possible, cap, named, *self._callers(callers)
-            )
+        alone = len(keys) == 1
+        cap = limit if alone else SMALL_IMAGE
+        look_up = self._look_up_one if alone else self._look_up
+        rows = await look_up(session, by_one if alone else by_many, keys, asked, cap)
         answers: list[Answer | Alone] = [_NOT_FOUND] * len(keys)
         for row in rows:
             at = row[ORDINAL] - 1
-            size = row[IMAGE_SIZE]
-            if callers and not row[ALLOWED] and not isinstance(asked[at][0], wire.WhoAmI):
-                answers[at] = _forbidden()
+            request, caller = asked[at]
+            if caller and not row[ALLOWED] and not isinstance(request, wire.WhoAmI):
+                answers[at] = _FORBIDDEN
             elif row[USER_ID] is None:
                 continue
-            elif size is not None and size > cap and len(keys) > 1:
+            elif row[IMAGE_SIZE] is not None and not alone:
                 answers[at] = ALONE
             else:
-                answers[at] = self._write(row, limit)
+                self.images_omitted += row[IMAGE_SIZE] is not None
+                answers[at] = self._write(row[USER], limit)
         return answers
+
+    async def _look_up_one(
+        self,
+        session: Session,
+        sql: str,
+        keys: Sequence[str | None],
+        asked: Sequence[_Asked],
+        cap: int,
+    ) -> list[Record]:
+        ((request, caller),) = asked
+        organization = request.organization_id
+        (possible,) = self._possible([organization])
+        named, who = organization is not None, self._caller(caller) if caller else ()
+        statements = self._database.statements
+        return await session.look_up(statements, sql, keys[0], possible, cap, named, *who)
+
+    async def _look_up(
+        self,
+        session: Session,
+        sql: str,
+        keys: Sequence[str | None],
+        asked: Sequence[_Asked],
+        cap: int,
+    ) -> list[Record]:
+        organizations = [request.organization_id for request, _ in asked]
+        named = [each is not None for each in organizations]
+        possible = self._possible(organizations)
+        if not any(named):  # unnest fills the shorter arrays up with nulls
+            possible, named = [], []
+        who = self._callers([caller for _, caller in asked if caller])
+        statements = self._database.statements
+        return await session.look_up(statements, sql, keys, possible, cap, named, *who)
 
     def _caller(self, caller: Caller) -> tuple[str | None, str | None]:
         """A caller as the arguments of a lookup; None for what cannot be an id."""
@@ -198,129 +237,178 @@ class Directory:
         users, homes = zip(*map(self._caller, numbers), strict=True)
         return users, homes, of_each
 
-    async def _fetch_page(self, session: Session, keys: Sequence[_Asked]) -> Sequence[Answer]:
-        ((request, caller),) = keys
+    async def _fetch_pages(
+        self, sql: _Sql, session: Session, asked: Sequence[_Asked]
+    ) -> Sequence[Answer | Alone]:
+        limit = self._max_reply()
+        wanted = [page.request.limit for page, _ in asked]
+        cap = SMALL_IMAGE // len(asked)
+        rows = await self._look_up_pages(sql, session, asked, wanted, cap)
+        answers = [
+            self._write_page(row, one, most, limit)
+            for row, one, most in zip(rows, asked, wanted, strict=True)
+        ]
+        if len(asked) > 1:
+            return [ALONE if isinstance(each, int) else each for each in answers]
+        (answer,) = answers
+        while isinstance(answer, int):
+            (row,) = await self._look_up_pages(sql, session, asked, [answer], limit)
+            answer = self._write_page(row, asked[0], answer, limit)
+        return [answer]
+
+    async def _look_up_pages(
+        self,
+        sql: _Sql,
+        session: Session,
+        asked: Sequence[_Asked],
+        wanted: Sequence[int],
+        cap: int,
+    ) -> list[Record]:
         statements = self._database.statements
-        pages = _lookups(statements, keys).pages
+        pages = _lookups(statements, asked).pages
         if pages is None:
             raise UnavailableError("there is no member table in this database")
-        organization = statements.organization_id(request.organization_id)
-        if organization is None and caller is None:
-            return [wire.encode_page(wire.join_users(()), None)]
-        sql, start = _start(pages, request)
-        if caller is not None:
-            start = [self._caller(caller)[0], *start]
-
-        async def look_up(limit: int, cap: int) -> list[Record]:
-            rows = await session.look_up(statements, sql, organization, limit, cap, *start)
-            return rows if caller is None else _permitted(rows)
-
-        limit = self._max_reply()
-        wanted = request.limit
+        lookup = sql(pages)
+        if lookup is None:  # these tables have no such position
+            raise InvalidRequestError(wire.BAD_CURSOR)
+        organizations = self._possible([page.request.organization_id for page, _ in asked])
+        more: list[Sequence[str | None]] = []
+        if callers := [caller for _, caller in asked if caller]:
+            more.append([statements.user_id(caller.user_id) for caller in callers])
+        if positions := [page.position for page, _ in asked if page.position]:
+            more.append([position.member_id for position in positions])
+            if positions[0].created_at is not None:
+                more.append([position.created_at for position in positions])
         try:
-            rows = await look_up(wanted + 1, SMALL_IMAGE)
+            return await session.look_up(statements, lookup, organizations, wanted, cap, *more)
         except ValueRefusedError:
-            if request.cursor is None:
+            if len(asked) > 1 or not positions:
                 raise
             raise InvalidRequestError(wire.BAD_CURSOR) from None
-        sizes = [_image_size(row, limit) for row in rows]
-        if max(sizes, default=0) > SMALL_IMAGE:
-            wanted = max(1, min(wanted, sum(total <= limit for total in accumulate(sizes))))
-            rows = await look_up(wanted + 1, limit)
-        return [self._write_page(request.organization_id, rows, wanted, limit)]
 
-    async def _fetch_list(self, session: Session, keys: Sequence[_Asked]) -> Sequence[Answer]:
-        ((request, caller),) = keys
-        statements = self._database.statements
-        limit = self._max_reply()
-        asked: dict[str, tuple[str | None, str]] = {}  # what is looked up, and how it was spelled
-        for each in request.ids:
-            canonical = statements.user_id(each)
-            asked.setdefault(canonical or each, (canonical, each))
-        ids = [canonical for canonical, _ in asked.values()]
-        organization = self._possible([request.organization_id]) * len(ids)
-        named = [request.organization_id is not None] * len(ids)
-        sql = _lookups(statements, keys).by_ids
-        who = self._callers([caller] * len(ids) if caller else ())
-        rows = await session.look_up(statements, sql, ids, organization, SMALL_IMAGE, named, *who)
-        sizes = [_image_size(row, limit - FRAME) for row in rows]
-        if sum(sizes) > limit:
-            raise PayloadTooLargeError(wire.TOO_MANY_IDS)
-        if max(sizes, default=0) > SMALL_IMAGE:
-            rows = await session.look_up(statements, sql, ids, organization, limit, named, *who)
-        if caller and not rows[0][ALLOWED]:
-            raise _forbidden()
-        users = {row[ORDINAL]: row for row in rows if row[USER_ID] is not None}
-        found = [users[at] for at in sorted(users)]
-        body = self._write_users(found, limit - FRAME)
-        if body is None:
-            body = wire.join_users(_value(self._write(row, limit - FRAME)) for row in found)
-        spellings = enumerate((each for _, each in asked.values()), start=1)
-        missing = [each for at, each in spellings if at not in users]
-        return [wire.encode_batch(body, missing, limit=limit)]
-
-    def _possible(self, organizations: Sequence[str | None]) -> list[str | None]:
-        canonical = self._database.statements.organization_id
-        return [each if each is None else canonical(each) for each in organizations]
-
-    def _write(self, row: Record, limit: int) -> Answer:
-        body = wire.encode_user(row[USER])
-        if len(body) <= limit:
-            size = row[IMAGE_SIZE]
-            if size is not None and size > limit:  # the query has left it out
-                self.images_omitted += 1
-            return body
-        body = wire.encode_user_without_image(row[USER])
-        if len(body) > limit:
-            return PayloadTooLargeError("the record does not fit into one message")
-        self.images_omitted += 1
-        return body
-
-    def _write_users(self, rows: Sequence[Record], limit: int) -> bytes | None:
-        """Write a list of users at once; None where something may have to be left out."""
-        if any((row[IMAGE_SIZE] or 0) > SMALL_IMAGE for row in rows):
-            return None
-        body = wire.encode_users(row[USER] for row in rows)
-        return body if len(body) <= limit else None
-
-    def _write_page(
-        self, organization_id: str, rows: Sequence[Record], wanted: int, limit: int
-    ) -> Answer:
-        """Write as many of the users wanted as fit, and where the next page starts."""
-        places = _first_of_each(rows[:wanted])
-        end = len(places)
-        body = self._write_users([row for row in places if row], limit - FRAME)
-        if body is None:
-            written = self._write_what_fits(places, limit - FRAME)
+    def _write_page(self, row: Record, asked: _Asked, wanted: int, limit: int) -> Answer | int:
+        """Write a page; or return how many users to ask for instead, so that they fit with their images."""
+        (request, _), caller = asked
+        if caller and not (row[ALLOWED] and row[LISTED]):
+            return _NO_ORGANIZATION if row[ALLOWED] else _FORBIDDEN
+        left_out = row[IMAGE_SIZE] or ()
+        if any(sizes := _fitting(left_out, limit)):
+            return max(1, min(wanted, sum(total <= limit for total in accumulate(sizes))))
+        places = _first_of_each(row)
+        users = [user for user in places[:wanted] if user]
+        body = wire.encode_users(users)
+        if len(body) > limit - FRAME:
+            written = self._write_what_fits(places[:wanted], limit - FRAME)
             if isinstance(written, ResponderError):
                 return written
-            end = len(written)
+            if len(written) < min(wanted, len(places)):
+                return len(written)
             body = wire.join_users(filter(None, written))
+        self.images_omitted += sum(map(bool, left_out[:wanted]))
         cursor = None
-        if end < len(rows):
-            last = rows[end - 1]
-            position = wire.Position(organization_id, last[CREATED_AT], last[MEMBER_ID])
+        if len(places) > wanted:
+            position = wire.Position(request.organization_id, row[CREATED_AT], row[MEMBER_ID])
             cursor = wire.encode_cursor(position)
         page = wire.encode_page(body, cursor)
         if len(page) > limit:  # for a cursor of ids that are longer than a frame has room for
             return PayloadTooLargeError("the page does not fit into one message")
         return page
 
+    async def _fetch_lists(
+        self, session: Session, asked: Sequence[_Asked]
+    ) -> Sequence[Answer | Alone]:
+        limit = self._max_reply()
+        lists = [self._distinct(request.ids) for request, _ in asked]
+        cap = SMALL_IMAGE // len(asked)
+        rows = await self._look_up_lists(session, asked, lists, cap)
+        answers = self._write_lists(rows, asked, lists, limit)
+        if answers == [ALONE]:
+            if sum(_fitting((row[IMAGE_SIZE] for row in rows), limit - FRAME)) > limit:
+                raise PayloadTooLargeError(wire.TOO_MANY_IDS)
+            rows = await self._look_up_lists(session, asked, lists, limit)
+            answers = self._write_lists(rows, asked, lists, limit)
+        return answers
+
+    def _distinct(self, ids: Sequence[str]) -> _Ids:
+        canonical = self._database.statements.user_id
+        keys: dict[str, tuple[str | None, str]] = {}
+        for each in ids:
+            key = canonical(each)
+            keys.setdefault(key or each, (key, each))
+        return list(keys.values())
+
+    async def _look_up_lists(
+        self, session: Session, asked: Sequence[_Asked], lists: Sequence[_Ids], cap: int
+    ) -> list[Record]:
+        of_each = [one for one, ids in zip(asked, lists, strict=True) for _ in ids]
+        keys = [key for ids in lists for key, _ in ids]
+        sql = _lookups(self._database.statements, asked).by_ids
+        return await self._look_up(session, sql, keys, of_each, cap)
+
+    def _write_lists(
+        self, rows: Sequence[Record], asked: Sequence[_Asked], lists: Sequence[_Ids], limit: int
+    ) -> list[Answer | Alone]:
+        found = {row[ORDINAL]: row for row in rows if row[USER_ID] is not None}
+        forbidden = {row[ORDINAL] for row in rows if asked[0][1] and not row[ALLOWED]}
+        answers: list[Answer | Alone] = []
+        first = 1
+        for ids in lists:
+            numbers = range(first, first + len(ids))
+            first = numbers.stop
+            if numbers.start in forbidden:
+                answers.append(_FORBIDDEN)
+                continue
+            missing = [id_ for n, (_, id_) in zip(numbers, ids, strict=True) if n not in found]
+            answers.append(
+                self._write_list([found[n] for n in numbers if n in found], missing, limit)
+            )
+        return answers
+
+    def _write_list(
+        self, rows: Sequence[Record], missing: Sequence[str], limit: int
+    ) -> Answer | Alone:
+        """Write a list; ALONE where images have been left out that may fit."""
+        left_out = [row[IMAGE_SIZE] for row in rows]
+        if any(_fitting(left_out, limit - FRAME)):
+            return ALONE
+        self.images_omitted += sum(map(bool, left_out))
+        users = [row[USER] for row in rows]
+        body = wire.encode_users(users)
+        try:
+            if len(body) > limit - FRAME:
+                body = wire.join_users(_value(self._write(user, limit - FRAME)) for user in users)
+            return wire.encode_batch(body, missing, limit=limit)
+        except PayloadTooLargeError as error:
+            return error
+
+    def _possible(self, organizations: Sequence[str | None]) -> list[str | None]:
+        canonical = self._database.statements.organization_id
+        return [each if each is None else canonical(each) for each in organizations]
+
+    def _write(self, user: _User, limit: int) -> Answer:
+        body = wire.encode_user(user)
+        if len(body) <= limit:
+            return body
+        body = wire.encode_user_without_image(user)
+        if len(body) > limit:
+            return PayloadTooLargeError("the record does not fit into one message")
+        self.images_omitted += 1
+        return body
+
     def _write_what_fits(
-        self, places: Sequence[Record | None], limit: int
+        self, places: Sequence[_User | None], limit: int
     ) -> list[bytes] | ResponderError:
         """Write users one by one, as many as fit but at least one; nothing for a place that is empty."""
         users: list[bytes] = []
-        for row in places:
-            answer = self._write(row, limit) if row else b""
-            if isinstance(answer, ResponderError):
-                if not users:
-                    return answer
+        size = 0
+        for user in places:
+            answer = self._write(user, limit) if user else b""
+            size += limit if isinstance(answer, ResponderError) else len(answer) + 1
+            if users and size > limit:
                 break
+            if isinstance(answer, ResponderError):
+                return answer
             users.append(answer)
-        size = sum(map(len, users)) + len(users)
-        while size > limit and len(users) > 1:
-            size -= len(users.pop()) + 1
         return users
 
 
@@ -330,14 +418,15 @@ def _value(answer: Answer) -> bytes:
     return answer
 
 
-def _first_of_each(rows: Sequence[Record]) -> list[Record | None]:
-    """The memberships, but None for one that has lost its user, and for another of the same user."""
-    listed: set[str | None] = {None}
-    places: list[Record | None] = []
-    for row in rows:
-        user = row[USER_ID]
-        places.append(None if user in listed else row)
-        listed.add(user)
+def _first_of_each(row: Record) -> list[_User | None]:
+    """The users of a page, but None for one that is gone, and for another membership of the same."""
+    if row[USER_ID] is None:
+        return []
+    listed: set[object] = {None}
+    places: list[_User | None] = []
+    for user in zip(*row[USER], strict=True):
+        places.append(None if user[0] in listed else user)
+        listed.add(user[0])
     return places
 
 
@@ -346,32 +435,6 @@ def _lookups(statements: Statements, keys: Sequence[_Asked]) -> Lookups:
     return statements.services if keys[0][1] is None else statements.callers
 
 
-def _permitted(rows: list[Record]) -> list[Record]:
-    """The memberships among the rows of a caller; raises what they are told if they may not see them."""
-    if not rows[0][ALLOWED]:
-        raise _forbidden()
-    if not rows[0][LISTED]:
-        raise NotFoundError("no such organization")
-    return [row for row in rows if row[MEMBER_ID] is not None]
-
-
-def _forbidden() -> ForbiddenError:
-    return ForbiddenError("the caller is banned, or exists no more")
-
-
-def _start(pages: Pages, request: wire.OrgList) -> tuple[str, list[str | None]]:
-    """The SQL of a page and its last parameters; raises InvalidRequestError for a bad cursor."""
-    if request.cursor is None:
-        return pages.first, []
-    position = wire.decode_cursor(request.cursor, request.organization_id)
-    if position.created_at is None:
-        return pages.after_null, [position.member_id]
-    if pages.after is None:  # these tables have no such position
-        raise InvalidRequestError(wire.BAD_CURSOR)
-    return pages.after, [position.member_id, position.created_at]
-
-
-def _image_size(row: Record, limit: int) -> int:
-    """What the image of a row will add to a reply: nothing where it is over the limit."""
-    size: int = row[IMAGE_SIZE] or 0
-    return size if size <= limit else 0
+def _fitting(left_out: Iterable[int | None], limit: int) -> list[int]:
+    """What images that were left out add to a reply: nothing where they are over its limit."""
+    return [size if size and size <= limit else 0 for size in left_out]

@@ -6,8 +6,11 @@
 #
 # A parameter is sent as text and cast to its column's type, because casting the column instead would
 # read the whole table. Every lookup answers with the fields of `models.User` in their order, then the
-# size of the image, which is left out beyond a cap: images may be data URLs of a megabyte, and a
-# batch must not pull hundreds of them into memory at once.
+# size of the image where it is left out for being over a cap: images may be data URLs of a megabyte, and
+# a batch must not pull hundreds of them into memory at once.
+#
+# A page is one row, with an array of each field: PostgreSQL would wake us for every 8 kB of rows, and to
+# take them apart would cost us twice as much.
 #
 # An answer is right only if the tables still are what its statement was made for. PostgreSQL refuses a
 # name or a type that is gone, but not one that has come. So each answer ends with the time at which its
@@ -65,8 +68,9 @@ TIMEZONE: Final = "select now() at time zone $1::text"
 Canonical: TypeAlias = Callable[[str], str | None]
 
 FIELDS: Final = tuple(str(field.alias) for field in User.model_fields.values())
-# Where things are in the row of any lookup: the ordinal of its key, from 1; the fields of User; the
-# size of the image in bytes; and in the row of a page, createdAt (as text) and id of the membership.
+# Where things are in the row of any lookup: the ordinal of its key, from 1; the fields of User; the size in
+# bytes of an image over the cap, else null; and in the row of a page, createdAt and id, as text, of the
+# last membership wanted. In a page fields and sizes are arrays, side by side, or null where it is empty.
 ORDINAL: Final = 0
 USER: Final = slice(1, 1 + len(FIELDS))
 USER_ID: Final = 1
@@ -99,7 +103,8 @@ DEFAULT_RULES: Final = Rules()
 class Pages:
     """The SQL that lists an organization, from its start or from a position on.
 
-    The fields of User are null where a membership has lost its user, or repeats an earlier one.
+    The fields of User are null where a membership has lost its user, or repeats an earlier one. There is
+    one membership more than is wanted, if there are so many.
     """
 
     first: str
@@ -113,7 +118,8 @@ class Lookups:
 
     Parameters are named in each text's first line. A key names an organization or does not; one that
     is named and null matches nothing. For a service there is one row with a null ordinal where nothing
-    is found; for a caller there is a row for each key, with nothing of a user they may not see.
+    is found; for a caller there is a row for each key, with nothing of a user they may not see. There is
+    a row for each page.
     """
 
     by_id: str
@@ -312,10 +318,10 @@ def _lister(schema: Schema, timezone: str, rules: Rules) -> str:
     assert members  # noqa: S101 - there are no pages without
     organization_id = members.columns["organizationId"]
     caller = _callers(
-        schema, timezone, rules, "(select 1 as n, $4::text as id, null::text as home)"
+        schema, timezone, rules, "(select 1 as n, k.caller as id, null::text as home)"
     )
     # Not `&&`, for which text[] and varchar[] are of different kinds.
-    one = f"{_cast('$1::text', organization_id)} {_equals(organization_id)}"
+    one = f"{_cast('k.organization', organization_id)} {_equals(organization_id)}"
     listed = f"coalesce({one} any(c.organizations), false)"
     return f"""(
   select c.*, c.allowed and (c.admin or not c.anonymous and {listed}) as listed
@@ -466,7 +472,7 @@ _NO_COLUMNS: Final[Mapping[str, Column]] = {}
 
 
 def _fields(schema: Schema, timezone: str, *, secrets: str = "") -> str:
-    """The fields of User in their order, then the image's size; $3 is the cap.
+    """The fields of User in their order, then the image's size if it is over the cap, $3.
 
     `secrets` is the condition under which a caller sees what is not for everyone.
     """
@@ -492,7 +498,9 @@ def _fields(schema: Schema, timezone: str, *, secrets: str = "") -> str:
         "departmentId": words(member("departmentId"), "m"),
     }
     columns = [f'{expressions[field]} as "{field}"' for field in FIELDS]
-    return ",\n       ".join([*columns, f"octet_length({image}) as image_size"])
+    size = f"octet_length({image})"
+    columns.append(f"case when {size} > $3::int then {size} end as image_size")
+    return ",\n       ".join(columns)
 
 
 def _words(column: Column | None, alias: str = "u") -> str:
@@ -585,78 +593,92 @@ left join lateral (
 
 
 def _pages(users: Table, members: Table, fields: str, *, caller: str = "") -> Pages:
-    """The members of an organization in their order, from a position on; for a caller, if they may.
+    """The members of organizations in their order, from a position on; for callers, if they may.
 
-    The page is cut first, so that what follows costs what the page is long. Of duplicate memberships
+    A page is cut first, so that what follows costs what the page is long. Of duplicate memberships
     only the earliest is joined with its user; the others come without, like those whose user is gone. On
     a first page those are all there, and whoever reads it can tell: looking each up would cost as much as
     all the rest.
     """
     column = members.columns
     names = _names(members, "m")
-    position, moment = ("$5", "$6") if caller else ("$4", "$5")
-    gate = " and c.listed" if caller else ""
     organization_id, owner, user_id = (
         column["organizationId"],
         column["userId"],
         users.columns["id"],
     )
-    organization, user = ident(organization_id.name), ident(owner.name)
+    organization, member = ident(organization_id.name), ident(owner.name)
     tie_breaker = column.get("id", column["userId"])
     tie, created = ident(tie_breaker.name), column.get("createdAt")
     order = _order(members, "m.", tie_breaker)
+    key = _cast("k.organization", organization_id)
+    since = f"m.{ident(created.name)}" if created else "null::text"
+    gathered = ", ".join(f'array_agg(r."{name}") as "{name}"' for name in (*FIELDS, "image_size"))
+    gate, may, who = "", "", ""
+    if caller:
+        gate, may = " and c.listed", ", c.listed, c.allowed"
+        who = f"\ncross join lateral {caller} c"
     earlier = f"""
-  and not exists (
-    select from {qualified(members)} d
-    where d.{organization} {_equals(organization_id)} m.{organization}
-      and d.{user} {_equals(owner)} m.{user} and ({_precedes(members)})
-  )"""
+      and not exists (
+        select from {qualified(members)} d
+        where d.{organization} {_equals(organization_id)} m.{organization}
+          and d.{member} {_equals(owner)} m.{member} and ({_precedes(members)})
+      )"""
 
     def memberships(condition: str) -> str:
         return f"""(
-  select {names} from {qualified(members)} m
-  where m.{organization} {_equals(organization_id)} {_cast("$1::text", organization_id)}{condition}{gate}
-  order by {order} limit $2::int
-)"""
+      select {names} from {qualified(members)} m
+      where m.{organization} {_equals(organization_id)} {key}{condition}{gate}
+      order by {order} limit k.wanted + 1
+    )"""
 
-    def page(parameters: str, source: str, only: str = "") -> str:
-        since = f"m.{ident(created.name)}" if created else "null"
-        more = ", c.listed, c.allowed" if caller else ""
-        start = f"{caller} c\nleft join lateral {source} m on true" if caller else f"{source} m"
-        who = ", $4 caller" if caller else ""
+    def page(source: str, *position: str, only: str = "") -> str:
+        columns = ["organization", "wanted", *(["caller"] if caller else []), *position]
+        numbers = [1, 2, *range(4, 2 + len(columns))]  # $3 is the cap
+        arrays = [f"${n}::{'int' if n == 2 else 'text'}[]" for n in numbers]  # noqa: PLR2004
+        described = [f"${n} {name} of each" for n, name in zip(numbers, columns, strict=True)]
         return _stamped(
-            f"$1 organization, $2 limit, $3 cap of the image in bytes{who}{parameters}",
-            f"""select 1::bigint as n, {fields}, {since}::text as created_at, \
-m.{tie}::text as member_id{more}
-from {start}
+            ", ".join([*described, "$3 cap of the images in bytes"]),
+            f"""select k.n, p.*{may}
+from unnest({", ".join(arrays)}) with ordinality as k({", ".join(columns)}, n){who}
+cross join lateral (
+  select {gathered},
+       (array_agg(r.created_at))[k.wanted]::text as created_at,
+       (array_agg(r.member_id))[k.wanted]::text as member_id
+  from (
+select {fields},
+       {since} as created_at, m.{tie} as member_id
+from {source} m
 left join {qualified(users)} u
-  on u.{ident(user_id.name)} {_equals(user_id)} {_as(f"m.{user}", owner, user_id)}{only}
-order by {order}""",
+  on u.{ident(user_id.name)} {_equals(user_id)} {_as(f"m.{member}", owner, user_id)}{only}
+order by {order}
+  ) r
+) p
+order by k.n""",
         )
 
-    place = _cast(f"{position}::text", tie_breaker)
-    place = _sortable(place, tie_breaker)
+    place = _sortable(_cast("k.member", tie_breaker), tie_breaker)
     within = _sortable(f"m.{tie}", tie_breaker)
-    later = f"\n    and {within} > {place}"
+    later = f"\n        and {within} > {place}"
     after_null, after = memberships(later), None
     if created is not None:
         name = f"m.{ident(created.name)}"
-        after_null = memberships(f"\n    and {name} is null{later}")
+        after_null = memberships(f"\n        and {name} is null{later}")
         after = memberships(
-            f"\n    and ({name}, {within}) > ({moment}::text::{_type(created)}, {place})"
+            f"\n        and ({name}, {within}) > (k.moment::{_type(created)}, {place})"
         )
         if not created.not_null:
             # `(c, id) > (…)` is null, not true, where c is: those come last, and one index serves
             # both halves, which an `or` between them would not allow.
-            nulls = memberships(f"\n    and {name} is null")
+            nulls = memberships(f"\n        and {name} is null")
             after = f"""(
-  select {names} from ({after} union all {nulls}) m
-  order by {order} limit $2::int
-)"""
+      select {names} from ({after} union all {nulls}) m
+      order by {order} limit k.wanted + 1
+    )"""
     return Pages(
-        first=page("", memberships("")),
-        after=after and page(f", {position} id, {moment} createdAt", after, earlier),
-        after_null=page(f", {position} id", after_null, earlier),
+        first=page(memberships("")),
+        after=after and page(after, "member", "moment", only=earlier),
+        after_null=page(after_null, "member", only=earlier),
     )
 
 

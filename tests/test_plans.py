@@ -81,7 +81,7 @@ def lookups(made: Lookups, key: dict[str, str]) -> Iterator[tuple[str, str, Sequ
     emails = ["77@example.com", "88@example.com"]
     assert made.pages
     assert made.pages.after
-    start = (key["organization"], 11, 999)
+    start = ([key["organization"]], [11], 999)
     yield "by id", made.by_id, (some[0], None, 999, False)
     yield "by id, in an organization", made.by_id, (some[0], key["organization"], 999, True)
     yield "by ids", made.by_ids, (some, [], 999, [])
@@ -89,8 +89,8 @@ def lookups(made: Lookups, key: dict[str, str]) -> Iterator[tuple[str, str, Sequ
     yield "by email", made.by_email, (emails[0], None, 999, False)
     yield "by emails", made.by_emails, (emails, [], 999, [])
     yield "first page", made.pages.first, start
-    yield "next page", made.pages.after, (*start, key["member"], "2020-01-01 00:00:00")
-    yield "page without times", made.pages.after_null, (*start, key["member"])
+    yield "next page", made.pages.after, (*start, [key["member"]], ["2020-01-01 00:00:00"])
+    yield "page without times", made.pages.after_null, (*start, [key["member"]])
 
 
 def lookups_of_callers(
@@ -103,7 +103,7 @@ def lookups_of_callers(
     emails = ["77@example.com", "88@example.com"]
     assert made.pages
     assert made.pages.after
-    start = (home, 11, 999, other)
+    start = ([home], [11], 999, [other])
     yield "by id, for a caller", made.by_id, (other, None, 999, False, caller, home)
     yield "by ids, for callers", made.by_ids, ([other, caller], [], 999, [], *both)
     yield "by email, for a caller", made.by_email, (emails[0], None, 999, False, caller, home)
@@ -112,9 +112,9 @@ def lookups_of_callers(
     yield (
         "next page, for a caller",
         made.pages.after,
-        (*start, key["member"], "2020-01-01 00:00:00"),
+        (*start, [key["member"]], ["2020-01-01 00:00:00"]),
     )
-    yield "page without times, for a caller", made.pages.after_null, (*start, key["member"])
+    yield "page without times, for a caller", made.pages.after_null, (*start, [key["member"]])
 
 
 def every_lookup(

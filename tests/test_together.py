@@ -1,0 +1,91 @@
+"""Lists and pages that share a query with others are answered as they are alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from typing import Any
+
+import pytest
+
+from responder import wire
+from responder.dev.tokens import Mint
+
+# Of one organization each of twenty members has an image that a shared query leaves out; another's
+# images do not fit into one message; a third has lost users and has duplicate memberships.
+CROWDS = """
+    alter table members drop constraint "members_userId_fkey";
+    alter table members drop constraint "members_organizationId_fkey";
+    alter table members alter "createdAt" drop not null;
+    insert into users (id, name, email, "emailVerified", image)
+    select format('%s %s', kind, n), 'name', format('%s.%s@example.com', kind, n), true,
+           repeat('x', case kind when 'small' then 3000 when 'large' then 90000 end)
+    from unnest(array['plain', 'small', 'large', 'lost']) kind, generate_series(1, 20) n;
+    insert into members (id, "organizationId", "userId", role, "createdAt")
+    select format('%s %s', id, copy), split_part(id, ' ', 1), id, 'staff',
+           case when copy = 1 then timestamptz '2020-01-01' end
+    from users, generate_series(1, 2) copy
+    where id like '% %' and (copy = 1 or id like 'lost %');
+    delete from users where id in ('lost 3', 'lost 4');
+    insert into users (id, name, email, "emailVerified", banned)
+    values ('banned', '', 'banned@example.com', true, true);
+"""
+KINDS = ("plain", "small", "large", "lost", "nowhere")
+
+
+def forged(organization: str, *position: str | None) -> str:
+    return wire.encode_cursor(wire.Position(organization, *position))
+
+
+PAGES = [
+    {"organizationId": kind, "limit": limit, "cursor": cursor}
+    for kind in KINDS
+    for limit, cursor in (
+        (500, None),
+        (1, None),
+        (7, forged(kind, "2020-01-01", f"{kind} 15 1")),
+        (3, forged(kind, None, "lost 2 2")),
+        (5, forged(kind, "no time at all", f"{kind} 15 1")),
+    )
+]
+LISTS = [
+    {"ids": [f"{kind} {n}" for n in numbers], "organizationId": organization}
+    for kind in KINDS
+    for numbers, organization in (
+        ((1, 21, 2, 1), None),
+        ((5,), "plain"),
+        (range(1, 21), None),
+        ((3, 4, 22, 4), "lost"),
+    )
+]
+REQUESTS = [("org_list", page) for page in PAGES] + [("get_many", ids) for ids in LISTS]
+
+
+async def outcomes(service: Any, asked: list[Any]) -> list[Any]:
+    """Ask for everything at once; what comes back, byte for byte, in the order asked."""
+    answers = await asyncio.gather(
+        *(service.ask(f"users.{subject}", payload, headers) for subject, payload, headers in asked)
+    )
+    return [answer.body for answer in answers]
+
+
+@pytest.mark.parametrize("connections", ["1", "3"])
+async def test_whatever_is_asked_at_once_is_answered_as_alone(start_with, connections, tmp_path):
+    """Neither images, nor bad cursors, nor callers who may not ask change what others are told."""
+    mint, file = Mint(), tmp_path / "jwks.json"
+    settings = mint.publish(file)
+    service = await start_with(CROWDS, RESPONDER_CONNECTIONS=connections, **settings)
+    callers = [None, "plain 1", "lost 1", "banned", "gone"]
+    headers = [
+        {"Authorization": f"Bearer {mint.token(caller)}"} if caller else {} for caller in callers
+    ]
+    asked = [(*request, header) for request in REQUESTS for header in headers]
+    alone = [(await outcomes(service, [each]))[0] for each in asked]
+    order = list(range(len(asked)))
+    random.shuffle(order)
+    together = await outcomes(service, [asked[at] for at in order])
+
+    assert [alone[at] for at in order] == together
+    codes = {json.loads(body).get("code") for body in alone}
+    assert {None, "invalid_request", "not_found", "forbidden", "payload_too_large"} == codes

@@ -8,8 +8,7 @@
 # Images may be data URLs of up to a megabyte. A batch brings along only small ones; a user with a
 # larger one is asked for again alone, a page or a list of ids again as a whole when it is known how
 # many of them fit into a message. So what a query can pull into memory is bounded by the size of one
-# message, not of five hundred. Pages and lists are large enough to pay for a query each, but a few share
-# one all the same, and what it may bring along: half of the cost of a short query is to be woken by it.
+# message, not of five hundred. The pages or lists that share a query share that, too.
 
 from __future__ import annotations
 

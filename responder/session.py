@@ -47,6 +47,7 @@ Record = asyncpg.Record
 # How much later than PostgreSQL's own statement_timeout an answer may arrive (seconds). One that does
 # not has been swallowed by the network, with its connection.
 GRACE: Final = 0.25
+NEVER: Final = float("inf")
 
 
 class LostError(Exception):
@@ -83,7 +84,7 @@ _LOST = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InternalClientError,
-    OSError,  # a timeout is one
+    OSError,
 )
 _BUSY = (asyncpg.LockNotAvailableError, asyncpg.TransactionRollbackError)
 _CHANGED = (asyncpg.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError)
@@ -111,6 +112,10 @@ class Session:
     def __init__(self, connection: asyncpg.Connection[Record], *, patience: float) -> None:
         self.connection = connection
         self._patience = patience
+        self._loop = asyncio.get_running_loop()
+        self._since = NEVER  # when the query under way began, in the loop's time
+        # One alarm for all queries: one for each would cost a lone lookup a tenth of our time.
+        self._alarm = self._loop.call_later(patience, self._check)
         self._statements: dict[str, asyncpg.prepared_stmt.PreparedStatement[Record]] = {}
         self._analysed: dict[str, int] = {}  # when, by SQL; see `queries`
         self._names = itertools.count()
@@ -165,11 +170,24 @@ class Session:
 
     def terminate(self) -> None:
         """Close at once, without a word to the server."""
+        self._alarm.cancel()
         self.connection.terminate()
 
+    def _check(self) -> None:
+        """Give the connection up if a query has been under way for too long; that ends the query."""
+        now = self._loop.time()
+        late = min(self._since, now) + self._patience
+        if late <= now:
+            self.terminate()
+        else:
+            self._alarm = self._loop.call_at(late, self._check)
+
     async def _run(self, sql: str, arguments: Sequence[object]) -> list[Record]:
-        async with asyncio.timeout(self._patience):
+        self._since = self._loop.time()
+        try:
             return await self._execute(sql, arguments)
+        finally:
+            self._since = NEVER
 
     async def _execute(self, sql: str, arguments: Sequence[object]) -> list[Record]:
         statement = self._statements.get(sql)

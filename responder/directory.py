@@ -90,11 +90,12 @@ class Directory:
         self._max_reply = max_reply
         self._users = self._lines(self._fetch_users, max_batch=max_batch)
         self._emails = self._lines(self._fetch_emails, max_batch=max_batch)
+        few = min(FEW, max_batch)
         self._first_pages, self._pages, self._last_pages = (
-            self._lines(partial(self._fetch_pages, sql), max_batch=FEW, crowd=1)
+            self._lines(partial(self._fetch_pages, sql), max_batch=few, crowd=1)
             for sql in (attrgetter("first"), attrgetter("after"), attrgetter("after_null"))
         )
-        self._lists = self._lines(self._fetch_lists, max_batch=FEW, crowd=1)
+        self._lists = self._lines(self._fetch_lists, max_batch=few, crowd=1)
 
     def load_user(
         self, key: wire.ById | wire.WhoAmI, caller: Caller | None, *, deadline: float, done: Done

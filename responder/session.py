@@ -38,7 +38,7 @@ PLANNING: Final = {
 # Remembering rows by their key does not pay either, where each key comes once. Before version 14 there is
 # no such setting, and a connection that brings it along would be refused.
 _NO_MEMOIZE: Final = (
-    "select set_config(name, 'off', false) from pg_settings where name = 'enable_memoize'"
+    "select count(set_config(name, 'off', false)) from pg_settings where name = 'enable_memoize'"
 )
 _KEEPS_SETTINGS: Final = "select current_setting('plan_cache_mode') = 'force_generic_plan'"
 
@@ -248,7 +248,7 @@ async def _session(dsn: Dsn, server: Server, target: str, timeout: float) -> Ses
             connection = await _open(dsn, server, target, timeout, settings)
             session = Session(connection, patience=patience)
             if await _asked(session, _KEEPS_SETTINGS):
-                await session.fetch(_NO_MEMOIZE)
+                await _asked(session, _NO_MEMOIZE)
                 return session
             session.terminate()
     connection = await _open(dsn, server, target, timeout, {})
@@ -298,7 +298,7 @@ def _trusting_the_system(tls: str) -> ssl.SSLContext | None:
 
 
 async def _asked(session: Session, sql: str) -> bool:
-    """Whether it says yes. Somebody in between may accept a connection that leads nowhere."""
+    """Return the answer. Somebody in between may accept a connection that leads nowhere."""
     try:
         (row,) = await session.fetch(sql)
     except BaseException:

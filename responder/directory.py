@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from itertools import accumulate
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from responder import wire
@@ -45,7 +45,7 @@ from responder.queries import (
 )
 from responder.session import Record, Session, ValueRefusedError
 
-SMALL_IMAGE: Final = 8 * 1024  # bytes; what a batch brings along
+SMALL_IMAGE: Final = 8 * 1024  # bytes; what a batch brings along of each
 FRAME: Final = 1024  # bytes; what surrounds the users of a list, cursor included
 FEW: Final = 8  # pages, or lists, that may share a query
 
@@ -242,8 +242,7 @@ class Directory:
     ) -> Sequence[Answer | Alone]:
         limit = self._max_reply()
         wanted = [page.request.limit for page, _ in asked]
-        cap = SMALL_IMAGE // len(asked)
-        rows = await self._look_up_pages(sql, session, asked, wanted, cap)
+        rows = await self._look_up_pages(sql, session, asked, wanted, _cap(sum(wanted)))
         answers = [
             self._write_page(row, one, most, limit)
             for row, one, most in zip(rows, asked, wanted, strict=True)
@@ -264,6 +263,7 @@ class Directory:
         wanted: Sequence[int],
         cap: int,
     ) -> list[Record]:
+        """Look pages up, in the order asked for."""
         statements = self._database.statements
         pages = _lookups(statements, asked).pages
         if pages is None:
@@ -271,20 +271,21 @@ class Directory:
         lookup = sql(pages)
         if lookup is None:  # these tables have no such position
             raise InvalidRequestError(wire.BAD_CURSOR)
-        organizations = self._possible([page.request.organization_id for page, _ in asked])
-        more: list[Sequence[str | None]] = []
-        if callers := [caller for _, caller in asked if caller]:
-            more.append([statements.user_id(caller.user_id) for caller in callers])
-        if positions := [page.position for page, _ in asked if page.position]:
-            more.append([position.member_id for position in positions])
-            if positions[0].created_at is not None:
-                more.append([position.created_at for position in positions])
+        arguments = (
+            self._possible([page.request.organization_id for page, _ in asked]),
+            wanted,
+            cap,
+            [caller and statements.user_id(caller.user_id) for _, caller in asked],
+            [page.position and page.position.member_id for page, _ in asked],
+            [page.position and page.position.created_at for page, _ in asked],
+        )
         try:
-            return await session.look_up(statements, lookup, organizations, wanted, cap, *more)
+            rows = await session.look_up(statements, lookup, *arguments)
         except ValueRefusedError:
-            if len(asked) > 1 or not positions:
+            if len(asked) > 1 or asked[0][0].position is None:
                 raise
             raise InvalidRequestError(wire.BAD_CURSOR) from None
+        return sorted(rows, key=itemgetter(ORDINAL))
 
     def _write_page(self, row: Record, asked: _Asked, wanted: int, limit: int) -> Answer | int:
         """Write a page; or return how many users to ask for instead, so that they fit with their images."""
@@ -294,19 +295,20 @@ class Directory:
         left_out = row[IMAGE_SIZE] or ()
         if any(sizes := _fitting(left_out, limit)):
             return max(1, min(wanted, sum(total <= limit for total in accumulate(sizes))))
-        places = _first_of_each(row)
-        users = [user for user in places[:wanted] if user]
-        body = wire.encode_users(users)
+        every = _first_of_each(row)
+        places = every[:wanted]
+        omitted = sum(bool(size) for size, user in zip(left_out, places, strict=False) if user)
+        body = wire.encode_users(user for user in places if user)
         if len(body) > limit - FRAME:
-            written = self._write_what_fits(places[:wanted], limit - FRAME)
+            written = self._write_what_fits(places, limit - FRAME)
             if isinstance(written, ResponderError):
                 return written
-            if len(written) < min(wanted, len(places)):
+            if len(written) < len(places):
                 return len(written)
             body = wire.join_users(filter(None, written))
-        self.images_omitted += sum(map(bool, left_out[:wanted]))
+        self.images_omitted += omitted
         cursor = None
-        if len(places) > wanted:
+        if len(every) > wanted:
             position = wire.Position(request.organization_id, row[CREATED_AT], row[MEMBER_ID])
             cursor = wire.encode_cursor(position)
         page = wire.encode_page(body, cursor)
@@ -319,12 +321,12 @@ class Directory:
     ) -> Sequence[Answer | Alone]:
         limit = self._max_reply()
         lists = [self._distinct(request.ids) for request, _ in asked]
-        cap = SMALL_IMAGE // len(asked)
+        cap = _cap(sum(map(len, lists)))
         rows = await self._look_up_lists(session, asked, lists, cap)
         answers = self._write_lists(rows, asked, lists, limit)
         if answers == [ALONE]:
             if sum(_fitting((row[IMAGE_SIZE] for row in rows), limit - FRAME)) > limit:
-                raise PayloadTooLargeError(wire.TOO_MANY_IDS)
+                return [PayloadTooLargeError(wire.TOO_MANY_IDS)]
             rows = await self._look_up_lists(session, asked, lists, limit)
             answers = self._write_lists(rows, asked, lists, limit)
         return answers
@@ -401,10 +403,12 @@ class Directory:
         """Write users one by one, as many as fit but at least one; nothing for a place that is empty."""
         users: list[bytes] = []
         size = 0
+        omitted_before = self.images_omitted
         for user in places:
             answer = self._write(user, limit) if user else b""
             size += limit if isinstance(answer, ResponderError) else len(answer) + 1
             if users and size > limit:
+                self.images_omitted = omitted_before  # all of this will be written anew
                 break
             if isinstance(answer, ResponderError):
                 return answer
@@ -433,6 +437,11 @@ def _first_of_each(row: Record) -> list[_User | None]:
 def _lookups(statements: Statements, keys: Sequence[_Asked]) -> Lookups:
     """The SQL for those in a batch, who are all services or all callers."""
     return statements.services if keys[0][1] is None else statements.callers
+
+
+def _cap(users: int) -> int:
+    """How large an image may be, in bytes, of so many users that share a query."""
+    return min(SMALL_IMAGE, SMALL_IMAGE * wire.MAX_PAGE // max(1, users))
 
 
 def _fitting(left_out: Iterable[int | None], limit: int) -> list[int]:

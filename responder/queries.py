@@ -598,7 +598,8 @@ def _pages(users: Table, members: Table, fields: str, *, caller: str = "") -> Pa
     A page is cut first, so that what follows costs what the page is long. Of duplicate memberships
     only the earliest is joined with its user; the others come without, like those whose user is gone. On
     a first page those are all there, and whoever reads it can tell: looking each up would cost as much as
-    all the rest.
+    all the rest. The arrays have the order of the rows, which are sorted just below (PostgreSQL's manual,
+    "Aggregate Functions").
     """
     column = members.columns
     names = _names(members, "m")
@@ -632,15 +633,13 @@ def _pages(users: Table, members: Table, fields: str, *, caller: str = "") -> Pa
       order by {order} limit k.wanted + 1
     )"""
 
-    def page(source: str, *position: str, only: str = "") -> str:
-        columns = ["organization", "wanted", *(["caller"] if caller else []), *position]
-        numbers = [1, 2, *range(4, 2 + len(columns))]  # $3 is the cap
-        arrays = [f"${n}::{'int' if n == 2 else 'text'}[]" for n in numbers]  # noqa: PLR2004
-        described = [f"${n} {name} of each" for n, name in zip(numbers, columns, strict=True)]
+    def page(source: str, only: str = "") -> str:
         return _stamped(
-            ", ".join([*described, "$3 cap of the images in bytes"]),
+            "$1 organizations, $2 members wanted, $3 cap of the images in bytes, $4 callers, "
+            "and the positions: $5 ids, $6 createdAt",
             f"""select k.n, p.*{may}
-from unnest({", ".join(arrays)}) with ordinality as k({", ".join(columns)}, n){who}
+from unnest($1::text[], $2::int[], $4::text[], $5::text[], $6::text[]) with ordinality
+  as k(organization, wanted, caller, member, moment, n){who}
 cross join lateral (
   select {gathered},
        (array_agg(r.created_at))[k.wanted]::text as created_at,
@@ -653,8 +652,7 @@ left join {qualified(users)} u
   on u.{ident(user_id.name)} {_equals(user_id)} {_as(f"m.{member}", owner, user_id)}{only}
 order by {order}
   ) r
-) p
-order by k.n""",
+) p""",
         )
 
     place = _sortable(_cast("k.member", tie_breaker), tie_breaker)
@@ -677,8 +675,8 @@ order by k.n""",
     )"""
     return Pages(
         first=page(memberships("")),
-        after=after and page(after, "member", "moment", only=earlier),
-        after_null=page(after_null, "member", only=earlier),
+        after=after and page(after, earlier),
+        after_null=page(after_null, earlier),
     )
 
 

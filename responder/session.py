@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import ssl
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ from responder.dsn import Dsn, Server
 from responder.errors import UnavailableError
 from responder.queries import ANALYSED, ORDINAL, Statements, literal
 
+log = logging.getLogger(__name__)
+
 # One plan for all values, by an index wherever there is one, and not by what the tables held when a
 # statement was first used: planning a lone lookup each time costs more than executing it. Nor by way of a
 # bitmap, which pays for thousands of rows.
@@ -35,11 +38,11 @@ PLANNING: Final = {
     "enable_bitmapscan": "off",
     "jit": "off",
 }
-# Remembering rows by their key does not pay either, where each key comes once. Before version 14 there is
-# no such setting, and a connection that brings it along would be refused.
-_NO_MEMOIZE: Final = (
-    "select count(set_config(name, 'off', false)) from pg_settings where name = 'enable_memoize'"
-)
+# Remembering rows by their key does not pay either, where each key comes once. Earlier versions know no
+# such setting, and would refuse a connection that brings it along.
+NO_MEMOIZE: Final = {"enable_memoize": "off"}
+_HAS_MEMOIZE: Final = (14,)
+_FORGET: Final = "select set_config('enable_memoize', 'off', false) = 'off'"
 _KEEPS_SETTINGS: Final = "select current_setting('plan_cache_mode') = 'force_generic_plan'"
 
 Record = asyncpg.Record
@@ -178,6 +181,7 @@ class Session:
         now = self._loop.time()
         late = min(self._since, now) + self._patience
         if late <= now:
+            log.warning("PostgreSQL has not answered within %.2f s", self._patience)
             self.terminate()
         else:
             self._alarm = self._loop.call_at(late, self._check)
@@ -248,10 +252,13 @@ async def _session(dsn: Dsn, server: Server, target: str, timeout: float) -> Ses
             connection = await _open(dsn, server, target, timeout, settings)
             session = Session(connection, patience=patience)
             if await _asked(session, _KEEPS_SETTINGS):
-                await _asked(session, _NO_MEMOIZE)
+                if connection.get_server_version() >= _HAS_MEMOIZE:
+                    await _asked(session, _FORGET)
                 return session
             session.terminate()
     connection = await _open(dsn, server, target, timeout, {})
+    if connection.get_server_version() >= _HAS_MEMOIZE:
+        settings |= NO_MEMOIZE
     pooled = PooledSession(connection, patience=patience, settings=settings)
     await _asked(pooled, _KEEPS_SETTINGS)
     return pooled

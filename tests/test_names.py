@@ -121,14 +121,14 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
         ]
         start = ["acme"], [2], 99
         pages = [
-            await connection.fetch(made.pages.first, *start),
-            await connection.fetch(made.pages.after, *start, [""], ["2019"]),
-            await connection.fetch(callers.pages.first, *start, ["1"]),
+            await connection.fetch(made.pages.first, *start, [None], [None], [None]),
+            await connection.fetch(made.pages.after, *start, [None], [""], ["2019"]),
+            await connection.fetch(callers.pages.first, *start, ["1"], [None], [None]),
             await connection.fetch(callers.pages.after, *start, ["1"], [""], ["2019"]),
         ]
         empty = [
-            await connection.fetch(made.pages.after_null, *start, [""]),
-            await connection.fetch(callers.pages.after_null, *start, ["1"], [""]),
+            await connection.fetch(made.pages.after_null, *start, [None], [""], [None]),
+            await connection.fetch(callers.pages.after_null, *start, ["1"], [""], [None]),
         ]
         version = await connection.fetchval(statements.version)
         canary = await connection.fetchval("select count(*) from canary")

@@ -3,8 +3,8 @@
 # Strategy: whoever can answer (a free database connection) takes all that is waiting, as one batch;
 # while nobody is free, lookups pile up. No timer and nothing to tune: an idle system answers at
 # once, and a busy one batches by itself. Waking a process costs far more than a lookup, so fewer and
-# fuller wake-ups win on every side. Only where nothing is under way yet is a crowd taken in two halves: one
-# batch of all would have worker and database wait for each other in turn. Kinds of lookups take turns.
+# fuller wake-ups win on every side. Only where several can answer is a crowd taken in shares: one batch
+# of all would have worker and database wait for each other in turn. Kinds of lookups take turns.
 #
 # What shares a batch was already waiting when the batch was taken. That is what makes a shared
 # answer as fresh as one's own: the snapshot is taken after every one of these requests arrived.
@@ -32,7 +32,6 @@ Answer: TypeAlias = bytes | ResponderError
 Done: TypeAlias = Callable[[Answer], None]
 
 
-SHARES: Final = 2  # batches that a crowd is taken in
 CROWD: Final = 32  # lookups that are no crowd yet
 NEVER: Final = float("inf")
 TICK: Final = 0.01  # seconds that an answer may be later than its deadline
@@ -50,7 +49,7 @@ class Lookup(Generic[Key, Source]):
 
     `fetch(source, keys)` returns an answer for each key, in order; in place of one it may say ALONE
     to be asked again with that key only, which it must not say of a lone key. More than `crowd` keys are
-    taken in shares, by several.
+    shared among those who can answer.
     """
 
     def __init__(
@@ -246,7 +245,7 @@ class Batching(Generic[Source]):
         now = asyncio.get_running_loop().time()
         head: list[Waiter[Key]] = []
         waiting = lookup.waiting
-        share = ceil(len(waiting) / max(1, SHARES - len(self._under_way)))
+        share = ceil(len(waiting) / (1 + len(self._free)))
         most = min(waiting[0].together, max(share, lookup.crowd))
         while waiting and len(head) < (most := min(most, waiting[0].together)):
             waiter = waiting.popleft()

@@ -271,18 +271,21 @@ async def test_a_crowd_of_one_kind_keeps_no_other_waiting():
     assert 35 == len(await asyncio.gather(*crowd))
 
 
-async def test_a_crowd_is_taken_in_two_halves():
-    """With nothing under way half of a crowd is taken, and then all that is left."""
+@pytest.mark.parametrize(("free", "sizes"), [(1, [100]), (2, [50, 50]), (3, [34, 33, 33])])
+async def test_a_crowd_is_shared_among_those_who_are_free(free, sizes):
+    """However many are free, each takes its share of a crowd."""
     batching = Batching[None](max_pending=1000, late=RequestTimeoutError)
     lookup = Lookup[int, None](never, max_batch=256)
     batching.add(lookup)
+    taking = [asyncio.create_task(batching.take()) for _ in range(free)]
+    await asyncio.sleep(0)
     for key in range(100):
         batching.load(lookup, key, deadline=NEVER, done=lambda _: None)
 
-    batches = [await batching.take(), await batching.take()]
+    batches = [await batch for batch in taking]
 
-    assert [50, 50] == [len(batch.keys) for batch in batches]
-    assert list(range(100)) == [key for batch in batches for key in batch.keys]
+    assert sizes == sorted((len(batch.keys) for batch in batches), reverse=True)
+    assert set(range(100)) == {key for batch in batches for key in batch.keys}
 
 
 async def never(*_):

@@ -407,6 +407,22 @@ async def test_a_walk_of_members_with_large_images(start_with, count, size, opti
     assert min(len(page.json["users"]) for page in pages) >= 1
 
 
+async def test_an_image_left_out_counts_once(start_with):
+    """Of a page that is cut to fit into a message, an image that is left out is counted once."""
+    service = await start_with(
+        crowd(400, TIMES["distinct"]),
+        """update users set name = repeat('n', 5000),
+                            image = case id when 'user 1' then repeat('x', 1048400) end
+        where id like 'user %'""",
+        RESPONDER_ADMIN_LISTEN="127.0.0.1:0",
+    )
+    page = await service.ask("users.org_list", {"organizationId": "big", "limit": 400})
+    metrics = (await service.admin.get("/metrics")).text
+
+    assert 100 < len(page.json["users"]) < 400
+    assert "\nresponder_images_omitted_total 1.0\n" in metrics
+
+
 # Cursors.
 
 

@@ -86,8 +86,8 @@ def test_messages_are_taken_in_order_while_others_wait(messages, cuts, most):
     stream = b"".join(
         b"PING\r\n" if message == b"PING" else spoken(*message) for message in messages
     )
-    pauses = dict(cuts)
-    ends = [0, *sorted(cut for cut in pauses if cut < len(stream)), len(stream)]
+    pauses = {cut: pause for cut, pause in cuts if cut < len(stream)}
+    ends = [0, *sorted(pauses), len(stream)]
 
     async def run() -> list[Any]:
         listener = Listener()

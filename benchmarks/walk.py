@@ -26,7 +26,7 @@ from processes import spent, usages
 ORGANIZATION = hashlib.md5(b"largest").hexdigest()
 LIMIT = 100
 PARTS = 10
-WALKS = 5
+WALKS = 20
 
 
 async def run(arguments: argparse.Namespace) -> dict[str, Any]:

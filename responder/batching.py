@@ -48,8 +48,12 @@ class Lookup(Generic[Key, Source]):
     """A kind of question: its waiting keys, and how a batch of them is answered.
 
     `fetch(source, keys)` returns an answer for each key, in order; in place of one it may say ALONE
-    to be asked again with that key only, which it must not say of a lone key. More than `crowd` keys are
-    shared among those who can answer.
+    to be asked again with that key only, which it must not say of a lone key.
+
+    Args:
+        max_batch: how many keys may go together.
+        crowd: so many keys or fewer are not shared among those who can answer.
+        apart: seconds for which keys go alone after one of them was too slow; for those that can be.
     """
 
     def __init__(
@@ -58,11 +62,18 @@ class Lookup(Generic[Key, Source]):
         *,
         max_batch: int,
         crowd: int = CROWD,
+        apart: float = 0.0,
     ) -> None:
         self.fetch = fetch
         self.max_batch = max_batch
         self.crowd = crowd
+        self.apart = apart
+        self.apart_until = 0.0  # the loop's time
         self.waiting: deque[Waiter[Key]] = deque()
+
+    def keep_apart(self) -> None:
+        """Let keys go alone for a while: one was too slow."""
+        self.apart_until = asyncio.get_running_loop().time() + self.apart
 
 
 class Waiter(Generic[Key]):
@@ -246,7 +257,7 @@ class Batching(Generic[Source]):
         head: list[Waiter[Key]] = []
         waiting = lookup.waiting
         share = ceil(len(waiting) / (1 + len(self._free)))
-        most = min(waiting[0].together, max(share, lookup.crowd))
+        most = 1 if now < lookup.apart_until else max(share, lookup.crowd)
         while waiting and len(head) < (most := min(most, waiting[0].together)):
             waiter = waiting.popleft()
             if waiter.deadline <= now:

@@ -244,6 +244,7 @@ class Database:
             batch.fail(error)
         except SlowError as error:
             # One slow key must not cost the others their deadline too: no time for halves.
+            batch.lookup.keep_apart()
             self._narrow(batch, error, together=1)
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker lives on
             self._narrow(batch, error, together=len(batch.waiters) // 2)

@@ -48,6 +48,7 @@ from responder.session import Record, Session, ValueRefusedError
 SMALL_IMAGE: Final = 8 * 1024  # bytes; what a batch brings along of each
 FRAME: Final = 1024  # bytes; what surrounds the users of a list, cursor included
 FEW: Final = 8  # pages, or lists, that may share a query
+APART: Final = 10.0  # seconds for which they do not, after one was too slow: no index, perhaps
 
 _NOT_FOUND: Final = NotFoundError("no such user")
 _NO_ORGANIZATION: Final = NotFoundError("no such organization")
@@ -92,10 +93,10 @@ class Directory:
         self._emails = self._lines(self._fetch_emails, max_batch=max_batch)
         few = min(FEW, max_batch)
         self._first_pages, self._pages, self._last_pages = (
-            self._lines(partial(self._fetch_pages, sql), max_batch=few, crowd=1)
+            self._lines(partial(self._fetch_pages, sql), max_batch=few, crowd=1, apart=APART)
             for sql in (attrgetter("first"), attrgetter("after"), attrgetter("after_null"))
         )
-        self._lists = self._lines(self._fetch_lists, max_batch=few, crowd=1)
+        self._lists = self._lines(self._fetch_lists, max_batch=few, crowd=1, apart=APART)
 
     def load_user(
         self, key: wire.ById | wire.WhoAmI, caller: Caller | None, *, deadline: float, done: Done
@@ -125,10 +126,12 @@ class Directory:
         """Load users by their ids: a UserBatch, or PayloadTooLargeError."""
         self._load(self._lists, key, caller, deadline, done)
 
-    def _lines(self, fetch: _Fetch, *, max_batch: int, crowd: int = CROWD) -> _Lines:
+    def _lines(
+        self, fetch: _Fetch, *, max_batch: int, crowd: int = CROWD, apart: float = 0.0
+    ) -> _Lines:
         lines = (
-            Lookup[_Asked, Session](fetch, max_batch=max_batch, crowd=crowd),
-            Lookup[_Asked, Session](fetch, max_batch=max_batch, crowd=crowd),
+            Lookup[_Asked, Session](fetch, max_batch=max_batch, crowd=crowd, apart=apart),
+            Lookup[_Asked, Session](fetch, max_batch=max_batch, crowd=crowd, apart=apart),
         )
         for line in lines:
             self._database.batching.add(line)

@@ -288,6 +288,22 @@ async def test_a_crowd_is_shared_among_those_who_are_free(free, sizes):
     assert set(range(100)) == {key for batch in batches for key in batch.keys}
 
 
+@pytest.mark.parametrize(("apart", "sizes"), [(60.0, [1, 1, 1, 1]), (0.0, [1, 1, 1, 2])])
+async def test_after_one_was_too_slow_those_like_it_go_alone(apart, sizes):
+    """Not only those who were with it: nobody else shall wait for the next of its kind."""
+    bench = Bench()
+    bench.lookup.apart = apart
+    for key in "abc":
+        bench.load(key)
+    batch = await bench.batching.take()
+    bench.lookup.keep_apart()
+    batch.put_back(together=1)
+    for key in "de":
+        bench.load(key)
+
+    assert sizes == [len((await bench.batching.take()).keys) for _ in range(4)]
+
+
 async def never(*_):
     """Fetches nothing."""
     raise AssertionError

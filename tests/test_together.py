@@ -89,3 +89,31 @@ async def test_whatever_is_asked_at_once_is_answered_as_alone(start_with, connec
     assert [alone[at] for at in order] == together
     codes = {json.loads(body).get("code") for body in alone}
     assert {None, "invalid_request", "not_found", "forbidden", "payload_too_large"} == codes
+
+
+HANGING = """
+    create table users (id text primary key, email text, "emailVerified" boolean);
+    insert into users select n, n || '@example.com', true from generate_series(1, 100) n;
+    create table joined (id text primary key, "organizationId" text, "userId" text);
+    insert into joined select n, n % 10, n from generate_series(1, 100) n;
+    create view members as
+    select id, "organizationId", "userId",
+           case "organizationId" when '3' then pg_sleep(60)::text end as role
+    from joined;
+"""
+
+
+async def test_a_page_that_takes_too_long_is_not_shared_again(start_with):
+    """Once a page has been too slow, others of its kind no longer miss their deadline with it."""
+    service = await start_with(HANGING, empty=True, RESPONDER_CONNECTIONS="1")
+    organizations = [str(n) for n in (1, 3, 2, 4, 5, 6, 7, 8, 9, 0)]
+
+    async def codes() -> dict[str, str | None]:
+        answers = await asyncio.gather(
+            *(service.ask("users.org_list", {"organizationId": each}) for each in organizations)
+        )
+        return dict(zip(organizations, (answer.code for answer in answers), strict=True))
+
+    await codes()
+
+    assert {**dict.fromkeys(organizations), "3": "timeout"} == await codes()

@@ -174,9 +174,8 @@ class Directory:
         """Look keys up, a lone one by a statement of its own. A key that is None matches nothing."""
         limit = self._max_reply()
         alone = len(keys) == 1
-        cap = limit if alone else SMALL_IMAGE
-        look_up = self._look_up_one if alone else self._look_up
-        rows = await look_up(session, by_one if alone else by_many, keys, asked, cap)
+        sql, cap = (by_one, limit) if alone else (by_many, SMALL_IMAGE)
+        rows = await self._look_up(session, sql, keys, asked, cap, alone=alone)
         answers: list[Answer | Alone] = [_NOT_FOUND] * len(keys)
         for row in rows:
             at = row[ORDINAL] - 1
@@ -192,21 +191,6 @@ class Directory:
                 answers[at] = self._write(row[USER], limit)
         return answers
 
-    async def _look_up_one(
-        self,
-        session: Session,
-        sql: str,
-        keys: Sequence[str | None],
-        asked: Sequence[_Asked],
-        cap: int,
-    ) -> list[Record]:
-        ((request, caller),) = asked
-        organization = request.organization_id
-        (possible,) = self._possible([organization])
-        named, who = organization is not None, self._caller(caller) if caller else ()
-        statements = self._database.statements
-        return await session.look_up(statements, sql, keys[0], possible, cap, named, *who)
-
     async def _look_up(
         self,
         session: Session,
@@ -214,15 +198,23 @@ class Directory:
         keys: Sequence[str | None],
         asked: Sequence[_Asked],
         cap: int,
+        *,
+        alone: bool = False,
     ) -> list[Record]:
+        """Look up a key for each request, or by a statement for one."""
         organizations = [request.organization_id for request, _ in asked]
         named = [each is not None for each in organizations]
         possible = self._possible(organizations)
+        callers = [caller for _, caller in asked if caller]
+        statements = self._database.statements
+        if alone:
+            who = [each for caller in callers for each in self._caller(caller)]
+            return await session.look_up(statements, sql, keys[0], possible[0], cap, named[0], *who)
         if not any(named):  # unnest fills the shorter arrays up with nulls
             possible, named = [], []
-        who = self._callers([caller for _, caller in asked if caller])
-        statements = self._database.statements
-        return await session.look_up(statements, sql, keys, possible, cap, named, *who)
+        return await session.look_up(
+            statements, sql, keys, possible, cap, named, *self._callers(callers)
+        )
 
     def _caller(self, caller: Caller) -> tuple[str | None, str | None]:
         """A caller as the arguments of a lookup; None for what cannot be an id."""

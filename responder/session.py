@@ -16,6 +16,7 @@ import os
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
@@ -42,7 +43,6 @@ PLANNING: Final = {
 # such setting, and would refuse a connection that brings it along.
 NO_MEMOIZE: Final = {"enable_memoize": "off"}
 _HAS_MEMOIZE: Final = (14,)
-_FORGET: Final = "select set_config('enable_memoize', 'off', false) = 'off'"
 _KEEPS_SETTINGS: Final = "select current_setting('plan_cache_mode') = 'force_generic_plan'"
 
 Record = asyncpg.Record
@@ -50,7 +50,6 @@ Record = asyncpg.Record
 # How much later than PostgreSQL's own statement_timeout an answer may arrive (seconds). One that does
 # not has been swallowed by the network, with its connection.
 GRACE: Final = 0.25
-NEVER: Final = float("inf")
 
 
 class LostError(Exception):
@@ -116,7 +115,7 @@ class Session:
         self.connection = connection
         self._patience = patience
         self._loop = asyncio.get_running_loop()
-        self._since = NEVER  # when the query under way began, in the loop's time
+        self._since = inf  # when the query under way began, in the loop's time
         # One alarm for all queries: one for each would cost a lone lookup a tenth of our time.
         self._alarm = self._loop.call_later(patience, self._check)
         self._statements: dict[str, asyncpg.prepared_stmt.PreparedStatement[Record]] = {}
@@ -191,7 +190,7 @@ class Session:
         try:
             return await self._execute(sql, arguments)
         finally:
-            self._since = NEVER
+            self._since = inf
 
     async def _execute(self, sql: str, arguments: Sequence[object]) -> list[Record]:
         statement = self._statements.get(sql)
@@ -252,13 +251,13 @@ async def _session(dsn: Dsn, server: Server, target: str, timeout: float) -> Ses
             connection = await _open(dsn, server, target, timeout, settings)
             session = Session(connection, patience=patience)
             if await _asked(session, _KEEPS_SETTINGS):
-                if connection.get_server_version() >= _HAS_MEMOIZE:
-                    await _asked(session, _FORGET)
+                for name, value in _of_its_version(connection).items():
+                    setting = f"{literal(name)}, {literal(value)}"
+                    await _asked(session, f"select set_config({setting}, false) is not null")
                 return session
             session.terminate()
     connection = await _open(dsn, server, target, timeout, {})
-    if connection.get_server_version() >= _HAS_MEMOIZE:
-        settings |= NO_MEMOIZE
+    settings |= _of_its_version(connection)
     pooled = PooledSession(connection, patience=patience, settings=settings)
     await _asked(pooled, _KEEPS_SETTINGS)
     return pooled
@@ -328,6 +327,11 @@ def _settings(timeout: float) -> dict[str, str]:
         "TimeZone": "UTC",
         "DateStyle": "ISO",  # cursors hold times as PostgreSQL writes them
     }
+
+
+def _of_its_version(connection: asyncpg.Connection[Record]) -> Mapping[str, str]:
+    """What our sessions are set to besides, where the server knows it."""
+    return NO_MEMOIZE if connection.get_server_version() >= _HAS_MEMOIZE else {}
 
 
 def describe(error: BaseException) -> str:

@@ -12,15 +12,15 @@ import pytest
 from responder import wire
 from responder.dev.tokens import Mint
 
-# Of one organization each of twenty members has an image that a shared query leaves out; another's
-# images do not fit into one message; a third has lost users and has duplicate memberships.
+# One organization has images that a query leaves out when many share it; another's do not fit into one
+# message; a third has lost users, and has duplicate memberships.
 CROWDS = """
     alter table members drop constraint "members_userId_fkey";
     alter table members drop constraint "members_organizationId_fkey";
     alter table members alter "createdAt" drop not null;
     insert into users (id, name, email, "emailVerified", image)
     select format('%s %s', kind, n), 'name', format('%s.%s@example.com', kind, n), true,
-           repeat('x', case kind when 'small' then 3000 when 'large' then 90000 end)
+           repeat('x', case kind when 'small' then 7000 when 'large' then 90000 end)
     from unnest(array['plain', 'small', 'large', 'lost']) kind, generate_series(1, 20) n;
     insert into members (id, "organizationId", "userId", role, "createdAt")
     select format('%s %s', id, copy), split_part(id, ' ', 1), id, 'staff',

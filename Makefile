@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup run test test-heavy test-least-privilege check bench bench-compare lock clean
+.PHONY: setup run test test-heavy test-least-privilege sql check bench bench-compare lock clean
 
 setup: $(VENV)/ready
 
@@ -33,6 +33,9 @@ test-heavy: setup $(BETTER_AUTH) ## the others
 test-least-privilege: setup $(BETTER_AUTH) ## as the role that `responder grants` makes
 	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(BIN)/python -m pytest -m "not heavy"
 	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(BIN)/python -m pytest tests/test_callers.py tests/test_generators.py
+
+sql: setup ## write tests/sql anew, after a change of the lookups
+	RESPONDER_TEST_WRITE_SQL=1 $(BIN)/python -m pytest tests/test_sql.py
 
 check: setup ## lint, types, imports, compose file
 	$(BIN)/ruff check .

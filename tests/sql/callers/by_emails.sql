@@ -1,0 +1,51 @@
+-- $1 emails, $2 organizations, $3 cap of the image in bytes, $4 organizations named, $5 callers, $6 organizations of their tokens, $7 the caller of each, from 1
+select l.*, s.analysed
+from (select (extract(epoch from 'now'::timestamp) * 1000000)::bigint as analysed) s
+left join (
+with callers as materialized (
+  select * from (
+  select a.n, a.home as home, v."id" as id, v."id" is not null and not (coalesce(v."banned", false) and coalesce(v."banExpires" > now(), true)) as allowed,
+         v."id" is not null and coalesce(string_to_array(coalesce(nullif(v."role"::text, ''), 'user'), ',') && array['admin', 'superadmin']::text[], false) and not coalesce(v."isAnonymous", false) as admin, coalesce(v."isAnonymous", false) as anonymous,
+         array(
+    select o."organizationId" from "public"."members" o
+    where o."userId" = v."id"
+  ) as organizations
+  from (select * from unnest($5::text[], $6::text[]) with ordinality as a(id, home, n)) a
+  left join "public"."users" v on v."id" = a.id
+) c
+)
+select k.n, u."id"::text as "id",
+       u."email"::text as "email",
+       coalesce(u."emailVerified", false) as "emailVerified",
+       u."name"::text as "name",
+       case when octet_length(u."image"::text) <= $3::int then u."image"::text end as "image",
+       coalesce(u."isAnonymous", false) as "isAnonymous",
+       coalesce(nullif(u."role"::text, ''), 'user') as "role",
+       coalesce(u."banned", false) as "banned",
+       case when (c.admin or (u."id" = c.id)) then u."banReason"::text end as "banReason",
+       case when u."banExpires" at time zone 'UTC' < timestamp '10000-01-01'
+            then to_char(greatest(u."banExpires" at time zone 'UTC', timestamp '0001-01-01'), 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') end as "banExpires",
+       m."organizationId"::text as "organizationId",
+       m."role"::text as "orgRole",
+       m."managerId"::text as "managerId",
+       m."departmentId"::text as "departmentId",
+       case when octet_length(u."image"::text) > $3::int then octet_length(u."image"::text) end as image_size, c.allowed
+from unnest($1::text[], $2::text[], $4::bool[], $7::int[]) with ordinality as k(key, organization, named, caller, n)
+join callers c on c.n = k.caller
+left join lateral (
+  select e."id", e."email", e."emailVerified", e."name", e."image", e."isAnonymous", e."role", e."banned", e."banReason", e."banExpires", e."createdAt" from "public"."users" e
+  where e."email" = k.key
+  order by e."createdAt" nulls last, e."id" limit 1
+) u on ((u."id" = c.id) or c.allowed and (c.admin or not c.anonymous and array(
+    select o."organizationId" from "public"."members" o
+    where o."userId" = u."id"
+  ) && c.organizations))
+left join lateral (
+  select m."id", m."organizationId", m."userId", m."role", m."managerId", m."departmentId", m."createdAt" from "public"."members" m
+  where m."userId" = u."id"
+    and (k.named is not true
+         or m."organizationId" = k.organization)
+    and (c.admin or (u."id" = c.id) or array[m."organizationId"] && c.organizations)
+  order by (m."organizationId" = c.home) is true desc, m."createdAt" nulls last, m."id" limit 1
+) m on true
+) l on true

@@ -1,0 +1,30 @@
+-- $1 ids, $2 organizations, $3 cap of the image in bytes, $4 organizations are named
+select l.*, s.analysed
+from (select (extract(epoch from 'now'::timestamp) * 1000000)::bigint as analysed) s
+left join (
+select k.n, u."id"::text as "id",
+       u."email"::text as "email",
+       coalesce(u."emailVerified", false) as "emailVerified",
+       u."name"::text as "name",
+       case when octet_length(u."image"::text) <= $3::int then u."image"::text end as "image",
+       coalesce(u."isAnonymous", false) as "isAnonymous",
+       coalesce(nullif(u."role"::text, ''), 'user') as "role",
+       coalesce(u."banned", false) as "banned",
+       u."banReason"::text as "banReason",
+       case when u."banExpires" at time zone 'UTC' < timestamp '10000-01-01'
+            then to_char(greatest(u."banExpires" at time zone 'UTC', timestamp '0001-01-01'), 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') end as "banExpires",
+       m."organizationId"::text as "organizationId",
+       m."role"::text as "orgRole",
+       m."managerId"::text as "managerId",
+       m."departmentId"::text as "departmentId",
+       case when octet_length(u."image"::text) > $3::int then octet_length(u."image"::text) end as image_size
+from unnest($1::text[], $2::text[], $4::bool[]) with ordinality as k(id, organization, named, n)
+join "public"."users" u on u."id" = k.id
+left join lateral (
+  select m."id", m."organizationId", m."userId", m."role", m."managerId", m."departmentId", m."createdAt" from "public"."members" m
+  where m."userId" = u."id"
+    and (k.named is not true
+         or m."organizationId" = k.organization)
+  order by m."createdAt" nulls last, m."id" limit 1
+) m on true
+) l on true

@@ -34,8 +34,8 @@ test-least-privilege: setup $(BETTER_AUTH) ## as the role that `responder grants
 	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(BIN)/python -m pytest -m "not heavy"
 	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(BIN)/python -m pytest tests/test_callers.py tests/test_generators.py
 
-sql: setup ## write tests/sql anew, after a change of the lookups
-	RESPONDER_TEST_WRITE_SQL=1 $(BIN)/python -m pytest tests/test_sql.py
+sql: setup ## write tests/postgres/sql anew, after a change of the lookups
+	RESPONDER_TEST_WRITE_SQL=1 $(BIN)/python -m pytest tests/postgres/test_sql.py
 
 check: setup ## lint, types, imports, compose file
 	$(BIN)/ruff check .

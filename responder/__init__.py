@@ -13,7 +13,7 @@ from responder.errors import (
     UnavailableError,
 )
 from responder.models import Identity, User, UserBatch, UserPage, WhoAmI
-from responder.tokens import TokenVerifier
+from responder.tokens.verifier import TokenVerifier
 
 __all__ = [
     "ForbiddenError",

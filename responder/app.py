@@ -13,23 +13,23 @@ from importlib.metadata import version
 from socket import socket
 from typing import Any
 
-from responder.admin import Check, Metrics, Warn, admin
-from responder.bridge import Bridge
 from responder.client import UsersClient
-from responder.connection import Connection, connected
-from responder.database import Database
 from responder.directory import Directory
-from responder.discovery import Discovery
 from responder.errors import (
     OperatorError,
     SchemaError,
     SettingsError,
     UnavailableError,
 )
-from responder.keys import Keys
-from responder.listeners import bind, listening, url_of
+from responder.http.admin import Check, Metrics, Warn, admin
+from responder.http.bridge import Bridge
+from responder.http.listener import bind, listening, url_of
+from responder.nats.connection import Connection, connected
+from responder.postgres.discovery import Discovery
+from responder.postgres.pool import Database
 from responder.settings import Settings
-from responder.tokens import TokenVerifier
+from responder.tokens.key_set import Keys
+from responder.tokens.verifier import TokenVerifier
 from responder.worker import Worker
 
 log = logging.getLogger(__name__)

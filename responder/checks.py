@@ -15,17 +15,25 @@ import nats
 import nats.errors
 from nats.aio.client import Client
 
-from responder import keys as key_source
-from responder import queries, schema
 from responder.app import nats_options
 from responder.errors import SchemaError, SettingsError, UnavailableError
-from responder.fields import ACCOUNT, MEMBER, USER, plain
-from responder.grants import grants
-from responder.identity import KeySet
-from responder.queries import ident, qualified
-from responder.schema import CatalogColumn, CatalogReference, Schema, Table
-from responder.session import NotAllowedError, PooledSession, Session, SlowError, connect, describe
+from responder.postgres import lookups as queries
+from responder.postgres import schema
+from responder.postgres.connection import (
+    NotAllowedError,
+    PooledSession,
+    Session,
+    SlowError,
+    connect,
+    describe,
+)
+from responder.postgres.fields import ACCOUNT, MEMBER, USER, plain
+from responder.postgres.grants import grants
+from responder.postgres.lookups import ident, qualified
+from responder.postgres.schema import CatalogColumn, CatalogReference, Schema, Table
 from responder.settings import Settings
+from responder.tokens import key_set as key_source
+from responder.tokens.identity import KeySet
 from responder.worker import NAME
 
 TIMEOUT: Final = 10.0  # seconds for each check; PostgreSQL gives up after half of them

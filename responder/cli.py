@@ -21,10 +21,10 @@ import uvloop
 from responder import checks
 from responder.app import Running, nats_options, serving
 from responder.client import ask
-from responder.connection import connected
 from responder.errors import ResponderError, SettingsError
+from responder.nats.connection import connected
 from responder.settings import Settings
-from responder.workers import supervise
+from responder.supervisor import supervise
 
 GOOD, FAILED, WRONG_USE = 0, 1, 2
 MAX_WORKERS = 256

@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from responder import wire
-from responder.connection import Connection, NoRespondersError, connected
 from responder.errors import (
     InternalError,
     PayloadTooLargeError,
     UnavailableError,
 )
 from responder.models import Reply, User, UserBatch, UserPage, WhoAmI
+from responder.nats.connection import Connection, NoRespondersError, connected
 
 # How long to look for a worker when none listens (seconds): one that restarts is back by then, and
 # such a request has reached nobody, so that repeating it is safe.

@@ -20,7 +20,6 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from responder import wire
 from responder.batching import ALONE, CROWD, Alone, Answer, Done, Lookup
-from responder.database import Database
 from responder.errors import (
     ForbiddenError,
     InvalidRequestError,
@@ -29,7 +28,8 @@ from responder.errors import (
     ResponderError,
     UnavailableError,
 )
-from responder.queries import (
+from responder.postgres.connection import Record, Session, ValueRefusedError
+from responder.postgres.lookups import (
     ALLOWED,
     CREATED_AT,
     IMAGE_SIZE,
@@ -43,7 +43,7 @@ from responder.queries import (
     Statements,
     text,
 )
-from responder.session import Record, Session, ValueRefusedError
+from responder.postgres.pool import Database
 
 SMALL_IMAGE: Final = 8 * 1024  # bytes; what a batch brings along of each
 FRAME: Final = 1024  # bytes; what surrounds the users of a list, cursor included

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from responder.dsn import Dsn, parse
 from responder.errors import SettingsError
-from responder.overrides import Overrides, column_names, table_name
-from responder.queries import Rules
-from responder.tokens import Issuer, api, origin
+from responder.postgres.dsn import Dsn, parse
+from responder.postgres.lookups import Rules
+from responder.postgres.overrides import Overrides, column_names, table_name
+from responder.tokens.verifier import Issuer, api, origin
 
 
 def _split(value: object) -> object:

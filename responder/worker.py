@@ -20,7 +20,6 @@ from uuid import uuid4
 
 from responder import wire
 from responder.batching import NEVER, Answer, Batching, Done
-from responder.connection import Connection
 from responder.directory import Caller, Directory
 from responder.errors import (
     InternalError,
@@ -31,10 +30,11 @@ from responder.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from responder.identity import UnknownKeyError
-from responder.micro import Endpoint, Service
 from responder.models import Identity
-from responder.tokens import TokenVerifier
+from responder.nats.connection import Connection
+from responder.nats.service import Endpoint, Service
+from responder.tokens.identity import UnknownKeyError
+from responder.tokens.verifier import TokenVerifier
 
 log = logging.getLogger(__name__)
 

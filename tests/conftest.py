@@ -26,9 +26,9 @@ from responder import checks
 from responder.app import Running, serving
 from responder.client import UsersClient
 from responder.dev import nats, people, postgres
-from responder.dsn import parse
 from responder.errors import SchemaError
-from responder.fields import MEMBER_FIELDS, USER_FIELDS, plain
+from responder.postgres.dsn import parse
+from responder.postgres.fields import MEMBER_FIELDS, USER_FIELDS, plain
 from responder.settings import Settings
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import privacy
 import pytest
 
-from responder import cli, keys
+from responder import cli
 from responder.dev.tokens import Mint
+from responder.tokens import key_set
 
 TESTS = Path(__file__).parent
 ADDRESS = "planted" + "@somewhere.example"
@@ -104,7 +105,9 @@ async def test_the_address_of_the_key_set_is_not_logged(capsys, level):
     before, root_level = list(root.handlers), root.level
     try:
         cli.configure_logging(level, "json")
-        assert b"{}" == await keys.read(f"http://someone:swordfish@127.0.0.1:{port}/jwks?key=pike")
+        assert b"{}" == await key_set.read(
+            f"http://someone:swordfish@127.0.0.1:{port}/jwks?key=pike"
+        )
         logging.getLogger("responder").warning("said")
     finally:
         server.close()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from responder.dsn import parse
 from responder.errors import SettingsError
+from responder.postgres.dsn import parse
 from responder.settings import Settings
 
 SECRET = "hunter2-hunter2"

@@ -11,9 +11,9 @@ import nats as nats_py
 import pytest
 from nats.errors import Error
 
-from responder.connection import NoRespondersError, connected
 from responder.dev import nats
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
+from responder.nats.connection import NoRespondersError, connected
 
 
 @pytest.fixture

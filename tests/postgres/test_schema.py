@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from responder.errors import OperatorError, SchemaError
-from responder.overrides import Overrides, table_name
-from responder.schema import CatalogColumn, CatalogReference, Schema, read
+from responder.postgres.overrides import Overrides, table_name
+from responder.postgres.schema import CatalogColumn, CatalogReference, Schema, read
 
 USERS = ("id", "email", "emailVerified", "name")
 MEMBERS = ("id", "organizationId", "userId", "role")

@@ -14,9 +14,9 @@ from hashlib import sha256
 from typing import Final
 from urllib.parse import urlsplit
 
-from responder.identity import MAX_TOKEN, KeySet, UnknownKeyError, check_times, split, verify
-from responder.keys import Keys
 from responder.models import Identity
+from responder.tokens.identity import MAX_TOKEN, KeySet, UnknownKeyError, check_times, split, verify
+from responder.tokens.key_set import Keys
 
 REMEMBERED: Final = 4096  # tokens
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}

@@ -31,11 +31,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import responder
 from responder.app import Running, serving
-from responder.bridge import Bridge
 from responder.dev import nats, people, postgres
 from responder.dev.tokens import Mint
 from responder.errors import BY_CODE, SettingsError
-from responder.listeners import bind, listening, url_of
+from responder.http.bridge import Bridge
+from responder.http.listener import bind, listening, url_of
 from responder.settings import Settings
 
 ODD_IDS = ("a/b", "a+b", "..", "email", "jörg", "%41", "a b", "a?b")
@@ -728,7 +728,7 @@ async def test_logs_show_the_route_and_never_who_was_asked_for(people_service, c
     ):
         await send(people_service.running.http_url, f"GET {path}".encode("latin-1"))
 
-    lines = [each.getMessage() for each in caplog.records if each.name == "responder.bridge"]
+    lines = [each.getMessage() for each in caplog.records if each.name == "responder.http.bridge"]
     assert [
         "GET /api/v1/users/email/{email} 200",
         "GET /api/v1/users/{id} 200",

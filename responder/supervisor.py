@@ -35,9 +35,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from responder.admin import NO_STORE, text
 from responder.app import validate
-from responder.listeners import BACKLOG, bind, listening, url_of
+from responder.http.admin import NO_STORE, text
+from responder.http.listener import BACKLOG, bind, listening, url_of
 from responder.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from responder.queries import ident, literal, qualified
-from responder.schema import Schema
+from responder.postgres.lookups import ident, literal, qualified
+from responder.postgres.schema import Schema
 
 
 def grants(schema: Schema, *, role: str, database: str) -> str:

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from responder.errors import OperatorError, SchemaError
-from responder.fields import ACCOUNT, MEMBER, SESSION, USER, Role, plain
-from responder.overrides import NO_OVERRIDES, Overrides
+from responder.postgres.fields import ACCOUNT, MEMBER, SESSION, USER, Role, plain
+from responder.postgres.overrides import NO_OVERRIDES, Overrides
 
 SHOWN: Final = 5  # how many candidates an error names: a schema for each tenant makes thousands
 

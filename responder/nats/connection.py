@@ -38,7 +38,7 @@ from nats.aio.client import PING_PROTO, Client
 from nats.aio.subscription import Subscription
 
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
-from responder.protocol import Parser
+from responder.nats.protocol import Parser
 from responder.wire import is_no_responders
 
 log = logging.getLogger(__name__)

@@ -13,12 +13,12 @@ from time import monotonic
 
 import pytest
 
-from responder import keys as keys_module
 from responder.dev.tokens import ISSUER, Mint
 from responder.errors import UnauthenticatedError, UnavailableError
-from responder.identity import KeySet
-from responder.keys import Keys
-from responder.tokens import Issuer, TokenVerifier
+from responder.tokens import key_set as keys_module
+from responder.tokens.identity import KeySet
+from responder.tokens.key_set import Keys
+from responder.tokens.verifier import Issuer, TokenVerifier
 
 pytestmark = pytest.mark.heavy
 INTERVAL = 0.2  # seconds between fetches, here

@@ -10,13 +10,15 @@ from typing import Any
 import asyncpg
 import pytest
 
-from responder import checks, queries, schema
-from responder.queries import Lookups, Statements, ident
-from responder.schema import Column, Schema, Table
-from responder.session import NO_MEMOIZE, PLANNING
+from responder import checks
+from responder.postgres import lookups as queries
+from responder.postgres import schema
+from responder.postgres.connection import NO_MEMOIZE, PLANNING
+from responder.postgres.lookups import Lookups, Statements, ident
+from responder.postgres.schema import Column, Schema, Table
 from responder.settings import Settings
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent
 FIXTURES = {
     **{file.stem: file for file in sorted((HERE / "schemas").glob("*.sql"))},
     "dev": HERE.parent / "responder" / "dev" / "tables.sql",

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from responder import queries, schema
-from responder.fields import MEMBER_FIELDS, USER_FIELDS
-from responder.overrides import Overrides, column_names, table_name
-from responder.queries import LISTED, ORDINAL, USER, USER_ID, ident
+from responder.postgres import lookups as queries
+from responder.postgres import schema
+from responder.postgres.fields import MEMBER_FIELDS, USER_FIELDS
+from responder.postgres.lookups import LISTED, ORDINAL, USER, USER_ID, ident
+from responder.postgres.overrides import Overrides, column_names, table_name
 
 MAX_BYTES = 63
 SYSTEM = {"tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"}

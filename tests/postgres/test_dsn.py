@@ -20,9 +20,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from responder.dsn import Dsn, parse
 from responder.errors import SettingsError
-from responder.session import connect
+from responder.postgres.connection import connect
+from responder.postgres.dsn import Dsn, parse
 from responder.settings import Settings
 
 SECRET = "hunter2"

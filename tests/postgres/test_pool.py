@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 
 from responder.dev import postgres as private_postgres
-from responder.discovery import Discovery
 from responder.errors import SettingsError
+from responder.postgres.discovery import Discovery
 
 NEW_USER = """insert into users (id, email, "emailVerified", name)
               values ($1, $1 || '@example.com', true, $2)"""

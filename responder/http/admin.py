@@ -21,8 +21,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from responder.errors import ResponderError
-from responder.keys import Keys
-from responder.micro import BUCKETS, Endpoint
+from responder.nats.service import BUCKETS, Endpoint
+from responder.tokens.key_set import Keys
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
 

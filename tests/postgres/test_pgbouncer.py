@@ -18,8 +18,8 @@ import pytest
 
 from responder.dev import process as child
 from responder.dev.postgres import _account
-from responder.dsn import parse
-from responder.session import PLANNING, PooledSession, Session, connect
+from responder.postgres.connection import PLANNING, PooledSession, Session, connect
+from responder.postgres.dsn import parse
 
 pytestmark = pytest.mark.heavy
 

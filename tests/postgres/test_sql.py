@@ -11,7 +11,8 @@ from pathlib import Path
 
 import asyncpg
 
-from responder import queries, schema
+from responder.postgres import lookups as queries
+from responder.postgres import schema
 
 DIRECTORY = Path(__file__).parent / "sql"
 WRITE = "RESPONDER_TEST_WRITE_SQL" in os.environ

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from responder.errors import UnauthenticatedError
-from responder.identity import KeySet, UnknownKeyError, verify
 from responder.models import Identity
-from responder.tokens import REMEMBERED, Issuer, TokenVerifier
+from responder.tokens.identity import KeySet, UnknownKeyError, verify
+from responder.tokens.verifier import REMEMBERED, Issuer, TokenVerifier
 
 NOW = 1_800_000_000
 ISSUER = "https://app.example.com"

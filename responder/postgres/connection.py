@@ -24,9 +24,9 @@ from urllib.parse import parse_qsl, urlsplit
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
-from responder.dsn import Dsn, Server
 from responder.errors import UnavailableError
-from responder.queries import ANALYSED, ORDINAL, Statements, literal
+from responder.postgres.dsn import Dsn, Server
+from responder.postgres.lookups import ANALYSED, ORDINAL, Statements, literal
 
 log = logging.getLogger(__name__)
 

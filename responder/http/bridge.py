@@ -36,7 +36,7 @@ from responder.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from responder.openapi import WRITES, document
+from responder.http.openapi import WRITES, document
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Bridge:
             gone.setdefault(path, {})[method] = self._gone(endpoint)
         contract = document(successors=urlsplit(successors or DEFAULT_SUCCESSORS).path)
         openapi = _static(msgspec.json.encode(contract), "application/json")
-        page = files("responder").joinpath("docs.html").read_bytes()
+        page = files("responder.http").joinpath("docs.html").read_bytes()
         docs = _static(page, "text/html", {"Content-Security-Policy": _policy(page)})
         self._routes = [
             _route("/api/v1/users/email/{email}", by_email),

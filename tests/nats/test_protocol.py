@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.errors import ProtocolError
 
-from responder.protocol import MAX_LINE, Parser
+from responder.nats.protocol import MAX_LINE, Parser
 
 
 class Listener:

@@ -25,7 +25,7 @@ from typing import Final
 import httpx
 
 from responder.errors import UnavailableError
-from responder.identity import KeySet
+from responder.tokens.identity import KeySet
 
 log = logging.getLogger(__name__)
 

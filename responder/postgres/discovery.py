@@ -7,9 +7,10 @@ import logging
 from time import perf_counter
 from typing import Any, Protocol
 
-from responder import queries, schema
 from responder.errors import OperatorError, SchemaError
-from responder.overrides import Overrides
+from responder.postgres import lookups as queries
+from responder.postgres import schema
+from responder.postgres.overrides import Overrides
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from responder.fields import MEMBER, USER, Role, plain
+from responder.postgres.fields import MEMBER, USER, Role, plain
 
 MAX_PARTS = 2  # of a table's name: its schema and its own
 SHOWN = 64  # characters of what was not understood

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from responder.models import User
-from responder.schema import Column, Schema, Table
+from responder.postgres.schema import Column, Schema, Table
 
 CATALOG_COLUMNS: Final = """
 select n.nspname::text as schema, c.relname::text as table, v.version,

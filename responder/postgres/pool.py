@@ -22,10 +22,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from responder import schema
 from responder.batching import Answer, Batch, Batching, Done, Key, Lookup
-from responder.discovery import Discovery
-from responder.dsn import Dsn
 from responder.errors import (
     InternalError,
     RequestTimeoutError,
@@ -33,8 +30,8 @@ from responder.errors import (
     SchemaError,
     UnavailableError,
 )
-from responder.queries import Statements
-from responder.session import (
+from responder.postgres import schema
+from responder.postgres.connection import (
     BusyError,
     ChangedError,
     LostError,
@@ -45,6 +42,9 @@ from responder.session import (
     connect,
     describe,
 )
+from responder.postgres.discovery import Discovery
+from responder.postgres.dsn import Dsn
+from responder.postgres.lookups import Statements
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from responder.overrides import column_names, table_name
+from responder.postgres.overrides import column_names, table_name
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""HTTP: the bridge for callers, the listener for operators."""

@@ -1,0 +1,1 @@
+"""NATS: a connection that loses nothing, and what a service says of itself."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: Better Auth's tables found, asked, and found again when they change."""

@@ -1,0 +1,1 @@
+"""JSON Web Tokens: whose they are, with keys that are kept fresh."""

@@ -198,7 +198,7 @@ def _worker(
         drain_timeout=settings.drain_timeout / 2,
         version=version("better-auth-responder"),
     )
-    metrics.endpoints = worker.service.endpoints
+    metrics.statistics = worker.service.statistics
     metrics.pending = lambda: database.batching.pending
     metrics.images_omitted = lambda: directory.images_omitted
     return worker

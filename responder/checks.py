@@ -16,7 +16,9 @@ import nats.errors
 from nats.aio.client import Client
 
 from responder.app import nats_options
+from responder.endpoints import ENDPOINTS, SERVICE
 from responder.errors import SchemaError, SettingsError, UnavailableError
+from responder.nats.service import VERBS, subjects
 from responder.postgres import lookups as queries
 from responder.postgres import schema
 from responder.postgres.connection import (
@@ -34,7 +36,6 @@ from responder.postgres.schema import CatalogColumn, CatalogReference, Schema, T
 from responder.settings import Settings
 from responder.tokens import key_set as key_source
 from responder.tokens.identity import KeySet
-from responder.worker import NAME
 
 TIMEOUT: Final = 10.0  # seconds for each check; PostgreSQL gives up after half of them
 PATIENCE: Final = 2.0  # seconds for NATS to say what it does not permit
@@ -559,21 +560,15 @@ async def _client(settings: Settings) -> AsyncIterator[tuple[Client, list[str]]]
 
 
 async def _permissions(client: Client, refused: list[str], settings: Settings) -> list[Finding]:
-    subjects = [
-        f"{settings.subject_prefix}.{name}" for name in ("get", "by_email", "org_list", "get_many")
-    ]
-    subjects += [
-        f"$SRV.{verb}{rest}"
-        for verb in ("PING", "INFO", "STATS")
-        for rest in ("", ".users", ".users.*")
-    ]
-    for subject in subjects:
+    wanted = [endpoint.subject(settings.subject_prefix) for endpoint in ENDPOINTS]
+    wanted += [each for verb in VERBS for each in subjects(verb, name=SERVICE, id="*")]
+    for subject in wanted:
         await client.subscribe(subject)
     await client.publish(client.new_inbox(), b"")
     # The server answers in order, so a violation arrives before the second PONG.
     await client.flush()
     await client.flush()
-    denied = [each for each in subjects if any(f'"{each.lower()}"' in words for words in refused)]
+    denied = [each for each in wanted if any(f'"{each.lower()}"' in words for words in refused)]
     findings = [
         Finding(
             "nats",
@@ -600,7 +595,7 @@ async def _workers(client: Client, settings: Settings, report: Report) -> None:
     """Count the workers that answer; each tells of itself."""
     inbox = client.new_inbox()
     replies = await client.subscribe(inbox)
-    await client.publish(f"$SRV.PING.{NAME}", b"", reply=inbox)
+    await client.publish(f"$SRV.PING.{SERVICE}", b"", reply=inbox)
     count = 0
     with suppress(nats.errors.TimeoutError):
         # Where there is nobody the server itself answers, with a header that says so.

@@ -7,15 +7,26 @@ import json
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from responder import wire
+from responder import endpoints, wire
+from responder.endpoints import Answered, Asked, Endpoint
 from responder.errors import (
     InternalError,
     PayloadTooLargeError,
     UnavailableError,
 )
-from responder.models import Reply, User, UserBatch, UserPage, WhoAmI
+from responder.models import (
+    MAX_IDS,
+    ByEmail,
+    ById,
+    ByIds,
+    Myself,
+    OrgList,
+    User,
+    UserBatch,
+    WhoAmI,
+)
 from responder.nats.connection import Connection, NoRespondersError, connected
 
 # How long to look for a worker when none listens (seconds): one that restarts is back by then, and
@@ -23,8 +34,6 @@ from responder.nats.connection import Connection, NoRespondersError, connected
 PATIENCE: Final = 0.3
 
 MARGIN: Final = 0.05  # seconds that a reply may be under way
-
-M = TypeVar("M", bound=Reply)
 
 
 class UsersClient:
@@ -87,11 +96,11 @@ class UsersClient:
 
     async def get(self, id: str, *, organization_id: str | None = None) -> User:  # noqa: A002
         """Return the user with an id; raises NotFoundError."""
-        return await self._ask(User, wire.GET, wire.ById(id, organization_id))
+        return await self._ask(endpoints.GET, ById(id, organization_id))
 
     async def by_email(self, email: str, *, organization_id: str | None = None) -> User:
         """Return the user with an email, in any case; raises NotFoundError."""
-        return await self._ask(User, wire.BY_EMAIL, wire.ByEmail(email, organization_id))
+        return await self._ask(endpoints.BY_EMAIL, ByEmail(email, organization_id))
 
     async def get_many(
         self, ids: Sequence[str], *, organization_id: str | None = None
@@ -103,11 +112,11 @@ class UsersClient:
         unique = list(dict.fromkeys(ids))
         users: dict[str, User] = {}  # by id, which may have been spelled in two ways
         missing: list[str] = []
-        parts = [unique[n : n + wire.MAX_IDS] for n in range(0, len(unique), wire.MAX_IDS)]
+        parts = [unique[n : n + MAX_IDS] for n in range(0, len(unique), MAX_IDS)]
         while parts:
             part = parts.pop(0)
             try:
-                batch = await self._ask(UserBatch, wire.GET_MANY, wire.ByIds(part, organization_id))
+                batch = await self._ask(endpoints.GET_MANY, ByIds(part, organization_id))
             except PayloadTooLargeError:
                 if len(part) == 1:
                     raise
@@ -122,8 +131,8 @@ class UsersClient:
         """Iterate over all members of an organization, `page` at a time."""
         cursor = None
         while True:
-            request = wire.OrgList(organization_id, page, cursor)
-            answer = await self._ask(UserPage, wire.ORG_LIST, request)
+            request = OrgList(organization_id, page, cursor)
+            answer = await self._ask(endpoints.ORG_LIST, request)
             for user in answer.users:
                 yield user
             cursor = answer.next_cursor
@@ -132,24 +141,27 @@ class UsersClient:
 
     async def whoami(self, *, organization_id: str | None = None) -> WhoAmI:
         """Return who the token of this client speaks for; raises UnauthenticatedError."""
-        return await self._ask(WhoAmI, wire.WHOAMI, wire.WhoAmI(organization_id))
+        return await self._ask(endpoints.WHOAMI, Myself(organization_id))
 
-    async def _ask(self, model: type[M], endpoint: str, request: wire.Request) -> M:
+    async def _ask(self, endpoint: Endpoint[Asked, Answered], request: Asked) -> Answered:
         body = await self.ask(endpoint, wire.encode_request(request))
         try:
             # The standard library reads lone surrogates, which pydantic's own reader does not.
-            return model.model_validate(json.loads(body))
+            return endpoint.reply.model_validate(json.loads(body))
         except ValueError:  # pydantic's ValidationError is one
             raise InternalError("the worker answered with something else") from None
 
     async def ask(
-        self, endpoint: str, payload: bytes, *, headers: Mapping[str, str] | None = None
+        self,
+        endpoint: Endpoint[Any, Any],
+        payload: bytes,
+        *,
+        headers: Mapping[str, str] | None = None,
     ) -> bytes:
         """Return the payload of an endpoint's reply, or raise the error that it is (see `ask`)."""
-        subject = f"{self._prefix}.{endpoint}"
         return await ask(
             self._connection,
-            subject,
+            endpoint.subject(self._prefix),
             payload,
             headers={**self._headers, **(headers or {})},
             timeout=self._timeout,

@@ -28,6 +28,7 @@ from responder.errors import (
     ResponderError,
     UnavailableError,
 )
+from responder.models import MAX_PAGE, ByEmail, ById, ByIds, Myself, OrgList
 from responder.postgres.connection import Record, Session, ValueRefusedError
 from responder.postgres.lookups import (
     ALLOWED,
@@ -63,7 +64,7 @@ class Caller(NamedTuple):
 
 
 class _Page(NamedTuple):
-    request: wire.OrgList
+    request: OrgList
     position: wire.Position | None  # after which it starts, if it is not the first
 
 
@@ -98,21 +99,19 @@ class Directory:
         )
         self._lists = self._lines(self._fetch_lists, max_batch=few, crowd=1, apart=APART)
 
-    def load_user(
-        self, key: wire.ById | wire.WhoAmI, caller: Caller | None, *, deadline: float, done: Done
-    ) -> None:
-        """Load a user by id, or the caller: a User, or NotFoundError."""
+    def get(self, key: ById, caller: Caller | None, *, deadline: float, done: Done) -> None:
+        """Load a user by id: a User, or NotFoundError."""
         self._load(self._users, key, caller, deadline, done)
 
-    def load_email(
-        self, key: wire.ByEmail, caller: Caller | None, *, deadline: float, done: Done
-    ) -> None:
+    def whoami(self, key: Myself, caller: Caller | None, *, deadline: float, done: Done) -> None:
+        """Load the caller: a User, or NotFoundError."""
+        self._load(self._users, key, caller, deadline, done)
+
+    def by_email(self, key: ByEmail, caller: Caller | None, *, deadline: float, done: Done) -> None:
         """Load a user by email: a User, or NotFoundError."""
         self._load(self._emails, key, caller, deadline, done)
 
-    def load_page(
-        self, key: wire.OrgList, caller: Caller | None, *, deadline: float, done: Done
-    ) -> None:
+    def org_list(self, key: OrgList, caller: Caller | None, *, deadline: float, done: Done) -> None:
         """Load members of an organization: a UserPage; raises InvalidRequestError for a cursor."""
         lines, position = self._first_pages, None
         if key.cursor is not None:
@@ -120,9 +119,7 @@ class Directory:
             lines = self._last_pages if position.created_at is None else self._pages
         self._load(lines, _Page(key, position), caller, deadline, done)
 
-    def load_list(
-        self, key: wire.ByIds, caller: Caller | None, *, deadline: float, done: Done
-    ) -> None:
+    def get_many(self, key: ByIds, caller: Caller | None, *, deadline: float, done: Done) -> None:
         """Load users by their ids: a UserBatch, or PayloadTooLargeError."""
         self._load(self._lists, key, caller, deadline, done)
 
@@ -149,9 +146,7 @@ class Directory:
         statements = self._database.statements
         lookups = _lookups(statements, keys)
         ids = [
-            statements.user_id(
-                caller.user_id if caller and isinstance(key, wire.WhoAmI) else key.id
-            )
+            statements.user_id(caller.user_id if caller and isinstance(key, Myself) else key.id)
             for key, caller in keys
         ]
         return await self._fetch(session, lookups.by_id, lookups.by_ids, ids, keys)
@@ -180,7 +175,7 @@ class Directory:
         for row in rows:
             at = row[ORDINAL] - 1
             request, caller = asked[at]
-            if caller and not row[ALLOWED] and not isinstance(request, wire.WhoAmI):
+            if caller and not row[ALLOWED] and not isinstance(request, Myself):
                 answers[at] = _FORBIDDEN
             elif row[USER_ID] is None:
                 continue
@@ -436,7 +431,7 @@ def _lookups(statements: Statements, keys: Sequence[_Asked]) -> Lookups:
 
 def _cap(users: int) -> int:
     """How large an image may be, in bytes, of so many users that share a query."""
-    return min(SMALL_IMAGE, SMALL_IMAGE * wire.MAX_PAGE // max(1, users))
+    return min(SMALL_IMAGE, SMALL_IMAGE * MAX_PAGE // max(1, users))
 
 
 def _fitting(left_out: Iterable[int | None], limit: int) -> list[int]:

@@ -1,16 +1,65 @@
-"""User, UserPage, UserBatch, Identity, WhoAmI: what callers see."""
+"""Requests and replies: what callers send and see."""
 
-# These models are the contract in Python: the client returns them, and OpenAPI is made from them.
-# Replies of a worker are not built from them (see the encoder in `wire`, which a property test holds
-# equal to them), and reading a reply ignores keys that a newer worker may have added.
+# These models are the contract in Python: the client sends and returns them, and OpenAPI is made from
+# them. Replies of a worker are not built from them (see the encoder in `wire`, which a property test
+# holds equal to them), and reading a reply ignores keys that a newer worker may have added.
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Final
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SkipValidation
 from pydantic.alias_generators import to_camel
+
+MAX_PAGE: Final = 500  # users that a page may have
+MAX_IDS: Final = 500  # ids that a request may have
+
+
+# Requests
+
+
+class Request(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What a caller asks for: snake_case in Python, either case as JSON."""
+
+
+class ById(Request, frozen=True, omit_defaults=True):
+    """The request of `users.get`."""
+
+    id: str
+    organization_id: str | None = None
+
+
+class ByEmail(Request, frozen=True, omit_defaults=True):
+    """The request of `users.by_email`."""
+
+    email: str
+    organization_id: str | None = None
+
+
+class OrgList(Request, frozen=True, omit_defaults=True):
+    """The request of `users.org_list`."""
+
+    organization_id: str
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 100
+    cursor: str | None = None
+
+
+class ByIds(Request, frozen=True, omit_defaults=True):
+    """The request of `users.get_many`."""
+
+    ids: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_IDS)]
+    organization_id: str | None = None
+
+
+class Myself(Request, frozen=True, omit_defaults=True):
+    """The request of `users.whoami`."""
+
+    organization_id: str | None = None
+
+
+# Replies
 
 
 def _as_javascript(value: datetime) -> str:

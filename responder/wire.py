@@ -15,12 +15,13 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import starmap
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
+from responder.endpoints import Asked, Endpoint
 from responder.errors import (
     BY_CODE,
     InternalError,
@@ -29,16 +30,8 @@ from responder.errors import (
     ResponderError,
     UnauthenticatedError,
 )
-from responder.models import Identity, User
+from responder.models import Identity, Request, User
 
-GET: Final = "get"
-BY_EMAIL: Final = "by_email"
-ORG_LIST: Final = "org_list"
-GET_MANY: Final = "get_many"
-WHOAMI: Final = "whoami"
-
-MAX_PAGE: Final = 500
-MAX_IDS: Final = 500
 MAX_MESSAGE: Final = 512  # characters
 BAD_CURSOR: Final = "cursor: not one that users.org_list gave"
 NO_TOKEN: Final = "a token is required: Authorization: Bearer <JWT>"  # noqa: S105 - none
@@ -54,83 +47,17 @@ ERROR_CODE: Final = "Nats-Service-Error-Code"
 # Requests
 
 
-class Request(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """What a caller asks for: snake_case in Python, either case as JSON."""
+def decoder(endpoint: Endpoint[Asked, Any]) -> Callable[[bytes], Asked]:
+    """Return what reads the requests of an endpoint; it raises InvalidRequestError."""
+    read = msgspec.json.Decoder(endpoint.request).decode
 
+    def decode(payload: bytes) -> Asked:
+        try:
+            return read(payload)
+        except _REFUSED:
+            return decode_any_form(payload, endpoint)
 
-class ById(Request, frozen=True, omit_defaults=True):
-    """The request of `users.get`."""
-
-    id: str
-    organization_id: str | None = None
-
-
-class ByEmail(Request, frozen=True, omit_defaults=True):
-    """The request of `users.by_email`."""
-
-    email: str
-    organization_id: str | None = None
-
-
-class OrgList(Request, frozen=True, omit_defaults=True):
-    """The request of `users.org_list`."""
-
-    organization_id: str
-    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 100
-    cursor: str | None = None
-
-
-class ByIds(Request, frozen=True, omit_defaults=True):
-    """The request of `users.get_many`."""
-
-    ids: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_IDS)]
-    organization_id: str | None = None
-
-
-class WhoAmI(Request, frozen=True, omit_defaults=True):
-    """The request of `users.whoami`."""
-
-    organization_id: str | None = None
-
-
-R = TypeVar("R", bound=Request)
-
-
-def decode_by_id(payload: bytes) -> ById:
-    """Read the request of `users.get`; raises InvalidRequestError."""
-    try:
-        return _BY_ID.decode(payload)
-    except _REFUSED:
-        return _decode(payload, ById, bare="id")
-
-
-def decode_by_email(payload: bytes) -> ByEmail:
-    """Read the request of `users.by_email`; raises InvalidRequestError."""
-    try:
-        return _BY_EMAIL.decode(payload)
-    except _REFUSED:
-        return _decode(payload, ByEmail, bare="email")
-
-
-def decode_org_list(payload: bytes) -> OrgList:
-    """Read the request of `users.org_list`; raises InvalidRequestError."""
-    try:
-        return _ORG_LIST.decode(payload)
-    except _REFUSED:
-        return _decode(payload, OrgList, bare="organizationId")
-
-
-def decode_by_ids(payload: bytes) -> ByIds:
-    """Read the request of `users.get_many`; raises InvalidRequestError."""
-    try:
-        return _BY_IDS.decode(payload)
-    except _REFUSED:
-        return _decode(payload, ByIds, bare=None)
-
-
-def decode_whoami(payload: bytes) -> WhoAmI:
-    """Read the request of `users.whoami`, which may be empty; raises InvalidRequestError."""
-    return _decode(payload, WhoAmI, bare=None) if payload.strip() else WhoAmI()
+    return decode
 
 
 def encode_request(request: Request) -> bytes:
@@ -138,27 +65,25 @@ def encode_request(request: Request) -> bytes:
     return _json(request)
 
 
-_BY_ID = msgspec.json.Decoder(ById)
-_BY_EMAIL = msgspec.json.Decoder(ByEmail)
-_ORG_LIST = msgspec.json.Decoder(OrgList)
-_BY_IDS = msgspec.json.Decoder(ByIds)
 # msgspec lets bytes that are not UTF-8 and bottomless nesting through as Python's own errors.
 _REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-def _decode(payload: bytes, form: type[R], *, bare: str | None) -> R:
-    """Read a request in any form: snake_case, lone surrogates, and bare text if a key is named."""
+def decode_any_form(payload: bytes, endpoint: Endpoint[Asked, Any]) -> Asked:
+    """Read a request in any form: snake_case, lone surrogates, bare text, or nothing at all."""
     try:
         text = payload.decode().strip()
     except UnicodeDecodeError:
         raise InvalidRequestError("the payload is not UTF-8") from None
+    if text.startswith("{"):
+        return _convert(_parse(text), endpoint.request)
+    if not text and endpoint.needs_token:
+        return endpoint.request()
     if not text:
         raise InvalidRequestError("the payload is empty")
-    if text.startswith("{"):
-        return _convert(_parse(text), form)
-    if bare is None:
+    if endpoint.bare is None:
         raise InvalidRequestError("the payload is not a JSON object")
-    return _convert({bare: text}, form)
+    return _convert({endpoint.bare: text}, endpoint.request)
 
 
 def _parse(text: str) -> dict[str, Any]:
@@ -170,7 +95,7 @@ def _parse(text: str) -> dict[str, Any]:
     return value
 
 
-def _convert(value: Mapping[str, Any], form: type[R]) -> R:
+def _convert(value: Mapping[str, Any], form: type[Asked]) -> Asked:
     names = {field.name: field.encode_name for field in msgspec.structs.fields(form)}
     known = {**names, **{name: name for name in names.values()}}
     if unknown := [key for key in value if key not in known]:

@@ -21,6 +21,7 @@ from uuid import uuid4
 from responder import wire
 from responder.batching import NEVER, Answer, Batching, Done
 from responder.directory import Caller, Directory
+from responder.endpoints import DESCRIPTION, ENDPOINTS, SERVICE, WHOAMI, Endpoint
 from responder.errors import (
     InternalError,
     NotFoundError,
@@ -32,14 +33,12 @@ from responder.errors import (
 )
 from responder.models import Identity
 from responder.nats.connection import Connection
-from responder.nats.service import Endpoint, Service
+from responder.nats.service import VERBS, Service, Statistics, subjects
 from responder.tokens.identity import UnknownKeyError
 from responder.tokens.verifier import TokenVerifier
 
 log = logging.getLogger(__name__)
 
-NAME: Final = "users"
-DESCRIPTION: Final = "Better Auth users, live from their tables"
 NO_ISSUER: Final = "this worker knows no issuer of tokens: BETTER_AUTH_URL is not set"
 MAX_HELD: Final = 64 * 1024 * 1024  # bytes of requests that may be under way: they can be huge
 
@@ -93,23 +92,22 @@ class Worker:
         self.held = 0  # bytes of requests under way
         self._now = asyncio.get_running_loop().time
         self._kinds = [
-            _Kind(Endpoint(name, f"{prefix}.{name}"), decode, load)
-            for name, decode, load in (
-                (wire.GET, wire.decode_by_id, directory.load_user),
-                (wire.BY_EMAIL, wire.decode_by_email, directory.load_email),
-                (wire.ORG_LIST, wire.decode_org_list, directory.load_page),
-                (wire.GET_MANY, wire.decode_by_ids, directory.load_list),
-                (wire.WHOAMI, wire.decode_whoami, directory.load_user),
+            _Kind(
+                each,
+                Statistics(each.name, each.subject(prefix)),
+                wire.decoder(each),
+                getattr(directory, each.name),
             )
+            for each in ENDPOINTS
         ]
         self.service = Service(
-            name=NAME,
+            name=SERVICE,
             id=uuid4().hex,
             version=version,
             description=DESCRIPTION,
             queue_group=queue_group,
             started=datetime.now(UTC),
-            endpoints=[kind.endpoint for kind in self._kinds],
+            statistics=[kind.statistics for kind in self._kinds],
         )
 
     @asynccontextmanager
@@ -117,13 +115,11 @@ class Worker:
         """Listen; leaving answers what has arrived."""
         for kind in self._kinds:
             queue = self.service.queue_group
-            await self._connection.listen(kind.endpoint.subject, self._receiver(kind), queue=queue)
-        for verb, reply in (
-            ("PING", self.service.ping),
-            ("INFO", self.service.info),
-            ("STATS", self.service.stats),
-        ):
-            for subject in self.service.subjects(verb):
+            subject = kind.statistics.subject
+            await self._connection.listen(subject, self._receiver(kind), queue=queue)
+        replies = (self.service.ping, self.service.info, self.service.stats)
+        for verb, reply in zip(VERBS, replies, strict=True):
+            for subject in subjects(verb, name=self.service.name, id=self.service.id):
                 await self._connection.listen(subject, self._describer(reply))
         await self._connection.flush()
         self._connection.answered = self._answered
@@ -155,7 +151,7 @@ class Worker:
                 call.deadline = min(call.deadline, self._now() + timeout)
         if token is not None:
             self._identify(call, token)
-        elif self._token_required or call.kind.endpoint.name == wire.WHOAMI:
+        elif self._token_required or call.kind.endpoint.needs_token:
             raise UnauthenticatedError(wire.NO_TOKEN)
         else:
             call.ask(None)
@@ -254,7 +250,8 @@ class Worker:
 class _Kind:
     """A kind of request: where it arrives, and what is done about it."""
 
-    endpoint: Endpoint
+    endpoint: Endpoint[Any, Any]
+    statistics: Statistics
     decode: Callable[[bytes], Any]
     load: _Load
 
@@ -289,18 +286,18 @@ class _Call:
     def fail(self, error: BaseException) -> None:
         """Answer with what went wrong."""
         if not isinstance(error, ResponderError):
-            log.error("a request to %s failed", self.kind.endpoint.subject, exc_info=error)
+            log.error("a request to %s failed", self.kind.statistics.subject, exc_info=error)
             error = InternalError()
         self.answer(error)
 
     def answer(self, answer: Answer) -> None:
         """Answer, once."""
-        if self._identity is not None and self.kind.endpoint.name == wire.WHOAMI:
+        if self._identity is not None and self.kind.endpoint is WHOAMI:
             answer = self._worker.introduce(self._identity, answer)
         self._worker.held -= len(self._payload)
         self._worker.send(self._reply, answer)
         error = None if isinstance(answer, bytes) else answer.code
-        self.kind.endpoint.count(perf_counter() - self._arrival, error)
+        self.kind.statistics.count(perf_counter() - self._arrival, error)
 
 
 def _read_headers(block: bytes) -> tuple[str | None, float | None]:

@@ -12,6 +12,8 @@ import pytest
 from responder import checks, cli
 from responder.checks import BROKEN, NOTE, WARNING, Report
 from responder.dev import nats
+from responder.endpoints import ENDPOINTS, SERVICE
+from responder.nats.service import VERBS, subjects
 from responder.settings import Settings
 
 pytestmark = pytest.mark.heavy
@@ -222,6 +224,36 @@ async def test_permissions_of_nats(create_database, template):
     assert any(message.endswith(" users.by_email") for message in messages)
     assert not any(message.endswith(" users.get") for message in messages)
     assert not report.good
+
+
+SUBJECTS = [
+    *(endpoint.subject("users") for endpoint in ENDPOINTS),
+    *(each for verb in VERBS for each in subjects(verb, name=SERVICE, id="*")),
+]
+
+
+async def test_each_subject_that_nats_does_not_permit_is_named():
+    """Denied one subject that a worker listens on, check names that one and no other."""
+    users = [
+        f'{{ user: u{n}, password: w, permissions: {{ subscribe: {{ deny: "{subject}" }} }} }}'
+        for n, subject in enumerate(SUBJECTS)
+    ]
+    named = {}
+    async with nats.running(config=f"authorization {{ users = [{', '.join(users)}] }}") as server:
+        for n, subject in enumerate(SUBJECTS):
+            report = await checks.check(
+                Settings.read({"NATS_URL": server.url, "NATS_USER": f"u{n}", "NATS_PASSWORD": "w"})
+            )
+            named[subject] = [
+                (severity, message.rpartition(" ")[2])
+                for severity, message in found(report, "nats")
+            ]
+
+    severities = ["broken"] * len(ENDPOINTS) + ["warning"] * (len(SUBJECTS) - len(ENDPOINTS))
+    assert {
+        subject: [(severity, subject)]
+        for subject, severity in zip(SUBJECTS, severities, strict=True)
+    } == named
 
 
 async def test_what_is_out_of_reach_is_said_and_the_rest_is_looked_at(

@@ -10,16 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from responder import wire
+from responder.endpoints import BY_EMAIL, ENDPOINTS, GET, GET_MANY, ORG_LIST, WHOAMI
 from responder.errors import BY_CODE, InvalidRequestError, PayloadTooLargeError, ResponderError
-from responder.models import User, UserBatch, UserPage
+from responder.models import (
+    MAX_PAGE,
+    ByEmail,
+    ById,
+    ByIds,
+    Myself,
+    OrgList,
+    Request,
+    User,
+    UserBatch,
+    UserPage,
+)
 
-DECODERS = {
-    wire.decode_by_id: (wire.ById, "id"),
-    wire.decode_by_email: (wire.ByEmail, "email"),
-    wire.decode_org_list: (wire.OrgList, "organizationId"),
-    wire.decode_by_ids: (wire.ByIds, None),
-}
-EVERY_DECODER = pytest.mark.parametrize("decode", DECODERS)
+EVERY_ENDPOINT = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda each: each.name)
 
 # Strings of JSON: any, lone surrogates included.
 STRINGS = st.text(st.characters(codec=None), max_size=8) | st.sampled_from(["\ud800", "\0", ""])
@@ -41,89 +47,89 @@ VALUES = st.recursive(
     max_leaves=5,
 )
 GOOD = {
-    wire.decode_by_id: {"id": STRINGS},
-    wire.decode_by_email: {"email": STRINGS},
-    wire.decode_org_list: {"organizationId": STRINGS},
-    wire.decode_by_ids: {"ids": st.lists(STRINGS, min_size=1, max_size=4)},
+    GET: {"id": STRINGS},
+    BY_EMAIL: {"email": STRINGS},
+    ORG_LIST: {"organizationId": STRINGS},
+    GET_MANY: {"ids": st.lists(STRINGS, min_size=1, max_size=4)},
+    WHOAMI: {},
 }
 BLANKS = st.sampled_from([b"", b" ", b"\r\n", b"\t \n", b"\x0b"])
 
 
-def outcome(decode, *arguments, **options):
+def outcome(decode, *arguments):
     """Return the request that was read, or the words for what is wrong."""
     try:
-        return decode(*arguments, **options)
+        return decode(*arguments)
     except InvalidRequestError as error:
         return error.message
 
 
-@EVERY_DECODER
+@EVERY_ENDPOINT
 @given(data=st.data())
-def test_the_quick_and_the_long_way_agree(decode, data):
+def test_the_quick_and_the_long_way_agree(endpoint, data):
     """A request around a valid one is read the same, or refused in the same words, by both ways."""
-    form, bare = DECODERS[decode]
-    value = data.draw(st.fixed_dictionaries(GOOD[decode], optional={}))
+    value = data.draw(st.fixed_dictionaries(GOOD[endpoint], optional={}))
     value |= data.draw(st.dictionaries(KEYS, VALUES, max_size=3))
     text = json.dumps(value, ensure_ascii=data.draw(st.booleans()))
     payload = text.encode(errors="surrogatepass")
     payload = data.draw(BLANKS) + payload + data.draw(BLANKS)
 
-    assert outcome(wire._decode, payload, form, bare=bare) == outcome(decode, payload)
+    assert outcome(wire.decode_any_form, payload, endpoint) == outcome(
+        wire.decoder(endpoint), payload
+    )
 
 
-@EVERY_DECODER
+@EVERY_ENDPOINT
 @given(data=st.data())
-def test_the_quick_and_the_long_way_agree_on_broken_json(decode, data):
+def test_the_quick_and_the_long_way_agree_on_broken_json(endpoint, data):
     """The same holds where a byte of the JSON has been lost, changed or added."""
-    form, bare = DECODERS[decode]
-    value = data.draw(st.fixed_dictionaries(GOOD[decode]))
+    value = data.draw(st.fixed_dictionaries(GOOD[endpoint]))
     payload = json.dumps(value, ensure_ascii=False).encode(errors="surrogatepass")
     at = data.draw(st.integers(0, len(payload)))
     payload = payload[:at] + data.draw(st.binary(max_size=2)) + payload[at + 1 :]
 
-    assert outcome(wire._decode, payload, form, bare=bare) == outcome(decode, payload)
+    assert outcome(wire.decode_any_form, payload, endpoint) == outcome(
+        wire.decoder(endpoint), payload
+    )
 
 
-@EVERY_DECODER
+@EVERY_ENDPOINT
 @given(payload=st.binary(max_size=60) | st.binary(max_size=60).map(b"{%b".__mod__))
-def test_no_payload_is_a_bug(decode, payload):
+def test_no_payload_is_a_bug(endpoint, payload):
     """Any bytes are a request or an InvalidRequestError."""
-    result = outcome(decode, payload)
+    result = outcome(wire.decoder(endpoint), payload)
 
-    assert isinstance(result, (wire.Request, str))
+    assert isinstance(result, (Request, str))
 
 
-@EVERY_DECODER
+@EVERY_ENDPOINT
 @pytest.mark.parametrize(
     "opening", [b"[", b'{"id":', b'{"ids":[', b'{"x":{"y":', b'{"id":"x","x":[[']
 )
-def test_no_depth_is_a_bug(decode, opening):
+def test_no_depth_is_a_bug(endpoint, opening):
     """A payload nested without end is an InvalidRequestError."""
-    result = outcome(decode, b'{"id":' + opening * 100_000)
+    result = outcome(wire.decoder(endpoint), b'{"id":' + opening * 100_000)
 
     assert isinstance(result, str)
 
 
 ORGANIZATIONS = st.none() | STRINGS
 REQUESTS = {
-    wire.decode_by_id: st.builds(wire.ById, STRINGS, ORGANIZATIONS),
-    wire.decode_by_email: st.builds(wire.ByEmail, STRINGS, ORGANIZATIONS),
-    wire.decode_org_list: st.builds(
-        wire.OrgList, STRINGS, st.integers(1, wire.MAX_PAGE), ORGANIZATIONS
-    ),
-    wire.decode_by_ids: st.builds(
-        wire.ByIds, st.lists(STRINGS, min_size=1, max_size=20), ORGANIZATIONS
-    ),
+    GET: st.builds(ById, STRINGS, ORGANIZATIONS),
+    BY_EMAIL: st.builds(ByEmail, STRINGS, ORGANIZATIONS),
+    ORG_LIST: st.builds(OrgList, STRINGS, st.integers(1, MAX_PAGE), ORGANIZATIONS),
+    GET_MANY: st.builds(ByIds, st.lists(STRINGS, min_size=1, max_size=20), ORGANIZATIONS),
+    WHOAMI: st.builds(Myself, ORGANIZATIONS),
 }
 
 
-@EVERY_DECODER
+@EVERY_ENDPOINT
 @given(data=st.data())
-def test_requests_round_trip(decode, data):
+def test_requests_round_trip(endpoint, data):
     """What a client writes a worker reads, lone surrogates included."""
-    request = data.draw(REQUESTS[decode])
+    request = data.draw(REQUESTS[endpoint])
 
-    assert request == decode(wire.encode_request(request))
+    assert request == wire.decoder(endpoint)(wire.encode_request(request))
 
 
 # Users.

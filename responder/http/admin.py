@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from responder.errors import ResponderError
-from responder.nats.service import BUCKETS, Endpoint
+from responder.nats.service import BUCKETS, Statistics
 from responder.tokens.key_set import Keys
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
@@ -74,7 +74,7 @@ def text(lines: str, *, status: int = 200) -> Response:
 class Metrics(Collector):
     """The figures of a process, read where they are kept when somebody asks for them."""
 
-    endpoints: Sequence[Endpoint] = ()
+    statistics: Sequence[Statistics] = ()
     pending: Callable[[], int] | None = None
     images_omitted: Callable[[], int] | None = None
     keys: Keys | None = None
@@ -82,7 +82,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric (called by prometheus_client)."""
-        if self.endpoints:
+        if self.statistics:
             yield from self._answers()
         if self.pending:
             yield GaugeMetricFamily(
@@ -115,14 +115,14 @@ class Metrics(Collector):
         errors = CounterMetricFamily(
             "responder_errors", "requests answered with an error", labels=["endpoint", "code"]
         )
-        for endpoint in self.endpoints:
+        for its in self.statistics:
             total, buckets = 0, []
-            for bound, count in zip((*BUCKETS, "+Inf"), endpoint.buckets, strict=True):
+            for bound, count in zip((*BUCKETS, "+Inf"), its.buckets, strict=True):
                 total += count
                 buckets.append((str(bound), total))
-            seconds.add_metric([endpoint.name], buckets, endpoint.seconds)
-            for code, count in endpoint.errors.items():
-                errors.add_metric([endpoint.name, code], count)
+            seconds.add_metric([its.name], buckets, its.seconds)
+            for code, count in its.errors.items():
+                errors.add_metric([its.name, code], count)
         yield seconds
         yield errors
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 import msgspec
@@ -27,6 +27,7 @@ from starlette.types import Receive, Scope, Send
 
 from responder import wire
 from responder.client import UsersClient
+from responder.endpoints import ENDPOINTS, WRITES, Endpoint
 from responder.errors import (
     ForbiddenError,
     InternalError,
@@ -36,7 +37,7 @@ from responder.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from responder.http.openapi import WRITES, document
+from responder.http.openapi import document
 
 log = logging.getLogger(__name__)
 
@@ -70,25 +71,21 @@ class Bridge:
         self._client = client
         self._auth_required = auth_required
         self._successors = successors
-        get: dict[str, Serve] = {"GET": self._user, "HEAD": self._user}
-        by_email: dict[str, Serve] = {"GET": self._user_by_email, "HEAD": self._user_by_email}
-        gone: dict[str, dict[str, Serve]] = {}
-        for path, method, _, endpoint in WRITES:
-            gone.setdefault(path, {})[method] = self._gone(endpoint)
+        routes: dict[str, dict[str, Serve]] = {}
+        for endpoint in ENDPOINTS:
+            if endpoint.route:
+                ask = self._asker(endpoint, endpoint.route)
+                routes[endpoint.route] = {"GET": ask, "HEAD": ask}
+        for write in WRITES:
+            for path in (f"/api/v1{write.path}", write.path):
+                routes.setdefault(path, {})[write.method] = self._gone(write.successor)
         contract = document(successors=urlsplit(successors or DEFAULT_SUCCESSORS).path)
         openapi = _static(msgspec.json.encode(contract), "application/json")
         page = files("responder.http").joinpath("docs.html").read_bytes()
         docs = _static(page, "text/html", {"Content-Security-Policy": _policy(page)})
-        self._routes = [
-            _route("/api/v1/users/email/{email}", by_email),
-            _route("/api/v1/users/{id}", {**get, **gone["/{id}"]}),
-            _route("/api/v1/me", {"GET": self._me, "HEAD": self._me}),
-            _route("/api/v1/users", gone[""]),
-            _route("/users/{id}", gone["/{id}"]),
-            _route("/users", gone[""]),
-            _route("/openapi.json", {"GET": openapi, "HEAD": openapi}),
-            _route("/docs", {"GET": docs, "HEAD": docs}),
-        ]
+        routes["/openapi.json"] = {"GET": openapi, "HEAD": openapi}
+        routes["/docs"] = {"GET": docs, "HEAD": docs}
+        self._routes = [_route(template, methods) for template, methods in routes.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
@@ -119,19 +116,19 @@ class Bridge:
                 return route.template, _problem(InternalError(), request)
         return "none", _problem(NotFoundError("no such route"), request)
 
-    async def _user(self, request: Request, id: str) -> Response:  # noqa: A002
-        return await self._ask(request, wire.GET, wire.ById(id, _organization(request)))
+    def _asker(self, endpoint: Endpoint[Any, Any], route: str) -> Serve:
+        """Return what answers a route: it asks the endpoint, and passes the reply's bytes on."""
+        key = "".join(_PARAMETER.findall(route))
 
-    async def _user_by_email(self, request: Request, email: str) -> Response:
-        return await self._ask(request, wire.BY_EMAIL, wire.ByEmail(email, _organization(request)))
+        async def ask(request: Request, parameter: str) -> Response:
+            asked = {key: parameter} if key else {}
+            organization = _organization(request)
+            headers = self._headers(request)
+            payload = wire.encode_request(endpoint.request(**asked, organization_id=organization))
+            body = await self._client.ask(endpoint, payload, headers=headers)
+            return Response(body, media_type="application/json", headers=NO_STORE)
 
-    async def _me(self, request: Request, _: str) -> Response:
-        return await self._ask(request, wire.WHOAMI, wire.WhoAmI(_organization(request)))
-
-    async def _ask(self, request: Request, endpoint: str, asked: wire.Request) -> Response:
-        headers = self._headers(request)
-        body = await self._client.ask(endpoint, wire.encode_request(asked), headers=headers)
-        return Response(body, media_type="application/json", headers=NO_STORE)
+        return ask
 
     def _headers(self, request: Request) -> dict[str, str]:
         """What is passed on to the worker: the token, and the trace."""
@@ -169,10 +166,11 @@ class Bridge:
 
 
 def _route(template: str, methods: dict[str, Serve]) -> _Route:
-    pattern = re.sub(
-        r"\{\w+\}", "([^/]+)", re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
-    )
+    pattern = "([^/]+)".join(map(re.escape, _PARAMETER.sub("{}", template).split("{}")))
     return _Route(template, methods, re.compile(pattern.encode()))
+
+
+_PARAMETER = re.compile(r"\{(\w+)\}")
 
 
 def _static(body: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Serve:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Final
 
+from responder.endpoints import ENDPOINTS, WRITES, Endpoint
 from responder.errors import BY_CODE
 from responder.models import Identity, User, WhoAmI
 
-# What this service does not do: path below /users, method, verb, and Better Auth's endpoint for it.
-WRITES: Final = (
-    ("", "POST", "create", "admin/create-user"),
-    ("/{id}", "PATCH", "change", "admin/set-role"),
-    ("/{id}", "DELETE", "remove", "admin/remove-user"),
-)
+_PARAMETERS: Final = re.compile(r"\{(\w+)\}")
+_OPERATIONS: Final = {"get": "user", "by_email": "userByEmail", "whoami": "me"}
 _ERRORS: Final = {
     "400": "a parameter is malformed, unknown or repeated",
     "401": "no token where one is required, or one that does not verify",
@@ -97,12 +95,8 @@ def document(*, successors: str) -> dict[str, Any]:
     """Return the OpenAPI document; `successors` is the path of Better Auth's HTTP API."""
     user = User.model_json_schema(by_alias=True, mode="serialization")
     paths: dict[str, dict[str, Any]] = {
-        "/api/v1/users/{id}": _reads("user", "id", "a user by id"),
-        "/api/v1/users/email/{email}": _reads(
-            "userByEmail", "email", "a user by email, in any case"
-        ),
+        endpoint.route: _reads(endpoint, endpoint.route) for endpoint in ENDPOINTS if endpoint.route
     }
-    paths["/api/v1/me"] = _reads("me", None, "the caller", schema="WhoAmI")
     whoami = WhoAmI.model_json_schema(
         by_alias=True, mode="serialization", ref_template="#/components/schemas/{model}"
     )
@@ -110,16 +104,16 @@ def document(*, successors: str) -> dict[str, Any]:
     identity = Identity.model_json_schema(by_alias=True, mode="serialization")
     example = _WHOAMI.model_dump(mode="json", by_alias=True)
     for prefix in ("/api/v1", ""):
-        for path, method, verb, endpoint in WRITES:
+        for method, path, verb, successor in WRITES:
             operation = {
                 "operationId": f"{verb}User{'' if prefix else 'Unversioned'}",
-                "summary": f"{verb} a user: Better Auth does, at POST {successors}/{endpoint}",
+                "summary": f"{verb} a user: Better Auth does, at POST {successors}/{successor}",
                 "deprecated": True,
                 "security": [],
-                "parameters": [_parameter("id", "path")] if path else [],
+                "parameters": [_parameter(name, "path") for name in _PARAMETERS.findall(path)],
                 "responses": {"410": _error("410", "written by Better Auth only")},
             }
-            paths.setdefault(f"{prefix}/users{path}", {})[method.lower()] = operation
+            paths.setdefault(f"{prefix}{path}", {})[method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {
@@ -143,19 +137,21 @@ def document(*, successors: str) -> dict[str, Any]:
     }
 
 
-def _reads(
-    operation_id: str, name: str | None, summary: str, *, schema: str = "User"
-) -> dict[str, Any]:
+def _reads(endpoint: Endpoint[Any, Any], route: str) -> dict[str, Any]:
+    operation_id, summary = _OPERATIONS[endpoint.name], endpoint.summary
     organization = _parameter("organizationId", "query")
     organization["description"] = "the organization whose membership the answer reports"
     errors = {status: _error(status, description) for status, description in _ERRORS.items()}
-    user = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+    reply = {"schema": {"$ref": f"#/components/schemas/{endpoint.reply.__name__}"}}
     get = {
         "operationId": operation_id,
         "summary": summary,
-        "parameters": [*([_parameter(name, "path")] if name else []), organization],
+        "parameters": [
+            *(_parameter(name, "path") for name in _PARAMETERS.findall(route)),
+            organization,
+        ],
         "responses": {
-            "200": {"description": summary, "content": {"application/json": user}},
+            "200": {"description": summary, "content": {"application/json": reply}},
             **errors,
         },
     }

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-PREFIX: Final = "$SRV"
+VERBS: Final = ("PING", "INFO", "STATS")
 # Seconds; the buckets OpenTelemetry recommends for messaging, and smaller ones.
 BUCKETS: Final = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075),
@@ -23,8 +23,8 @@ BUCKETS: Final = (
 )
 
 
-class Endpoint:
-    """A subject that is answered, and what has happened on it so far."""
+class Statistics:
+    """What has happened on the subject of an endpoint so far."""
 
     def __init__(self, name: str, subject: str) -> None:
         self.name = name
@@ -45,6 +45,11 @@ class Endpoint:
             self.last_error = error
 
 
+def subjects(verb: str, *, name: str, id: str) -> list[str]:  # noqa: A002 - ADR-32's word
+    """Return the three subjects on which an instance of a service answers a verb."""
+    return [f"$SRV.{verb}", f"$SRV.{verb}.{name}", f"$SRV.{verb}.{name}.{id}"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Service:
     """An instance of a service, as $SRV describes it."""
@@ -55,16 +60,8 @@ class Service:
     description: str
     queue_group: str
     started: datetime
-    endpoints: list[Endpoint]
+    statistics: list[Statistics]  # of each endpoint
     metadata: dict[str, str] = field(default_factory=dict)
-
-    def subjects(self, verb: str) -> list[str]:
-        """The three subjects of PING, INFO or STATS."""
-        return [
-            f"{PREFIX}.{verb}",
-            f"{PREFIX}.{verb}.{self.name}",
-            f"{PREFIX}.{verb}.{self.name}.{self.id}",
-        ]
 
     def ping(self) -> bytes:
         """The answer to $SRV.PING."""
@@ -74,12 +71,12 @@ class Service:
         """The answer to $SRV.INFO."""
         endpoints = [
             {
-                "name": endpoint.name,
-                "subject": endpoint.subject,
+                "name": its.name,
+                "subject": its.subject,
                 "queue_group": self.queue_group,
                 "metadata": {},
             }
-            for endpoint in self.endpoints
+            for its in self.statistics
         ]
         return self._reply("info", description=self.description, endpoints=endpoints)
 
@@ -88,18 +85,16 @@ class Service:
         started = self.started.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         endpoints = [
             {
-                "name": endpoint.name,
-                "subject": endpoint.subject,
+                "name": its.name,
+                "subject": its.subject,
                 "queue_group": self.queue_group,
-                "num_requests": endpoint.requests,
-                "num_errors": endpoint.errors.total(),
-                "last_error": endpoint.last_error,
-                "processing_time": round(endpoint.seconds * 1e9),
-                "average_processing_time": round(
-                    endpoint.seconds * 1e9 / max(endpoint.requests, 1)
-                ),
+                "num_requests": its.requests,
+                "num_errors": its.errors.total(),
+                "last_error": its.last_error,
+                "processing_time": round(its.seconds * 1e9),
+                "average_processing_time": round(its.seconds * 1e9 / max(its.requests, 1)),
             }
-            for endpoint in self.endpoints
+            for its in self.statistics
         ]
         return self._reply("stats", started=started, endpoints=endpoints)
 

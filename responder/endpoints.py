@@ -1,0 +1,109 @@
+"""The one table of what can be asked: over NATS, and over HTTP where there is a route."""
+
+# Data only. `wire` makes a decoder of a row, the worker answers each row with the method of
+# `Directory` that has its name, `check` tries to subscribe to each, and what describes the service
+# to others ($SRV, OpenAPI) is made from the rows: an endpoint that is added here is known everywhere.
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from responder.models import (
+    ByEmail,
+    ById,
+    ByIds,
+    Myself,
+    OrgList,
+    Reply,
+    Request,
+    User,
+    UserBatch,
+    UserPage,
+    WhoAmI,
+)
+
+Asked = TypeVar("Asked", bound=Request)
+Answered = TypeVar("Answered", bound=Reply)
+
+SERVICE: Final = "users"  # the name of the service, whatever the prefix of its subjects is
+DESCRIPTION: Final = "Better Auth users, live from their tables"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint(Generic[Asked, Answered]):
+    """Something that can be asked.
+
+    `bare` is the key that a payload of bare text stands for; `route` is the path of a GET, in which a
+    name in braces is a key of the request. With `needs_token` it is only answered on behalf of a
+    caller, and its payload may be empty.
+    """
+
+    name: str
+    summary: str
+    request: type[Asked]
+    reply: type[Answered]
+    bare: str | None = None
+    route: str | None = None
+    needs_token: bool = False
+
+    def subject(self, prefix: str) -> str:
+        """Return the subject on which it is asked."""
+        return f"{prefix}.{self.name}"
+
+
+GET: Final = Endpoint(
+    name="get",
+    summary="a user by id",
+    request=ById,
+    reply=User,
+    bare="id",
+    route="/api/v1/users/{id}",
+)
+BY_EMAIL: Final = Endpoint(
+    name="by_email",
+    summary="a user by email, in any case",
+    request=ByEmail,
+    reply=User,
+    bare="email",
+    route="/api/v1/users/email/{email}",
+)
+ORG_LIST: Final = Endpoint(
+    name="org_list",
+    summary="the users of an organization, a page at a time",
+    request=OrgList,
+    reply=UserPage,
+    bare="organizationId",
+)
+GET_MANY: Final = Endpoint(
+    name="get_many",
+    summary="users by their ids",
+    request=ByIds,
+    reply=UserBatch,
+)
+WHOAMI: Final = Endpoint(
+    name="whoami",
+    summary="the caller",
+    request=Myself,
+    reply=WhoAmI,
+    route="/api/v1/me",
+    needs_token=True,
+)
+
+ENDPOINTS: Final = (GET, BY_EMAIL, ORG_LIST, GET_MANY, WHOAMI)
+
+
+class Write(NamedTuple):
+    """A write that this service does not do, and Better Auth's endpoint that does it."""
+
+    method: str
+    path: str  # with and without /api/v1 before it
+    verb: str
+    successor: str  # below the base of Better Auth's HTTP API
+
+
+WRITES: Final = (
+    Write("POST", "/users", "create", "admin/create-user"),
+    Write("PATCH", "/users/{id}", "change", "admin/set-role"),
+    Write("DELETE", "/users/{id}", "remove", "admin/remove-user"),
+)

@@ -19,8 +19,8 @@ from responder.app import nats_options
 from responder.endpoints import ENDPOINTS, SERVICE
 from responder.errors import SchemaError, SettingsError, UnavailableError
 from responder.nats.service import VERBS, subjects
-from responder.postgres import lookups as queries
-from responder.postgres import schema
+from responder.postgres import catalog, schema
+from responder.postgres.catalog import CatalogColumn, CatalogReference
 from responder.postgres.connection import (
     NotAllowedError,
     PooledSession,
@@ -31,8 +31,8 @@ from responder.postgres.connection import (
 )
 from responder.postgres.fields import ACCOUNT, MEMBER, USER, plain
 from responder.postgres.grants import grants
-from responder.postgres.lookups import ident, qualified
-from responder.postgres.schema import CatalogColumn, CatalogReference, Schema, Table
+from responder.postgres.quoting import ident
+from responder.postgres.schema import Schema, Table
 from responder.settings import Settings
 from responder.tokens import key_set as key_source
 from responder.tokens.identity import KeySet
@@ -177,8 +177,8 @@ async def grants_for(settings: Settings, role: str) -> str:
 
 
 async def _catalog(session: Session) -> tuple[list[CatalogColumn], list[CatalogReference]]:
-    columns = await session.fetch(queries.CATALOG_COLUMNS)
-    references = await session.fetch(queries.CATALOG_REFERENCES)
+    columns = await session.fetch(catalog.COLUMNS)
+    references = await session.fetch(catalog.REFERENCES)
     return [CatalogColumn(*row) for row in columns], [CatalogReference(*row) for row in references]
 
 
@@ -308,7 +308,7 @@ async def _row_security(tables: _Tables) -> AsyncIterator[Finding]:
             f"policies decide which rows of {table} this role sees"
             if policies
             else f"this role sees no row of {table}: no policy lets it",
-            f"create policy responder on {qualified(table)} for select to {ident(tables.role)} "
+            f"create policy responder on {table.quoted} for select to {ident(tables.role)} "
             "using (true);",
         )
 
@@ -322,7 +322,7 @@ async def _privileges(tables: _Tables) -> AsyncIterator[Finding]:
     if bypasses:
         yield Finding("privileges", WARNING, "the role bypasses row-level security", remedy)
     for table in tables.schema.tables:
-        ((writes,),) = await tables.session.fetch(_WRITES, qualified(table))
+        ((writes,),) = await tables.session.fetch(_WRITES, table.quoted)
         if writes:
             yield Finding("privileges", WARNING, f"the role may write to {table}", remedy)
     if readable := _readable_secrets(tables.columns):
@@ -374,21 +374,21 @@ def _page_order(members: Table) -> tuple[str, ...]:
 async def _missing_index(
     session: Session, severity: str, message: str, table: Table, fields: Sequence[str]
 ) -> Finding:
-    ((kind,),) = await session.fetch(_KIND, qualified(table))
+    ((kind,),) = await session.fetch(_KIND, table.quoted)
     if kind in ("v", "f"):
         where = "the tables below it" if kind == "v" else "another server"
         return Finding("indexes", NOTE, f"{table} has its indexes in {where}: not looked at")
     names = ", ".join(ident(table.columns[each].name) for each in fields)
     # On a partitioned table an index cannot be made without a lock.
     concurrently = "" if kind == "p" else " concurrently"
-    remedy = f"create index{concurrently} on {qualified(table)} ({names});"
+    remedy = f"create index{concurrently} on {table.quoted} ({names});"
     return Finding("indexes", severity, message, remedy)
 
 
 async def _indexed(session: Session, table: Table, fields: Sequence[str]) -> bool:
     """Whether an index begins with the columns of these fields."""
     names = [table.columns[each].name for each in fields]
-    ((found,),) = await session.fetch(_INDEXED, qualified(table), names)
+    ((found,),) = await session.fetch(_INDEXED, table.quoted, names)
     return bool(found)
 
 
@@ -397,7 +397,7 @@ async def _emails(tables: _Tables) -> AsyncIterator[Finding]:
     email = users.columns["email"]
     if email.type == "citext":
         return
-    name, table = ident(email.name), qualified(users)
+    name, table = ident(email.name), users.quoted
     others = (
         f"(select lower({name}) from {table} where {name} is not null "
         "group by 1 having count(*) > 1)"
@@ -424,7 +424,7 @@ async def _duplicates(tables: _Tables) -> AsyncIterator[Finding]:
         return
     names = ", ".join(ident(members.columns[each].name) for each in ("organizationId", "userId"))
     ((count,),) = await tables.session.fetch(
-        f"select count(*) from (select from {qualified(members)} group by {names} "
+        f"select count(*) from (select from {members.quoted} group by {names} "
         "having count(*) > 1) duplicated"
     )
     if count:
@@ -432,12 +432,12 @@ async def _duplicates(tables: _Tables) -> AsyncIterator[Finding]:
             "duplicates",
             NOTE,
             f"{count} users are in an organization more than once: their earliest membership speaks",
-            f"select {names} from {qualified(members)} group by {names} having count(*) > 1;",
+            f"select {names} from {members.quoted} group by {names} having count(*) > 1;",
         )
 
 
 async def _times(tables: _Tables) -> AsyncIterator[Finding]:
-    if not await tables.session.accepts(queries.TIMEZONE, tables.timezone):
+    if not await tables.session.accepts(catalog.TIMEZONE, tables.timezone):
         yield Finding(
             "times", BROKEN, "RESPONDER_TIMEZONE: PostgreSQL does not know this time zone"
         )

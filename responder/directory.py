@@ -13,9 +13,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
 from itertools import accumulate
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from responder import wire
@@ -30,21 +29,11 @@ from responder.errors import (
 )
 from responder.models import MAX_PAGE, ByEmail, ById, ByIds, Myself, OrgList
 from responder.postgres.connection import Record, Session, ValueRefusedError
-from responder.postgres.lookups import (
-    ALLOWED,
-    CREATED_AT,
-    IMAGE_SIZE,
-    LISTED,
-    MEMBER_ID,
-    ORDINAL,
-    USER,
-    USER_ID,
-    Lookups,
-    Pages,
-    Statements,
-    text,
-)
+from responder.postgres.lookups import Lookups, Statements
+from responder.postgres.pages import PageAsked, PageRow
 from responder.postgres.pool import Database
+from responder.postgres.users import UserRow, Users
+from responder.postgres.visibility import Caller
 
 SMALL_IMAGE: Final = 8 * 1024  # bytes; what a batch brings along of each
 FRAME: Final = 1024  # bytes; what surrounds the users of a list, cursor included
@@ -54,13 +43,6 @@ APART: Final = 10.0  # seconds for which they do not, after one was too slow: no
 _NOT_FOUND: Final = NotFoundError("no such user")
 _NO_ORGANIZATION: Final = NotFoundError("no such organization")
 _FORBIDDEN: Final = ForbiddenError("the caller is banned, or exists no more")
-
-
-class Caller(NamedTuple):
-    """On whose behalf somebody asks, and the organization that their token names."""
-
-    user_id: str
-    organization_id: str | None
 
 
 class _Page(NamedTuple):
@@ -73,7 +55,6 @@ _Asked: TypeAlias = tuple[Any, Caller | None]
 # Of each distinct id what is looked up, where None matches nothing, and how it was spelled.
 _Ids: TypeAlias = Sequence[tuple[str | None, str]]
 _User: TypeAlias = Sequence[object]  # the values of its fields
-_Sql: TypeAlias = Callable[[Pages], str | None]
 _Fetch: TypeAlias = Callable[[Session, Sequence[_Asked]], Awaitable[Sequence[Answer | Alone]]]
 _Lines: TypeAlias = tuple[Lookup[_Asked, Session], Lookup[_Asked, Session]]
 
@@ -94,8 +75,7 @@ class Directory:
         self._emails = self._lines(self._fetch_emails, max_batch=max_batch)
         few = min(FEW, max_batch)
         self._first_pages, self._pages, self._last_pages = (
-            self._lines(partial(self._fetch_pages, sql), max_batch=few, crowd=1, apart=APART)
-            for sql in (attrgetter("first"), attrgetter("after"), attrgetter("after_null"))
+            self._lines(self._fetch_pages, max_batch=few, crowd=1, apart=APART) for _ in range(3)
         )
         self._lists = self._lines(self._fetch_lists, max_batch=few, crowd=1, apart=APART)
 
@@ -141,98 +121,69 @@ class Directory:
         self._database.load(line, (key, caller), deadline=deadline, done=done)
 
     async def _fetch_users(
-        self, session: Session, keys: Sequence[_Asked]
+        self, session: Session, asked: Sequence[_Asked]
     ) -> Sequence[Answer | Alone]:
-        statements = self._database.statements
-        lookups = _lookups(statements, keys)
-        ids = [
-            statements.user_id(caller.user_id if caller and isinstance(key, Myself) else key.id)
-            for key, caller in keys
+        by_id = _lookups(self._database.statements, asked).by_id
+        keys = [
+            by_id.key(caller.user_id if caller and isinstance(request, Myself) else request.id)
+            for request, caller in asked
         ]
-        return await self._fetch(session, lookups.by_id, lookups.by_ids, ids, keys)
+        return await self._fetch(session, by_id, keys, asked)
 
     async def _fetch_emails(
-        self, session: Session, keys: Sequence[_Asked]
+        self, session: Session, asked: Sequence[_Asked]
     ) -> Sequence[Answer | Alone]:
-        lookups = _lookups(self._database.statements, keys)
-        emails = [text(key.email.lower()) for key, _ in keys]
-        return await self._fetch(session, lookups.by_email, lookups.by_emails, emails, keys)
+        by_email = _lookups(self._database.statements, asked).by_email
+        keys = [by_email.key(request.email) for request, _ in asked]
+        return await self._fetch(session, by_email, keys, asked)
 
     async def _fetch(
         self,
         session: Session,
-        by_one: str,
-        by_many: str,
+        lookup: Users,
         keys: Sequence[str | None],
         asked: Sequence[_Asked],
     ) -> Sequence[Answer | Alone]:
-        """Look keys up, a lone one by a statement of its own. A key that is None matches nothing."""
+        """Look keys up. A key that is None matches nothing."""
         limit = self._max_reply()
         alone = len(keys) == 1
-        sql, cap = (by_one, limit) if alone else (by_many, SMALL_IMAGE)
-        rows = await self._look_up(session, sql, keys, asked, cap, alone=alone)
+        cap = limit if alone else SMALL_IMAGE
+        rows = await self._look_up(session, lookup, keys, asked, cap)
         answers: list[Answer | Alone] = [_NOT_FOUND] * len(keys)
         for row in rows:
-            at = row[ORDINAL] - 1
+            at = row[UserRow.ORDINAL] - 1
             request, caller = asked[at]
-            if caller and not row[ALLOWED] and not isinstance(request, Myself):
+            if caller and not row[UserRow.ALLOWED] and not isinstance(request, Myself):
                 answers[at] = _FORBIDDEN
-            elif row[USER_ID] is None:
+            elif row[UserRow.USER_ID] is None:
                 continue
-            elif row[IMAGE_SIZE] is not None and not alone:
+            elif row[UserRow.IMAGE_SIZE] is not None and not alone:
                 answers[at] = ALONE
             else:
-                self.images_omitted += row[IMAGE_SIZE] is not None
-                answers[at] = self._write(row[USER], limit)
+                self.images_omitted += row[UserRow.IMAGE_SIZE] is not None
+                answers[at] = self._write(row[UserRow.USER], limit)
         return answers
 
     async def _look_up(
         self,
         session: Session,
-        sql: str,
+        lookup: Users,
         keys: Sequence[str | None],
         asked: Sequence[_Asked],
         cap: int,
-        *,
-        alone: bool = False,
     ) -> list[Record]:
-        """Look up a key for each request, or by a statement for one."""
+        """Look up a key for each request."""
         organizations = [request.organization_id for request, _ in asked]
-        named = [each is not None for each in organizations]
-        possible = self._possible(organizations)
         callers = [caller for _, caller in asked if caller]
-        statements = self._database.statements
-        if alone:
-            who = [each for caller in callers for each in self._caller(caller)]
-            return await session.look_up(statements, sql, keys[0], possible[0], cap, named[0], *who)
-        if not any(named):  # unnest fills the shorter arrays up with nulls
-            possible, named = [], []
-        return await session.look_up(
-            statements, sql, keys, possible, cap, named, *self._callers(callers)
-        )
-
-    def _caller(self, caller: Caller) -> tuple[str | None, str | None]:
-        """A caller as the arguments of a lookup; None for what cannot be an id."""
-        statements = self._database.statements
-        organization_id = caller.organization_id
-        home = None if organization_id is None else statements.organization_id(organization_id)
-        return statements.user_id(caller.user_id), home
-
-    def _callers(self, callers: Sequence[Caller]) -> Sequence[Sequence[object]]:
-        """The callers of a batch as its last arguments: each once, and which one is whose."""
-        if not callers:
-            return ()
-        numbers: dict[Caller, int] = {}
-        of_each = [numbers.setdefault(caller, len(numbers) + 1) for caller in callers]
-        users, homes = zip(*map(self._caller, numbers), strict=True)
-        return users, homes, of_each
+        sql, arguments = lookup.asked(keys, organizations, callers, cap=cap)
+        return await session.look_up(self._database.statements, sql, *arguments)
 
     async def _fetch_pages(
-        self, sql: _Sql, session: Session, asked: Sequence[_Asked]
+        self, session: Session, asked: Sequence[_Asked]
     ) -> Sequence[Answer | Alone]:
         limit = self._max_reply()
         wanted = [page.request.limit for page, _ in asked]
-        rows = await self._look_up_pages(sql, session, asked, wanted, _cap(sum(wanted)))
+        rows = await self._look_up_pages(session, asked, wanted, _cap(sum(wanted)))
         answers = [
             self._write_page(row, one, most, limit)
             for row, one, most in zip(rows, asked, wanted, strict=True)
@@ -241,13 +192,12 @@ class Directory:
             return [ALONE if isinstance(each, int) else each for each in answers]
         (answer,) = answers
         while isinstance(answer, int):
-            (row,) = await self._look_up_pages(sql, session, asked, [answer], limit)
+            (row,) = await self._look_up_pages(session, asked, [answer], limit)
             answer = self._write_page(row, asked[0], answer, limit)
         return [answer]
 
     async def _look_up_pages(
         self,
-        sql: _Sql,
         session: Session,
         asked: Sequence[_Asked],
         wanted: Sequence[int],
@@ -258,31 +208,36 @@ class Directory:
         pages = _lookups(statements, asked).pages
         if pages is None:
             raise UnavailableError("there is no member table in this database")
-        lookup = sql(pages)
-        if lookup is None:  # these tables have no such position
-            raise InvalidRequestError(wire.BAD_CURSOR)
-        arguments = (
-            self._possible([page.request.organization_id for page, _ in asked]),
-            wanted,
-            cap,
-            [caller and statements.user_id(caller.user_id) for _, caller in asked],
-            [page.position and page.position.member_id for page, _ in asked],
-            [page.position and page.position.created_at for page, _ in asked],
+        query = pages.asked(
+            [
+                PageAsked(
+                    request.organization_id,
+                    most,
+                    caller,
+                    position and position.created_at,
+                    position and position.member_id,
+                )
+                for ((request, position), caller), most in zip(asked, wanted, strict=True)
+            ],
+            cap=cap,
         )
+        if query is None:  # these tables have no such position
+            raise InvalidRequestError(wire.BAD_CURSOR)
+        sql, arguments = query
         try:
-            rows = await session.look_up(statements, lookup, *arguments)
+            rows = await session.look_up(statements, sql, *arguments)
         except ValueRefusedError:
             if len(asked) > 1 or asked[0][0].position is None:
                 raise
             raise InvalidRequestError(wire.BAD_CURSOR) from None
-        return sorted(rows, key=itemgetter(ORDINAL))
+        return sorted(rows, key=itemgetter(PageRow.ORDINAL))
 
     def _write_page(self, row: Record, asked: _Asked, wanted: int, limit: int) -> Answer | int:
         """Write a page; or return how many users to ask for instead, so that they fit with their images."""
         (request, _), caller = asked
-        if caller and not (row[ALLOWED] and row[LISTED]):
-            return _NO_ORGANIZATION if row[ALLOWED] else _FORBIDDEN
-        left_out = row[IMAGE_SIZE] or ()
+        if caller and not (row[UserRow.ALLOWED] and row[PageRow.LISTED]):
+            return _NO_ORGANIZATION if row[UserRow.ALLOWED] else _FORBIDDEN
+        left_out = row[UserRow.IMAGE_SIZE] or ()
         if any(sizes := _fitting(left_out, limit)):
             return max(1, min(wanted, sum(total <= limit for total in accumulate(sizes))))
         every = _first_of_each(row)
@@ -299,7 +254,9 @@ class Directory:
         self.images_omitted += omitted
         cursor = None
         if len(every) > wanted:
-            position = wire.Position(request.organization_id, row[CREATED_AT], row[MEMBER_ID])
+            position = wire.Position(
+                request.organization_id, row[PageRow.CREATED_AT], row[PageRow.MEMBER_ID]
+            )
             cursor = wire.encode_cursor(position)
         page = wire.encode_page(body, cursor)
         if len(page) > limit:  # for a cursor of ids that are longer than a frame has room for
@@ -315,14 +272,14 @@ class Directory:
         rows = await self._look_up_lists(session, asked, lists, cap)
         answers = self._write_lists(rows, asked, lists, limit)
         if answers == [ALONE]:
-            if sum(_fitting((row[IMAGE_SIZE] for row in rows), limit - FRAME)) > limit:
+            if sum(_fitting((row[UserRow.IMAGE_SIZE] for row in rows), limit - FRAME)) > limit:
                 return [PayloadTooLargeError(wire.TOO_MANY_IDS)]
             rows = await self._look_up_lists(session, asked, lists, limit)
             answers = self._write_lists(rows, asked, lists, limit)
         return answers
 
     def _distinct(self, ids: Sequence[str]) -> _Ids:
-        canonical = self._database.statements.user_id
+        canonical = self._database.statements.services.by_id.key
         keys: dict[str, tuple[str | None, str]] = {}
         for each in ids:
             key = canonical(each)
@@ -334,14 +291,16 @@ class Directory:
     ) -> list[Record]:
         of_each = [one for one, ids in zip(asked, lists, strict=True) for _ in ids]
         keys = [key for ids in lists for key, _ in ids]
-        sql = _lookups(self._database.statements, asked).by_ids
-        return await self._look_up(session, sql, keys, of_each, cap)
+        by_id = _lookups(self._database.statements, asked).by_id
+        return await self._look_up(session, by_id, keys, of_each, cap)
 
     def _write_lists(
         self, rows: Sequence[Record], asked: Sequence[_Asked], lists: Sequence[_Ids], limit: int
     ) -> list[Answer | Alone]:
-        found = {row[ORDINAL]: row for row in rows if row[USER_ID] is not None}
-        forbidden = {row[ORDINAL] for row in rows if asked[0][1] and not row[ALLOWED]}
+        found = {row[UserRow.ORDINAL]: row for row in rows if row[UserRow.USER_ID] is not None}
+        forbidden = {
+            row[UserRow.ORDINAL] for row in rows if asked[0][1] and not row[UserRow.ALLOWED]
+        }
         answers: list[Answer | Alone] = []
         first = 1
         for ids in lists:
@@ -360,11 +319,11 @@ class Directory:
         self, rows: Sequence[Record], missing: Sequence[str], limit: int
     ) -> Answer | Alone:
         """Write a list; ALONE where images have been left out that may fit."""
-        left_out = [row[IMAGE_SIZE] for row in rows]
+        left_out = [row[UserRow.IMAGE_SIZE] for row in rows]
         if any(_fitting(left_out, limit - FRAME)):
             return ALONE
         self.images_omitted += sum(map(bool, left_out))
-        users = [row[USER] for row in rows]
+        users = [row[UserRow.USER] for row in rows]
         body = wire.encode_users(users)
         try:
             if len(body) > limit - FRAME:
@@ -372,10 +331,6 @@ class Directory:
             return wire.encode_batch(body, missing, limit=limit)
         except PayloadTooLargeError as error:
             return error
-
-    def _possible(self, organizations: Sequence[str | None]) -> list[str | None]:
-        canonical = self._database.statements.organization_id
-        return [each if each is None else canonical(each) for each in organizations]
 
     def _write(self, user: _User, limit: int) -> Answer:
         body = wire.encode_user(user)
@@ -414,11 +369,11 @@ def _value(answer: Answer) -> bytes:
 
 def _first_of_each(row: Record) -> list[_User | None]:
     """The users of a page, but None for one that is gone, and for another membership of the same."""
-    if row[USER_ID] is None:
+    if row[UserRow.USER_ID] is None:
         return []
     listed: set[object] = {None}
     places: list[_User | None] = []
-    for user in zip(*row[USER], strict=True):
+    for user in zip(*row[UserRow.USER], strict=True):
         places.append(None if user[0] in listed else user)
         listed.add(user[0])
     return places

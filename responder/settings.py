@@ -15,8 +15,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from responder.errors import SettingsError
 from responder.postgres.dsn import Dsn, parse
-from responder.postgres.lookups import Rules
 from responder.postgres.overrides import Overrides, column_names, table_name
+from responder.postgres.visibility import Rules
 from responder.tokens.verifier import Issuer, api, origin
 
 

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from responder import wire
 from responder.batching import NEVER, Answer, Batching, Done
-from responder.directory import Caller, Directory
+from responder.directory import Directory
 from responder.endpoints import DESCRIPTION, ENDPOINTS, SERVICE, WHOAMI, Endpoint
 from responder.errors import (
     InternalError,
@@ -34,6 +34,7 @@ from responder.errors import (
 from responder.models import Identity
 from responder.nats.connection import Connection
 from responder.nats.service import VERBS, Service, Statistics, subjects
+from responder.postgres.visibility import Caller
 from responder.tokens.identity import UnknownKeyError
 from responder.tokens.verifier import TokenVerifier
 

@@ -26,7 +26,9 @@ from asyncpg.connect_utils import SessionAttribute
 
 from responder.errors import UnavailableError
 from responder.postgres.dsn import Dsn, Server
-from responder.postgres.lookups import ANALYSED, ORDINAL, Statements, literal
+from responder.postgres.lookups import Statements
+from responder.postgres.quoting import literal
+from responder.postgres.users import UserRow
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +121,7 @@ class Session:
         # One alarm for all queries: one for each would cost a lone lookup a tenth of our time.
         self._alarm = self._loop.call_later(patience, self._check)
         self._statements: dict[str, asyncpg.prepared_stmt.PreparedStatement[Record]] = {}
-        self._analysed: dict[str, int] = {}  # when, by SQL; see `queries`
+        self._analysed: dict[str, int] = {}  # when, by SQL; see `versions`
         self._names = itertools.count()
 
     async def fetch(self, sql: str, *arguments: object) -> list[Record]:
@@ -150,12 +152,12 @@ class Session:
     async def look_up(self, statements: Statements, sql: str, *arguments: object) -> list[Record]:
         """Run a lookup; raises ChangedError too if the tables are not what it was made for."""
         rows = await self.fetch(sql, *arguments)
-        analysed = rows[0][ANALYSED]
+        analysed = rows[0][UserRow.ANALYSED]
         # What comes under a former name changes nothing of what has been renamed, so ask each time.
         if statements.schema.formers or self._analysed.get(sql) != analysed:
             await self._check_version(statements)
             self._analysed[sql] = analysed
-        return [] if rows[0][ORDINAL] is None else rows
+        return [] if rows[0][UserRow.ORDINAL] is None else rows
 
     async def _check_version(self, statements: Statements) -> None:
         (row,) = await self.fetch(statements.version)

@@ -8,9 +8,10 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from responder.errors import OperatorError, SchemaError
-from responder.postgres import lookups as queries
-from responder.postgres import schema
+from responder.postgres import catalog, schema
+from responder.postgres.lookups import Statements, statements
 from responder.postgres.overrides import Overrides
+from responder.postgres.visibility import DEFAULT_RULES, Rules
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Discovery:
     """
 
     def __init__(
-        self, *, overrides: Overrides, timezone: str, rules: queries.Rules = queries.DEFAULT_RULES
+        self, *, overrides: Overrides, timezone: str, rules: Rules = DEFAULT_RULES
     ) -> None:
         self.schema: schema.Schema | None = None
         self.settled = asyncio.Event()
@@ -49,14 +50,14 @@ class Discovery:
         self._timezone = timezone
         self._rules = rules
         self._history: list[schema.Schema] = []  # one for each name that the tables have had
-        self._statements: queries.Statements | None = None
+        self._statements: Statements | None = None
         self._problem: SchemaError | None = None
         self._reading = asyncio.Lock()
         self._missed_at = float("-inf")
         self._duration = 0.0  # of reading the catalog, in seconds
 
     @property
-    def statements(self) -> queries.Statements:
+    def statements(self) -> Statements:
         """The SQL for the tables as they are; raises SchemaError while they are not found."""
         if self._statements is None:
             raise self._problem or SchemaError("the tables have not been looked for yet")
@@ -93,15 +94,15 @@ class Discovery:
             return changed
 
     async def _find(self, source: Source) -> schema.Schema:
-        columns = await source.fetch(queries.CATALOG_COLUMNS)
-        references = await source.fetch(queries.CATALOG_REFERENCES)
+        columns = await source.fetch(catalog.COLUMNS)
+        references = await source.fetch(catalog.REFERENCES)
         found = schema.read(
-            [schema.CatalogColumn(*row) for row in columns],
-            [schema.CatalogReference(*row) for row in references],
+            [catalog.CatalogColumn(*row) for row in columns],
+            [catalog.CatalogReference(*row) for row in references],
             self._overrides,
             history=self._history,
         )
-        if not await source.accepts(queries.TIMEZONE, self._timezone):
+        if not await source.accepts(catalog.TIMEZONE, self._timezone):
             raise OperatorError("RESPONDER_TIMEZONE: PostgreSQL does not know this time zone")
         return found
 
@@ -112,7 +113,7 @@ class Discovery:
         if _names(found) in names:  # back: what came since was in between
             del self._history[names.index(_names(found)) :]
         self._history.append(found)
-        self._statements = queries.statements(found, timezone=self._timezone, rules=self._rules)
+        self._statements = statements(found, timezone=self._timezone, rules=self._rules)
 
     def _tell(self, found: schema.Schema) -> None:
         if self.schema and self.schema.shape == found.shape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from responder.postgres.lookups import ident, literal, qualified
+from responder.postgres.quoting import ident, literal
 from responder.postgres.schema import Schema
 
 
@@ -29,5 +29,5 @@ def grants(schema: Schema, *, role: str, database: str) -> str:
     lines += [f"grant usage on schema {ident(each)} to {quoted};" for each in sorted(schemas)]
     for table in schema.tables:
         names = ", ".join(ident(column.name) for column in table.columns.values())
-        lines.append(f"grant select ({names}) on {qualified(table)} to {quoted};")
+        lines.append(f"grant select ({names}) on {table.quoted} to {quoted};")
     return "\n".join(lines) + "\n"

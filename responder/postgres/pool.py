@@ -8,7 +8,7 @@
 # nobody is left waiting in vain: lookups are refused until a connection succeeds.
 #
 # PostgreSQL says by itself that the tables have changed, by refusing a query or by having analysed it anew
-# (see `queries`). Then the catalog is read again (see `discovery`), once for all who were concerned, and
+# (see `versions`). Then the catalog is read again (see `discovery`), once for all who were concerned, and
 # they are asked again with the new SQL. A table that has come is found by reading the catalog about once
 # a second.
 
@@ -152,7 +152,8 @@ class Database:
 
     async def _fetch_probe(self, session: Session, keys: Sequence[None]) -> Sequence[Answer]:
         statements = self.statements
-        await session.look_up(statements, statements.services.by_id, None, None, 0, False)
+        sql, arguments = statements.services.by_id.asked([None], [None], (), cap=0)
+        await session.look_up(statements, sql, *arguments)
         return [b""] * len(keys)
 
     async def _fetch_catalog(

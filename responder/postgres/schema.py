@@ -22,8 +22,10 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from responder.errors import OperatorError, SchemaError
+from responder.postgres.catalog import CatalogColumn, CatalogReference
 from responder.postgres.fields import ACCOUNT, MEMBER, SESSION, USER, Role, plain
 from responder.postgres.overrides import NO_OVERRIDES, Overrides
+from responder.postgres.quoting import qualified
 
 SHOWN: Final = 5  # how many candidates an error names: a schema for each tenant makes thousands
 
@@ -36,30 +38,6 @@ class TableName(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
-
-
-class CatalogColumn(NamedTuple):
-    """A column as the catalog describes it; the type is the base type where it is a domain."""
-
-    schema: str
-    table: str
-    version: str  # of the table's definition: another whenever a column has changed
-    row_security: bool  # whether policies decide which rows our role sees
-    name: str
-    readable: bool  # by our role
-    not_null: bool
-    type_schema: str
-    type: str
-    category: str  # pg_type.typcategory
-
-
-class CatalogReference(NamedTuple):
-    """A foreign key from one table to another."""
-
-    from_schema: str
-    from_table: str
-    to_schema: str
-    to_table: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +63,11 @@ class Table:
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
+
+    @property
+    def quoted(self) -> str:
+        """Its name in SQL, with its schema."""
+        return qualified(self.schema, self.name)
 
     @property
     def relation(self) -> str:
@@ -116,7 +99,7 @@ class Schema:
 
     @property
     def version(self) -> str:
-        """Of the definitions of its tables, see `queries.Statements.version`."""
+        """Of the definitions of its tables, see `versions`."""
         return " ".join(
             [*(table.version for table in self.tables), *(each[1] for each in self.formers)]
         )
@@ -370,7 +353,7 @@ def _formers(
 
 
 def _relation(version: str) -> str:
-    return version.partition(":")[0]  # see `queries.CATALOG_COLUMNS`
+    return version.partition(":")[0]  # see `catalog.COLUMNS`
 
 
 def some(names: Iterable[str]) -> str:

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from responder.postgres import lookups as queries
-from responder.postgres import schema
+from responder.postgres import catalog, schema
 from responder.postgres.fields import MEMBER_FIELDS, USER_FIELDS
-from responder.postgres.lookups import LISTED, ORDINAL, USER, USER_ID, ident
+from responder.postgres.lookups import statements
 from responder.postgres.overrides import Overrides, column_names, table_name
+from responder.postgres.pages import PageRow
+from responder.postgres.quoting import ident
+from responder.postgres.users import UserRow
 
 MAX_BYTES = 63
 SYSTEM = {"tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"}
@@ -92,7 +94,7 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
             insert into {members} values ('m', 'acme', '1', 'owner', 'boss', 'sales', '2020-01-01')
         """)
         found = schema.read(
-            [schema.CatalogColumn(*row) for row in await connection.fetch(queries.CATALOG_COLUMNS)],
+            [catalog.CatalogColumn(*row) for row in await connection.fetch(catalog.COLUMNS)],
             [],
             Overrides(
                 users=table_name(users),
@@ -104,20 +106,22 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
                 ),
             ),
         )
-        statements = queries.statements(found)
-        made, callers = statements.services, statements.callers
+        every = statements(found)
+        made, callers = every.services, every.callers
         answers = [
-            await connection.fetch(made.by_id, "1", "acme", 99, True),
-            await connection.fetch(made.by_ids, ["1"], ["acme"], 99, [True]),
-            await connection.fetch(made.by_email, "one@example.com", None, 99, False),
-            await connection.fetch(made.by_emails, ["one@example.com"], [], 99, []),
-            await connection.fetch(callers.by_id, "1", "acme", 99, True, "1", "acme"),
+            await connection.fetch(made.by_id.one, "1", "acme", 99, True),
+            await connection.fetch(made.by_id.many, ["1"], ["acme"], 99, [True]),
+            await connection.fetch(made.by_email.one, "one@example.com", None, 99, False),
+            await connection.fetch(made.by_email.many, ["one@example.com"], [], 99, []),
+            await connection.fetch(callers.by_id.one, "1", "acme", 99, True, "1", "acme"),
             await connection.fetch(
-                callers.by_ids, ["1"], ["acme"], 99, [True], ["1"], ["acme"], [1]
+                callers.by_id.many, ["1"], ["acme"], 99, [True], ["1"], ["acme"], [1]
             ),
-            await connection.fetch(callers.by_email, "one@example.com", None, 99, False, "1", None),
             await connection.fetch(
-                callers.by_emails, ["one@example.com"], [], 99, [], ["1"], [None], [1]
+                callers.by_email.one, "one@example.com", None, 99, False, "1", None
+            ),
+            await connection.fetch(
+                callers.by_email.many, ["one@example.com"], [], 99, [], ["1"], [None], [1]
             ),
         ]
         start = ["acme"], [2], 99
@@ -131,7 +135,7 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
             await connection.fetch(made.pages.after_null, *start, [None], [""], [None]),
             await connection.fetch(callers.pages.after_null, *start, ["1"], [""], [None]),
         ]
-        version = await connection.fetchval(statements.version)
+        version = await connection.fetchval(every.version)
         canary = await connection.fetchval("select count(*) from canary")
     finally:
         await transaction.rollback()
@@ -140,10 +144,16 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
         *("1", "one@example.com", True, "One", "image", False, "admin", False, "reason"),
         *("2030-01-02T03:04:05.678Z", "acme", "owner", "boss", "sales"),
     )
-    assert [(1, one)] * 8 == [(rows[0][ORDINAL], tuple(rows[0])[USER]) for rows in answers]
+    assert [(1, one)] * 8 == [
+        (rows[0][UserRow.ORDINAL], tuple(rows[0])[UserRow.USER]) for rows in answers
+    ]
     listed = tuple([value] for value in one)
-    assert [(1, listed)] * 4 == [(rows[0][ORDINAL], tuple(rows[0])[USER]) for rows in pages]
-    assert [(1, None)] * 2 == [(rows[0][ORDINAL], rows[0][USER_ID]) for rows in empty]
-    assert empty[1][0][LISTED]
+    assert [(1, listed)] * 4 == [
+        (rows[0][UserRow.ORDINAL], tuple(rows[0])[UserRow.USER]) for rows in pages
+    ]
+    assert [(1, None)] * 2 == [
+        (rows[0][UserRow.ORDINAL], rows[0][UserRow.USER_ID]) for rows in empty
+    ]
+    assert empty[1][0][PageRow.LISTED]
     assert found.version == version
     assert 0 == canary

@@ -11,10 +11,11 @@ import asyncpg
 import pytest
 
 from responder import checks
-from responder.postgres import lookups as queries
-from responder.postgres import schema
+from responder.postgres import catalog, schema
 from responder.postgres.connection import NO_MEMOIZE, PLANNING
-from responder.postgres.lookups import Lookups, Statements, ident
+from responder.postgres.lookups import Lookups, Statements, statements
+from responder.postgres.quoting import ident
+from responder.postgres.quoting import literal as quoted
 from responder.postgres.schema import Column, Schema, Table
 from responder.settings import Settings
 
@@ -84,12 +85,12 @@ def lookups(made: Lookups, key: dict[str, str]) -> Iterator[tuple[str, str, Sequ
     assert made.pages
     assert made.pages.after
     start = ([key["organization"]], [11], 999, [None])
-    yield "by id", made.by_id, (some[0], None, 999, False)
-    yield "by id, in an organization", made.by_id, (some[0], key["organization"], 999, True)
-    yield "by ids", made.by_ids, (some, [], 999, [])
-    yield "by ids, in an organization", made.by_ids, (some, [key["organization"]], 999, [True])
-    yield "by email", made.by_email, (emails[0], None, 999, False)
-    yield "by emails", made.by_emails, (emails, [], 999, [])
+    yield "by id", made.by_id.one, (some[0], None, 999, False)
+    yield "by id, in an organization", made.by_id.one, (some[0], key["organization"], 999, True)
+    yield "by ids", made.by_id.many, (some, [], 999, [])
+    yield "by ids, in an organization", made.by_id.many, (some, [key["organization"]], 999, [True])
+    yield "by email", made.by_email.one, (emails[0], None, 999, False)
+    yield "by emails", made.by_email.many, (emails, [], 999, [])
     yield "first page", made.pages.first, (*start, [None], [None])
     yield "next page", made.pages.after, (*start, [key["member"]], ["2020-01-01 00:00:00"])
     yield "page without times", made.pages.after_null, (*start, [key["member"]], [None])
@@ -106,10 +107,10 @@ def lookups_of_callers(
     assert made.pages
     assert made.pages.after
     start = ([home], [11], 999, [other])
-    yield "by id, for a caller", made.by_id, (other, None, 999, False, caller, home)
-    yield "by ids, for callers", made.by_ids, ([other, caller], [], 999, [], *both)
-    yield "by email, for a caller", made.by_email, (emails[0], None, 999, False, caller, home)
-    yield "by emails, for callers", made.by_emails, (emails, [], 999, [], *both)
+    yield "by id, for a caller", made.by_id.one, (other, None, 999, False, caller, home)
+    yield "by ids, for callers", made.by_id.many, ([other, caller], [], 999, [], *both)
+    yield "by email, for a caller", made.by_email.one, (emails[0], None, 999, False, caller, home)
+    yield "by emails, for callers", made.by_email.many, (emails, [], 999, [], *both)
     yield "first page, for a caller", made.pages.first, (*start, [None], [None])
     yield (
         "next page, for a caller",
@@ -147,7 +148,7 @@ def literal(argument: object) -> str:
         return f"array[{', '.join(map(literal, argument))}]" if argument else "'{}'"
     if argument is None or isinstance(argument, bool):
         return str(argument).replace("None", "null")
-    return str(argument) if isinstance(argument, int) else queries.literal(str(argument))
+    return str(argument) if isinstance(argument, int) else quoted(str(argument))
 
 
 async def keys_of(connection: asyncpg.Connection[Any], found: Schema) -> dict[str, str]:
@@ -170,11 +171,8 @@ async def keys_of(connection: asyncpg.Connection[Any], found: Schema) -> dict[st
 
 async def discover(connection: asyncpg.Connection[Any]) -> Schema:
     return schema.read(
-        [schema.CatalogColumn(*row) for row in await connection.fetch(queries.CATALOG_COLUMNS)],
-        [
-            schema.CatalogReference(*row)
-            for row in await connection.fetch(queries.CATALOG_REFERENCES)
-        ],
+        [catalog.CatalogColumn(*row) for row in await connection.fetch(catalog.COLUMNS)],
+        [catalog.CatalogReference(*row) for row in await connection.fetch(catalog.REFERENCES)],
     )
 
 
@@ -182,7 +180,7 @@ async def touched(connection: asyncpg.Connection[Any], found: Schema) -> dict[st
     keys = await keys_of(connection, found)
     return {
         name: await pages_touched(connection, sql, arguments)
-        for name, sql, arguments in every_lookup(queries.statements(found), keys)
+        for name, sql, arguments in every_lookup(statements(found), keys)
     }
 
 

@@ -6,27 +6,30 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 from pathlib import Path
 
 import asyncpg
 
-from responder.postgres import lookups as queries
-from responder.postgres import schema
+from responder.postgres import catalog, schema
+from responder.postgres.lookups import Statements, statements
 
 DIRECTORY = Path(__file__).parent / "sql"
 WRITE = "RESPONDER_TEST_WRITE_SQL" in os.environ
 
 
-def texts(statements: queries.Statements) -> dict[str, str]:
+def texts(made: Statements) -> dict[str, str]:
     """Every text, by the name of its file."""
-    named = {"version": statements.version}
-    for audience in ("services", "callers"):
-        lookups = getattr(statements, audience)
-        pages = {f"page_{field.name}": lookups.pages for field in fields(lookups.pages)}
-        keys = {field.name: lookups for field in fields(lookups) if field.name != "pages"}
-        for name, holder in {**keys, **pages}.items():
-            named[f"{audience}/{name}"] = getattr(holder, name.removeprefix("page_"))
+    named = {"version": made.version}
+    for audience, its in (("services", made.services), ("callers", made.callers)):
+        named |= {
+            f"{audience}/by_id": its.by_id.one,
+            f"{audience}/by_ids": its.by_id.many,
+            f"{audience}/by_email": its.by_email.one,
+            f"{audience}/by_emails": its.by_email.many,
+            f"{audience}/page_first": its.pages.first,
+            f"{audience}/page_after": its.pages.after,
+            f"{audience}/page_after_null": its.pages.after_null,
+        }
     return {f"{name}.sql": f"{text}\n" for name, text in named.items()}
 
 
@@ -34,16 +37,16 @@ async def test_a_change_of_sql_is_seen_in_review(postgres, template):
     """The texts for the demo tables are the files, each of them and no others."""
     connection = await asyncpg.connect(await postgres.create_database("sql", template=template[0]))
     try:
-        columns = await connection.fetch(queries.CATALOG_COLUMNS)
-        references = await connection.fetch(queries.CATALOG_REFERENCES)
+        columns = await connection.fetch(catalog.COLUMNS)
+        references = await connection.fetch(catalog.REFERENCES)
     finally:
         await connection.close()
     found = schema.read(
-        [schema.CatalogColumn(*row) for row in columns],
-        [schema.CatalogReference(*row) for row in references],
+        [catalog.CatalogColumn(*row) for row in columns],
+        [catalog.CatalogReference(*row) for row in references],
     )
 
-    made = texts(queries.statements(found))
+    made = texts(statements(found))
     if WRITE:
         for name, text in made.items():
             (DIRECTORY / name).parent.mkdir(parents=True, exist_ok=True)

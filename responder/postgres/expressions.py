@@ -1,0 +1,149 @@
+"""Tables and columns of a schema as SQL expressions."""
+
+# A parameter is sent as text and cast to its column's type, because casting the column instead would
+# read the whole table: `id::text = any($1)` cannot use the index of a uuid, `id = any($1::uuid[])` can.
+
+from __future__ import annotations
+
+from typing import Final
+
+from responder.postgres.ids import INTEGER_PATTERN, INTEGERS, UUID_PATTERN
+from responder.postgres.quoting import ident, literal
+from responder.postgres.schema import Column, Table
+
+_COMPARES_WITH_TEXT: Final = {"text", "varchar"}  # through their own index
+_NO: Final = "('', 'false', 'f', 'no', 'n', 'off', '0')"  # as PostgreSQL reads a boolean
+
+
+class Value:
+    """A column of a row in a query, such as `u."email"`, and how it is compared."""
+
+    def __init__(self, alias: str, column: Column) -> None:
+        self.column = column
+        self._sql = f"{alias}.{ident(column.name)}"
+        # An extension's operators are where it was installed, which need not be on the search path:
+        # without them citext would be compared as text, exactly and without its index.
+        citext = column.type == "citext"
+        self._equals = f"operator({ident(column.type_schema)}.=)" if citext else "="
+        # Only `=` of an extension is named with its schema; `<` has to be PostgreSQL's own.
+        self.sortable = f"{self}::text" if citext else str(self)
+
+    def __str__(self) -> str:
+        return self._sql
+
+    def equals(self, text: str) -> str:
+        """Compare it with text that is a value of its type."""
+        return self.is_(self.cast(text))
+
+    def refers_to(self, other: Value) -> str:
+        """Compare it with a column of another table, by its own index."""
+        return self.is_(_converted(other, self.column))
+
+    def is_(self, value: object) -> str:
+        """Compare it with a value of its own type."""
+        return f"{self} {self._equals} {value}"
+
+    def is_in(self, text: str, values: str) -> str:
+        """Tell whether text is one of the values of an array of its type."""
+        return f"{self.cast(text)} {self._equals} any({values})"
+
+    def cast(self, text: str) -> str:
+        """Make text a value of its type."""
+        plain = self.column.type in _COMPARES_WITH_TEXT
+        return text if plain else f"{text}::{self.type}"
+
+    def cast_sortable(self, text: str) -> str:
+        """Make text a value that `sortable` is compared with."""
+        value = self.cast(text)
+        return f"{value}::text" if self.column.type == "citext" else value
+
+    @property
+    def type(self) -> str:
+        """The name of its type, with its schema."""
+        return f"{ident(self.column.type_schema)}.{ident(self.column.type)}"
+
+    def instant(self, timezone: str) -> str:
+        """Read it, a timestamp of any kind, as one with a zone."""
+        if self.column.type == "timestamptz":
+            return str(self)
+        return f"{self}::timestamp at time zone {literal(timezone)}"
+
+
+class Row:
+    """A table in a query, under an alias; its columns go by Better Auth's name of the field."""
+
+    def __init__(self, table: Table | None, alias: str) -> None:
+        self._table = table
+        self._columns = table.columns if table else {}
+        self._alias = alias
+        self.source = f"{table.quoted} {alias}" if table else ""
+
+    def __getitem__(self, field: str) -> Value:
+        return Value(self._alias, self._columns[field])
+
+    def get(self, field: str) -> Value | None:
+        """Return a column that may be missing."""
+        return self[field] if field in self._columns else None
+
+    def under(self, alias: str) -> Row:
+        """Return the same table under another alias."""
+        return Row(self._table, alias)
+
+    @property
+    def names(self) -> str:
+        """Its columns, each once, though several fields may be read from it."""
+        names = dict.fromkeys(column.name for column in self._columns.values())
+        return ", ".join(f"{self._alias}.{ident(name)}" for name in names)
+
+    def order(self, tie: str) -> str:
+        """Order rows: the earliest first, then by a field."""
+        created_at = self.get("createdAt")
+        return (f"{created_at} nulls last, " if created_at else "") + self[tie].sortable
+
+    def words(self, field: str) -> str:
+        """Read a field as text."""
+        if not (value := self.get(field)):
+            return "null::text"
+        if value.column.category == "A":
+            return f"array_to_string({value}, ',')"
+        return f"{value}::text"  # even of text: it may be of another type tomorrow
+
+    def flag(self, field: str) -> str:
+        """Read whether a field says yes: a boolean, the time since when, a number, or a word."""
+        if not (value := self.get(field)):
+            return "false"
+        match value.column.category:
+            case "B":
+                return f"coalesce({value}, false)"
+            case "D":
+                return f"{value} is not null"
+            case "N":
+                return f"coalesce({value} <> 0, false)"
+        return f"coalesce(lower({value}::text) not in {_NO}, false)"
+
+    def javascript_time(self, field: str, timezone: str) -> str:
+        """Read a timestamp as JavaScript writes it; one past the year 9999 is no end at all."""
+        if not (value := self.get(field)):
+            return "null::text"
+        name = f"{value}::timestamp" if value.column.type == "date" else str(value)
+        if value.column.type == "timestamptz":
+            name = f"{name} at time zone 'UTC'"
+        elif timezone != "UTC":
+            name = f"{name} at time zone {literal(timezone)} at time zone 'UTC'"
+        return f"""case when {name} < timestamp '10000-01-01'
+            then to_char(greatest({name}, timestamp '0001-01-01'), \
+'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') end"""
+
+
+def _converted(value: Value, target: Column) -> str:
+    """Return a column as the type of another, to be looked up by that one's index."""
+    column = value.column
+    if column.type == target.type or {column.type, target.type} <= INTEGERS:
+        return str(value)
+    as_text = f"{value}::text"
+    # Text that is no such value equals none, and must not make the whole lookup fail.
+    if target.type == "uuid":
+        return f"case when {as_text} ~* {literal(UUID_PATTERN)} then {as_text}::uuid end"
+    if target.type in INTEGERS:
+        return f"case when {as_text} ~ {literal(INTEGER_PATTERN)} then {as_text}::bigint end"
+    return Value("", target).cast(as_text)

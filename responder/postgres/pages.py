@@ -1,0 +1,207 @@
+"""Pages of an organization's users: the SQL, its arguments and its rows."""
+
+# A page is one row, with an array of each field: PostgreSQL would wake us for every 8 kB of rows, and to
+# take them apart would cost us twice as much.
+#
+# A page is cut first, so that what follows costs what the page is long. Of duplicate memberships only
+# the earliest is joined with its user; the others come without one, as those whose user is gone do. On
+# a first page the earliest of a user's memberships is there itself, so that the repeated user shows
+# (`directory` leaves it out); to look for an earlier one of each would cost as much as all the rest.
+# Such a page has fewer users than were asked for, and the next begins after its last membership.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from responder.postgres.expressions import Row, Value
+from responder.postgres.schema import Schema
+from responder.postgres.users import FIELDS, Forms, Query, UserRow, fields, forms
+from responder.postgres.versions import stamped
+from responder.postgres.visibility import Caller, Rules, callers, listing
+
+
+class PageRow(UserRow):
+    """Where things are in the row of a page: fields and image sizes are arrays, side by side.
+
+    All of them are null in an empty page.
+    """
+
+    CREATED_AT: Final = UserRow.IMAGE_SIZE + 1  # of the last membership wanted, as text
+    MEMBER_ID: Final = UserRow.IMAGE_SIZE + 2  # likewise its id, or its user's where it has none
+    LISTED: Final = -3  # of a page for callers: whether this caller may see the list
+
+
+class PageAsked(NamedTuple):
+    """A page: of which organization, how long, for whom, and after which membership it starts."""
+
+    organization: str
+    wanted: int
+    caller: Caller | None
+    created_at: str | None = None
+    member_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """The lookup of pages, from the start of an organization or from a position on.
+
+    There is a row for each page. The fields of User are null where a membership has lost its user, or
+    repeats an earlier one. There is one membership more than is wanted, if there are so many.
+    """
+
+    first: str
+    after: str | None  # None where memberships have no createdAt
+    after_null: str  # from where createdAt is null on
+    forms: Forms
+
+    def asked(self, pages: Sequence[PageAsked], *, cap: int) -> Query | None:
+        """Return the query for pages that all start alike, None where there is no such position.
+
+        Args:
+            pages: all first pages, or all after a membership with createdAt, or all after one without.
+            cap: bytes over which an image is left out.
+        """
+        sql = self._starting_as(pages[0])
+        if sql is None:
+            return None
+        return sql, (
+            self.forms.organizations([page.organization for page in pages]),
+            [page.wanted for page in pages],
+            cap,
+            [page.caller and self.forms.user(page.caller.user_id) for page in pages],
+            [page.member_id for page in pages],
+            [page.created_at for page in pages],
+        )
+
+    def _starting_as(self, page: PageAsked) -> str | None:
+        if page.member_id is None:
+            return self.first
+        return self.after_null if page.created_at is None else self.after
+
+
+def for_services(schema: Schema, timezone: str) -> Pages | None:
+    """Return the pages for programs that speak for themselves, None without a member table."""
+    if schema.members is None:
+        return None
+    u, m = Row(schema.users, "u"), Row(schema.members, "m")
+    return _Text(schema, fields(u, m, timezone)).pages()
+
+
+def for_callers(schema: Schema, timezone: str, rules: Rules) -> Pages | None:
+    """Return the pages on behalf of callers, None without a member table."""
+    if schema.members is None:
+        return None
+    u, m = Row(schema.users, "u"), Row(schema.members, "m")
+    columns = fields(u, m, timezone, secrets=f"(c.admin or ({u['id'].is_('c.id')}))")
+    source = "(select 1 as n, k.caller as id, null::text as home)"
+    caller = listing(callers(schema, timezone, rules, source), m)
+    return _Text(schema, columns, caller=caller).pages()
+
+
+class _Text:
+    """The SQL of pages, from its parts; without a `caller` it is for services."""
+
+    def __init__(self, schema: Schema, columns: str, *, caller: str = "") -> None:
+        self._forms = forms(schema)
+        self._columns = columns
+        self._caller = caller
+        self._users, self._members = Row(schema.users, "u"), Row(schema.members, "m")
+        tie_breaker = "id" if self._members.get("id") else "userId"
+        self._tie = self._members[tie_breaker]
+        self._order = self._members.order(tie_breaker)
+
+    def pages(self) -> Pages:
+        """Return the text of each kind of page."""
+        created_at = self._members.get("createdAt")
+        later = f"{self._tie.sortable} > {self._tie.cast_sortable('k.member')}"
+        if created_at is None:
+            after, after_null = None, self._cut(later)
+        else:
+            after = self._page(self._after(created_at), self._earliest())
+            after_null = self._cut(f"{created_at} is null", later)
+        return Pages(
+            first=self._page(self._cut()),
+            after=after,
+            after_null=self._page(after_null, self._earliest()),
+            forms=self._forms,
+        )
+
+    def _after(self, created_at: Value) -> str:
+        """Return the memberships after one that has a createdAt."""
+        position = f"(k.moment::{created_at.type}, {self._tie.cast_sortable('k.member')})"
+        after = self._cut(f"({created_at}, {self._tie.sortable}) > {position}")
+        if created_at.column.not_null:
+            return after
+        # `(c, id) > (…)` is null, not true, where c is: those come last, and one index serves both
+        # halves, which an `or` between them would not allow.
+        nulls = self._cut(f"{created_at} is null")
+        return f"""(
+      select {self._members.names} from ({after} union all {nulls}) m
+      order by {self._order} limit k.wanted + 1
+    )"""
+
+    def _cut(self, *conditions: str) -> str:
+        """Return the memberships of a page, and one more."""
+        m = self._members
+        condition = "".join(f"\n        and {each}" for each in conditions)
+        gate = " and c.listed" if self._caller else ""
+        return f"""(
+      select {m.names} from {m.source}
+      where {m["organizationId"].equals("k.organization")}{condition}{gate}
+      order by {self._order} limit k.wanted + 1
+    )"""
+
+    def _page(self, source: str, only: str = "") -> str:
+        """Return the lookup of pages of these memberships, of which `only` some have their user."""
+        u, m = self._users, self._members
+        gathered = ", ".join(
+            f'array_agg(r."{name}") as "{name}"' for name in (*FIELDS, "image_size")
+        )
+        who = f"\ncross join lateral {self._caller} c" if self._caller else ""
+        may = ", c.listed, c.allowed" if self._caller else ""
+        # The arrays have the order of the rows, which are sorted just below (PostgreSQL's manual,
+        # "Aggregate Functions").
+        return stamped(
+            "$1 organizations, $2 members wanted, $3 cap of the images in bytes, $4 callers, "
+            "and the positions: $5 ids, $6 createdAt",
+            f"""select k.n, p.*{may}
+from unnest($1::text[], $2::int[], $4::text[], $5::text[], $6::text[]) with ordinality
+  as k(organization, wanted, caller, member, moment, n){who}
+cross join lateral (
+  select {gathered},
+       (array_agg(r.created_at))[k.wanted]::text as created_at,
+       (array_agg(r.member_id))[k.wanted]::text as member_id
+  from (
+select {self._columns},
+       {m.get("createdAt") or "null::text"} as created_at, {self._tie} as member_id
+from {source} m
+left join {u.source}
+  on {u["id"].refers_to(m["userId"])}{only}
+order by {self._order}
+  ) r
+) p""",
+        )
+
+    def _earliest(self) -> str:
+        """Return the condition that no earlier membership is of the same user."""
+        m, d = self._members, self._members.under("d")
+        return f"""
+      and not exists (
+        select from {d.source}
+        where {d["organizationId"].is_(m["organizationId"])}
+          and {d["userId"].is_(m["userId"])} and ({_precedes(d, m)})
+      )"""
+
+
+def _precedes(d: Row, m: Row) -> str:
+    """Tell whether the membership `d` comes before `m`."""
+    before = "false"
+    if d.get("id"):
+        before = f"{d['id'].sortable} < {m['id'].sortable}"
+    if created_at := d.get("createdAt"):
+        other = m["createdAt"]
+        tie = f"{created_at} is not distinct from {other} and {before}"
+        before = f"{created_at} < {other} or {created_at} is not null and {other} is null or {tie}"
+    return before

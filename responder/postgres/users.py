@@ -1,0 +1,275 @@
+"""Users by their ids or emails: the SQL, its arguments and its rows."""
+
+# A lone key, which is what an idle system is asked for, has a statement of its own: `= $1` costs
+# PostgreSQL half of what a join with one unnested row does. Many keys are unnested side by side with
+# their organizations and callers, and the ordinal of a row says which key it answers.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from responder.models import User
+from responder.postgres import ids
+from responder.postgres.expressions import Row
+from responder.postgres.ids import Canonical
+from responder.postgres.schema import Schema, Table
+from responder.postgres.versions import ANALYSED, stamped
+from responder.postgres.visibility import Caller, Rules, callers, role, sees
+
+# SQL and its arguments.
+Query: TypeAlias = tuple[str, Sequence[object]]
+
+FIELDS: Final = tuple(str(field.alias) for field in User.model_fields.values())
+
+
+class UserRow:
+    """Where things are in the row of a user."""
+
+    ORDINAL: Final = 0  # of the key that it answers, from 1
+    USER: Final = slice(1, 1 + len(FIELDS))  # the fields of User, in their order
+    USER_ID: Final = 1  # null where there is nothing to be seen
+    IMAGE_SIZE: Final = 1 + len(FIELDS)  # bytes of an image that is over the cap, else null
+    ALLOWED: Final = -2  # of a lookup for callers: whether this caller may ask at all
+    ANALYSED: Final = ANALYSED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forms:
+    """The forms in which ids of users and organizations are compared."""
+
+    user: Canonical
+    organization: Canonical
+
+    def organizations(self, given: Sequence[str | None]) -> list[str | None]:
+        """Return ids of organizations; None is one that was not given, or cannot be one."""
+        return [each if each is None else self.organization(each) for each in given]
+
+    def caller(self, caller: Caller) -> tuple[str | None, str | None]:
+        """Return a caller's ids; None is one that is not there, or cannot be one."""
+        home = caller.organization_id
+        return self.user(caller.user_id), None if home is None else self.organization(home)
+
+
+def forms(schema: Schema) -> Forms:
+    """Return the forms of a schema's ids."""
+    members = schema.members
+    return Forms(
+        user=ids.canonical(schema.users.columns["id"].type),
+        organization=ids.canonical(members.columns["organizationId"].type) if members else ids.text,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Users:
+    """The lookup of users by keys of one kind, for services or for callers.
+
+    For a service there is one row with a null ordinal where nothing is found; for a caller there is a
+    row for each key, with nothing of a user they may not see.
+    """
+
+    one: str
+    many: str
+    key: Canonical
+    forms: Forms
+
+    def asked(
+        self,
+        keys: Sequence[str | None],
+        organizations: Sequence[str | None],
+        callers: Sequence[Caller],
+        *,
+        cap: int,
+    ) -> Query:
+        """Return the query for keys.
+
+        Args:
+            keys: in the form of `key`; None matches nothing.
+            organizations: that each key names, None where it names none.
+            callers: of each key, or none at all for services.
+            cap: bytes over which an image is left out.
+        """
+        named = [each is not None for each in organizations]
+        possible = self.forms.organizations(organizations)
+        if len(keys) == 1:
+            own = [each for caller in callers for each in self.forms.caller(caller)]
+            return self.one, (keys[0], possible[0], cap, named[0], *own)
+        if not any(named):  # unnest fills the shorter arrays up with nulls
+            possible, named = [], []
+        return self.many, (keys, possible, cap, named, *self._callers(callers))
+
+    def _callers(self, callers: Sequence[Caller]) -> Sequence[Sequence[object]]:
+        """Return the callers of a batch as arguments: each once, and the number of each key's."""
+        if not callers:
+            return ()
+        numbers: dict[Caller, int] = {}
+        of_each = [numbers.setdefault(caller, len(numbers) + 1) for caller in callers]
+        users, homes = zip(*map(self.forms.caller, numbers), strict=True)
+        return users, homes, of_each
+
+
+def for_services(schema: Schema, timezone: str) -> tuple[Users, Users]:
+    """Return the lookups by id and by email for programs that speak for themselves."""
+    u, m = Row(schema.users, "u"), Row(schema.members, "m")
+    columns = fields(u, m, timezone)
+    lone = _membership(u, m, "$2::text", named="$4::bool")
+    each = _membership(u, m, "k.organization", named="k.named")
+    keys = "unnest($1::text[], $2::text[], $4::bool[]) with ordinality"
+    by_id = Users(
+        one=stamped(
+            "$1 id, $2 organization, $3 cap of the image in bytes, $4 organization is named",
+            f"""select 1::bigint as n, {columns}
+from {u.source}{lone}
+where {u["id"].equals("$1::text")}""",
+        ),
+        many=stamped(
+            "$1 ids, $2 organizations, $3 cap of the image in bytes, $4 organizations are named",
+            f"""select k.n, {columns}
+from {keys} as k(id, organization, named, n)
+join {u.source} on {u["id"].equals("k.id")}{each}""",
+        ),
+        key=forms(schema).user,
+        forms=forms(schema),
+    )
+    by_email = Users(
+        one=stamped(
+            "$1 email, $2 organization, $3 cap of the image in bytes, $4 organization is named",
+            f"""select 1::bigint as n, {columns}
+from {_earliest(schema.users, "$1::text")} u{lone}""",
+        ),
+        many=stamped(
+            "$1 emails, $2 organizations, $3 cap of the image in bytes, $4 organizations are named",
+            f"""select k.n, {columns}
+from {keys} as k(email, organization, named, n)
+cross join lateral {_earliest(schema.users, "k.email")} u{each}""",
+        ),
+        key=_email,
+        forms=forms(schema),
+    )
+    return by_id, by_email
+
+
+def for_callers(schema: Schema, timezone: str, rules: Rules) -> tuple[Users, Users]:
+    """Return the lookups by id and by email on behalf of callers, who see what the rules let them."""
+    e = Row(schema.users, "e")
+    by_id = f"""lateral (
+  select {e.names} from {e.source}
+  where {e["id"].equals("k.key")}
+) u"""
+    by_email = f"lateral {_earliest(schema.users, 'k.key')} u"
+    return (
+        _on_behalf("id", by_id, forms(schema).user, schema=schema, timezone=timezone, rules=rules),
+        _on_behalf("email", by_email, _email, schema=schema, timezone=timezone, rules=rules),
+    )
+
+
+def _on_behalf(
+    key: str, target: str, form: Canonical, *, schema: Schema, timezone: str, rules: Rules
+) -> Users:
+    u, m = Row(schema.users, "u"), Row(schema.members, "m")
+    own = f"({u['id'].is_('c.id')})"
+    columns = fields(u, m, timezone, secrets=f"(c.admin or {own})")
+    visible = f"({own} or c.allowed and ({sees(schema, u, rules)}))"
+    membership = _membership(
+        u, m, "k.organization", named="k.named", among=f"c.admin or {own}", first="c.home"
+    )
+    one = "(select 1 as n, $5::text as id, $6::text as home)"
+    many = "(select * from unnest($5::text[], $6::text[]) with ordinality as a(id, home, n))"
+    keys = "unnest($1::text[], $2::text[], $4::bool[], $7::int[]) with ordinality"
+    return Users(
+        one=stamped(
+            f"$1 {key}, $2 organization, $3 cap of the image in bytes, $4 organization named, "
+            "$5 caller, $6 organization of their token",
+            f"""select k.n, {columns}, c.allowed
+from (select 1::bigint as n, $1::text as key, $2::text as organization, $4::bool as named) k
+cross join {callers(schema, timezone, rules, one)} c
+left join {target} on {visible}{membership}""",
+        ),
+        many=stamped(
+            f"$1 {key}s, $2 organizations, $3 cap of the image in bytes, $4 organizations named, "
+            "$5 callers, $6 organizations of their tokens, $7 the caller of each, from 1",
+            f"""with callers as materialized (
+  select * from {callers(schema, timezone, rules, many)} c
+)
+select k.n, {columns}, c.allowed
+from {keys} as k(key, organization, named, caller, n)
+join callers c on c.n = k.caller
+left join {target} on {visible}{membership}""",
+        ),
+        key=form,
+        forms=forms(schema),
+    )
+
+
+def fields(u: Row, m: Row, timezone: str, *, secrets: str = "") -> str:
+    """Return the columns of a row: the fields of User, then the size of an image over the cap, $3.
+
+    Images may be data URLs of a megabyte, and a batch must not pull hundreds of them into memory.
+
+    Args:
+        u: the user.
+        m: the membership that speaks for them.
+        timezone: of timestamps without zone.
+        secrets: the condition under which a caller sees what only the user and admins may.
+    """
+    reason, image = u.words("banReason"), u.words("image")
+    expressions = {
+        "id": u.words("id"),
+        "email": u.words("email"),
+        "emailVerified": u.flag("emailVerified"),
+        "name": u.words("name"),
+        "image": f"case when octet_length({image}) <= $3::int then {image} end",
+        "isAnonymous": u.flag("isAnonymous"),
+        "role": role(u),
+        "banned": u.flag("banned"),
+        "banReason": f"case when {secrets} then {reason} end" if secrets else reason,
+        "banExpires": u.javascript_time("banExpires", timezone),
+        "organizationId": m.words("organizationId"),
+        "orgRole": m.words("role"),
+        "managerId": m.words("managerId"),
+        "departmentId": m.words("departmentId"),
+    }
+    columns = [f'{expressions[field]} as "{field}"' for field in FIELDS]
+    size = f"octet_length({image})"
+    columns.append(f"case when {size} > $3::int then {size} end as image_size")
+    return ",\n       ".join(columns)
+
+
+def _email(email: str) -> str | None:
+    """Better Auth lower-cases an email before it looks it up or stores it."""
+    return ids.text(email.lower())
+
+
+def _earliest(users: Table, email: str) -> str:
+    """Return the earliest of the users with an email: Better Auth compares exactly."""
+    e = Row(users, "e")
+    return f"""(
+  select {e.names} from {e.source}
+  where {e["email"].equals(email)}
+  order by {e.order("id")} limit 1
+)"""
+
+
+def _membership(
+    u: Row, m: Row, organization: str, *, named: str, among: str = "", first: str = ""
+) -> str:
+    """Return the membership that speaks for a user: in the organization named, else the earliest.
+
+    A caller sees it only in an organization of their own, unless the condition `among` holds, and
+    rather than the earliest the one in `first`, the organization of their token.
+    """
+    if not m.source:  # every parameter must be used somewhere
+        return f"\nleft join lateral (select {organization}, {named}) m on true"
+    order = m.order("id" if m.get("id") else "organizationId")
+    if among:
+        among = f"\n    and ({among} or array[{m['organizationId']}] && c.organizations)"
+        order = f"({m['organizationId'].is_(first)}) is true desc, {order}"
+    return f"""
+left join lateral (
+  select {m.names} from {m.source}
+  where {m["userId"].refers_to(u["id"])}
+    and ({named} is not true
+         or {m["organizationId"].equals(organization)}){among}
+  order by {order} limit 1
+) m on true"""

@@ -26,7 +26,7 @@ from responder.http.bridge import Bridge
 from responder.http.listener import bind, listening, url_of
 from responder.nats.connection import Connection, connected
 from responder.postgres.discovery import Discovery
-from responder.postgres.pool import Database
+from responder.postgres.pool import Pool
 from responder.settings import Settings
 from responder.tokens.key_set import Keys
 from responder.tokens.verifier import TokenVerifier
@@ -89,15 +89,15 @@ async def serving(
             discovery = Discovery(
                 overrides=settings.overrides, timezone=settings.timezone, rules=settings.rules
             )
-            database = Database(
+            pool = Pool(
                 settings.dsn,
                 discovery,
                 connections=settings.connections,
                 timeout=settings.timeout,
                 max_pending=settings.max_pending,
             )
-            await stack.enter_async_context(database.running())
-            checks.append(database.check)
+            await stack.enter_async_context(pool.running())
+            checks.append(pool.check)
             tokens = None
             if settings.issuer:
                 keys = await stack.enter_async_context(Keys(settings.issuer.key_set).running())
@@ -108,7 +108,7 @@ async def serving(
                 log.info("tokens are answered unavailable: %s", _missing(settings))
             await _first_discovery(discovery, settings.timeout)
             await stack.enter_async_context(
-                _worker(settings, connection, database, metrics, tokens).running()
+                _worker(settings, connection, pool, metrics, tokens).running()
             )
         if settings.http_listen and not http:
             http = bind(settings.http_listen, setting="RESPONDER_HTTP_LISTEN")
@@ -179,17 +179,17 @@ def _missing(settings: Settings) -> str:
 def _worker(
     settings: Settings,
     connection: Connection,
-    database: Database,
+    pool: Pool,
     metrics: Metrics,
     tokens: TokenVerifier | None,
 ) -> Worker:
     directory = Directory(
-        database, max_reply=lambda: connection.max_payload, max_batch=settings.max_batch
+        pool, max_reply=lambda: connection.max_payload, max_batch=settings.max_batch
     )
     worker = Worker(
         connection,
         directory,
-        database.batching,
+        pool.batching,
         tokens=tokens,
         token_required=settings.nats_auth == "required",
         prefix=settings.subject_prefix,
@@ -199,7 +199,7 @@ def _worker(
         version=version("better-auth-responder"),
     )
     metrics.statistics = worker.service.statistics
-    metrics.pending = lambda: database.batching.pending
+    metrics.pending = lambda: pool.batching.pending
     metrics.images_omitted = lambda: directory.images_omitted
     return worker
 

@@ -1,19 +1,21 @@
 """Many concurrent lookups become few queries."""
 
-# Strategy: whoever can answer (a free database connection) takes all that is waiting, as one batch;
-# while nobody is free, lookups pile up. No timer and nothing to tune: an idle system answers at
-# once, and a busy one batches by itself. Waking a process costs far more than a lookup, so fewer and
-# fuller wake-ups win on every side. Only where several can answer is a crowd taken in shares: one batch
-# of all would have worker and database wait for each other in turn. Kinds of lookups take turns.
+# A source of answers (a connection to PostgreSQL) that is free takes all the keys that wait in a line,
+# as one batch; while no source is free, keys pile up in their lines. There is no timer and nothing to
+# tune: an idle system answers at once, and a busy one batches by itself. Waking a process costs far
+# more than a lookup, so fewer and fuller wake-ups win on every side. Only a crowd is shared among the
+# sources that are free, because one batch of all would have worker and database wait for each other
+# in turn. Lines take turns.
 #
-# What shares a batch was already waiting when the batch was taken. That is what makes a shared
-# answer as fresh as one's own: the snapshot is taken after every one of these requests arrived.
+# What shares a batch was already waiting when the batch was taken. That is what makes a shared answer
+# as fresh as one's own: the snapshot is taken after every one of these requests arrived.
 #
-# Nobody waits for anybody else: each lookup has its own deadline and its own way to be told, a batch
-# that fails is put back in smaller parts until the one that spoils it is alone, and a lookup that
-# has had its answer (its deadline, say) ignores any later one.
+# No lookup waits for another: each has its own deadline and its own callback. A batch that fails waits
+# again in smaller parts, until the key that spoils it is alone: of a, b, c and d, where c makes a query
+# fail, a and b are answered by the next query, c and d fail again together and go alone then, and only
+# c gets the error. A lookup that has had its answer (that of its deadline, say) ignores any later one.
 #
-# What a lookup asks and how a batch is answered is not known here. Nothing here does I/O.
+# What a key means and how a batch is answered is not known here. Nothing here does I/O.
 
 from __future__ import annotations
 
@@ -29,10 +31,10 @@ from responder.errors import ResponderError, UnavailableError
 Key = TypeVar("Key")
 Source = TypeVar("Source")
 Answer: TypeAlias = bytes | ResponderError
-Done: TypeAlias = Callable[[Answer], None]
+Callback: TypeAlias = Callable[[Answer], None]
 
 
-CROWD: Final = 32  # lookups that are no crowd yet
+CROWD: Final = 32  # keys that are no crowd yet
 NEVER: Final = float("inf")
 TICK: Final = 0.01  # seconds that an answer may be later than its deadline
 
@@ -44,16 +46,17 @@ class Alone:
 ALONE: Final = Alone()
 
 
-class Lookup(Generic[Key, Source]):
-    """A kind of question: its waiting keys, and how a batch of them is answered.
+class Line(Generic[Key, Source]):
+    """A line of keys that wait, and how a batch of them is answered.
 
     `fetch(source, keys)` returns an answer for each key, in order; in place of one it may say ALONE
     to be asked again with that key only, which it must not say of a lone key.
 
     Args:
         max_batch: how many keys may go together.
-        crowd: so many keys or fewer are not shared among those who can answer.
-        apart: seconds for which keys go alone after one of them was too slow; for those that can be.
+        crowd: so many keys or fewer are not shared among the sources that are free.
+        apart: seconds for which keys go alone after one of them was too slow. Where one page has
+            run into its timeout, for example, the next may, and would take others along.
     """
 
     def __init__(
@@ -72,36 +75,39 @@ class Lookup(Generic[Key, Source]):
         self.waiting: deque[Waiter[Key]] = deque()
 
     def keep_apart(self) -> None:
-        """Let keys go alone for a while: one was too slow."""
+        """Let keys go alone for a while, because one was too slow."""
         self.apart_until = asyncio.get_running_loop().time() + self.apart
 
 
 class Waiter(Generic[Key]):
-    """One lookup under way: its key, its deadline (the loop's time), and who wants the answer."""
+    """A lookup under way: its key, its deadline (the loop's time), and the callback for its answer."""
 
-    __slots__ = ("again", "deadline", "done", "key", "together")
+    __slots__ = ("callback", "deadline", "key", "largest_batch", "retried")
 
-    def __init__(self, key: Key, deadline: float, done: Done, together: int) -> None:
+    def __init__(self, key: Key, deadline: float, callback: Callback, largest_batch: int) -> None:
         self.key = key
         self.deadline = deadline
-        self.done: Done | None = done  # None once it has its answer
-        self.together = together  # the largest batch it may be in
-        self.again = False  # whether it has been asked once more as it was
+        self.callback: Callback | None = callback  # None once it has its answer
+        self.largest_batch = largest_batch  # that it may be in
+        self.retried = False  # whether its batch has been asked once more as it was
 
 
 class Batch(Generic[Key, Source]):
-    """Lookups that are answered together, by whoever took them."""
+    """Lookups that are answered together, by the source that took them.
 
-    __slots__ = ("_batching", "lookup", "waiters")
+    It ends with one call of `answer`, `fail`, `retry` or `retry_once`.
+    """
+
+    __slots__ = ("_batching", "line", "waiters")
 
     def __init__(
         self,
         batching: Batching[Source],
-        lookup: Lookup[Key, Source],
+        line: Line[Key, Source],
         waiters: Sequence[Waiter[Key]],
     ) -> None:
         self._batching = batching
-        self.lookup = lookup
+        self.line = line
         self.waiters = waiters
 
     @property
@@ -109,46 +115,46 @@ class Batch(Generic[Key, Source]):
         """The keys, in order of arrival."""
         return [waiter.key for waiter in self.waiters]
 
-    def settle(self, answers: Sequence[Answer | Alone]) -> None:
-        """Give each its answer."""
+    @property
+    def retried(self) -> bool:
+        """Whether some of its lookups have been asked once more already."""
+        return any(waiter.retried for waiter in self.waiters)
+
+    def answer(self, answers: Sequence[Answer | Alone]) -> None:
+        """Give each lookup its answer; those that want to be alone wait again."""
         alone = []
         for waiter, answer in zip(self.waiters, answers, strict=True):
             if isinstance(answer, Alone):
-                waiter.together = 1
+                waiter.largest_batch = 1
                 alone.append(waiter)
             else:
-                self._batching.settle(waiter, answer)
+                self._batching.answer(waiter, answer)
         self._batching.end(self, alone)
 
     def fail(self, error: ResponderError) -> None:
-        """Give everyone the same error."""
-        self.settle([error] * len(self.waiters))
+        """Give all its lookups the same error."""
+        self.answer([error] * len(self.waiters))
 
-    @property
-    def again(self) -> bool:
-        """Whether some have been asked once more already."""
-        return any(waiter.again for waiter in self.waiters)
-
-    def put_back_once(self) -> None:
-        """Let everyone wait again as they are; whoever that happens to twice, alone."""
-        together = 1 if self.again else len(self.waiters)
+    def retry(self, *, largest_batch: int) -> None:
+        """Let its lookups wait again, ahead of the others, in batches of at most that size."""
         for waiter in self.waiters:
-            waiter.again = True
-        self.put_back(together=together)
-
-    def put_back(self, *, together: int) -> None:
-        """Let everyone wait again, ahead of the rest, in batches of at most `together`."""
-        for waiter in self.waiters:
-            waiter.together = min(waiter.together, max(together, 1))
+            waiter.largest_batch = min(waiter.largest_batch, max(largest_batch, 1))
         self._batching.end(self, self.waiters)
+
+    def retry_once(self) -> None:
+        """Let its lookups wait again as they are; those that it happens to twice, alone."""
+        largest_batch = 1 if self.retried else len(self.waiters)
+        for waiter in self.waiters:
+            waiter.retried = True
+        self.retry(largest_batch=largest_batch)
 
 
 class Batching(Generic[Source]):
-    """The lookups waiting to be answered and those being answered, of every kind.
+    """The lookups waiting to be answered and those being answered, in every line.
 
     Args:
         max_pending: how many may wait or be under way; more are refused, because a queue that
-            outlasts its callers' patience answers nobody.
+            outlasts its callers' patience answers none of them.
         late: makes the error for a lookup whose deadline has passed.
     """
 
@@ -156,58 +162,64 @@ class Batching(Generic[Source]):
         self.pending = 0
         self._max_pending = max_pending
         self._late = late
-        self._turns: deque[Lookup[Any, Source]] = deque()  # those that have somebody waiting
-        self._lookups: list[Lookup[Any, Source]] = []
+        self._lines: list[Line[Any, Source]] = []
+        self._turns: deque[Line[Any, Source]] = deque()  # the lines in which keys wait
         self._under_way: set[Batch[Any, Source]] = set()
-        self._free: list[asyncio.Future[None]] = []
+        self._free: list[asyncio.Future[None]] = []  # one of each source that waits for a batch
         self._waking = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._alarm: asyncio.Handle | None = None
         self._alarm_at = NEVER
 
-    def add(self, lookup: Lookup[Any, Source]) -> None:
-        """Serve this kind of lookup too."""
-        self._lookups.append(lookup)
+    def add(self, line: Line[Any, Source]) -> None:
+        """Serve this line too."""
+        self._lines.append(line)
 
     def load(
         self,
-        lookup: Lookup[Key, Source],
+        line: Line[Key, Source],
         key: Key,
         *,
         deadline: float,
-        done: Done,
+        callback: Callback,
         urgent: bool = False,
     ) -> None:
-        """Ask for a key; `done` is called once, with the answer, soon after `deadline` at the latest.
+        """Let a key wait in a line for its answer.
 
-        It must not raise: others are told in the same breath.
+        Args:
+            line: one that has been added.
+            key: what its `fetch` takes.
+            deadline: the loop's time until which the answer is wanted.
+            callback: called once, with the answer, soon after `deadline` at the latest. It must not
+                raise: other lookups are answered in the same turn.
+            urgent: whether the key may wait however many do.
 
-        Raises UnavailableError if too much is waiting already, unless it is urgent.
+        Raises UnavailableError if too much is waiting already.
         """
         if self.pending >= self._max_pending and not urgent:
             raise UnavailableError("too many requests are waiting")
         if self.pending == 0:
             self._idle.clear()
         self.pending += 1
-        if not lookup.waiting:
-            self._turns.append(lookup)
-        lookup.waiting.append(Waiter(key, deadline, done, lookup.max_batch))
+        if not line.waiting:
+            self._turns.append(line)
+        line.waiting.append(Waiter(key, deadline, callback, line.max_batch))
         if deadline < self._alarm_at:
             self._set_alarm(deadline)
         if not self._waking:
             self._wake()
 
     async def take(self) -> Batch[Any, Source]:
-        """Wait until something is waiting, and take all of one kind that may go together."""
+        """Wait until keys wait, and take all of one line that may go together."""
         while True:
             while self._turns:
-                lookup = self._turns.popleft()
-                waiters = self._head(lookup)
-                if lookup.waiting:
-                    self._turns.append(lookup)
+                line = self._turns.popleft()
+                waiters = self._head(line)
+                if line.waiting:
+                    self._turns.append(line)
                 if waiters:
-                    batch = Batch(self, lookup, waiters)
+                    batch = Batch(self, line, waiters)
                     self._under_way.add(batch)
                     if self._turns:
                         self._wake()
@@ -224,51 +236,51 @@ class Batching(Generic[Source]):
             self._waking = False
 
     async def drained(self) -> None:
-        """Wait until everyone has an answer."""
+        """Wait until every lookup has its answer."""
         await self._idle.wait()
 
     def fail(self, error: ResponderError) -> None:
-        """Give everyone who waits or is being answered this error."""
+        """Give this error to every lookup that waits or is being answered."""
         for waiter in self._waiters():
-            self.settle(waiter, error)
+            self.answer(waiter, error)
 
-    def settle(self, waiter: Waiter[Any], answer: Answer) -> None:
-        """Give one its answer, if it has none yet."""
-        done, waiter.done = waiter.done, None
-        if done is None:
+    def answer(self, waiter: Waiter[Any], answer: Answer) -> None:
+        """Give a lookup its answer, if it has none yet."""
+        callback, waiter.callback = waiter.callback, None
+        if callback is None:
             return
         self.pending -= 1
         if self.pending == 0:
             self._idle.set()
-        done(answer)
+        callback(answer)
 
     def end(self, batch: Batch[Any, Source], again: Sequence[Waiter[Any]]) -> None:
-        """Forget a batch; some of those in it may have to wait again."""
+        """Forget a batch; some of its lookups may have to wait again."""
         self._under_way.discard(batch)
         if again:
-            if not batch.lookup.waiting:
-                self._turns.appendleft(batch.lookup)
-            batch.lookup.waiting.extendleft(reversed(again))
+            if not batch.line.waiting:
+                self._turns.appendleft(batch.line)
+            batch.line.waiting.extendleft(reversed(again))
             self._wake()
 
-    def _head(self, lookup: Lookup[Key, Source]) -> list[Waiter[Key]]:
+    def _head(self, line: Line[Key, Source]) -> list[Waiter[Key]]:
         """Take those that may go together; drop those that have their answer or are too late."""
         now = asyncio.get_running_loop().time()
         head: list[Waiter[Key]] = []
-        waiting = lookup.waiting
+        waiting = line.waiting
         share = ceil(len(waiting) / (1 + len(self._free)))
-        most = 1 if now < lookup.apart_until else max(share, lookup.crowd)
-        while waiting and len(head) < (most := min(most, waiting[0].together)):
+        most = 1 if now < line.apart_until else max(share, line.crowd)
+        while waiting and len(head) < (most := min(most, waiting[0].largest_batch)):
             waiter = waiting.popleft()
             if waiter.deadline <= now:
-                self.settle(waiter, self._late())
-            elif waiter.done is not None:
+                self.answer(waiter, self._late())
+            elif waiter.callback is not None:
                 head.append(waiter)
         return head
 
     def _wake(self) -> None:
-        # One is woken at a time, and takes all there is before the next is. The last to become free
-        # comes first: its connection is the warmest.
+        # One source is woken at a time, and takes all there is before the next is. The last to become
+        # free comes first: its connection is the warmest.
         self._waking = False
         while self._free and not self._waking:
             free = self._free.pop()
@@ -287,14 +299,14 @@ class Batching(Generic[Source]):
         now = asyncio.get_running_loop().time()
         for waiter in self._waiters():
             if waiter.deadline <= now:
-                self.settle(waiter, self._late())
+                self.answer(waiter, self._late())
         if left := [waiter.deadline for waiter in self._waiters()]:
-            # Not at each deadline: in an overload each waiter has its own.
+            # Not at each deadline: in an overload each lookup has its own.
             self._set_alarm(max(min(left), now + TICK))
 
     def _waiters(self) -> list[Waiter[Any]]:
         groups = chain(
-            (lookup.waiting for lookup in self._lookups),
+            (line.waiting for line in self._lines),
             (batch.waiters for batch in self._under_way),
         )
-        return [waiter for group in groups for waiter in group if waiter.done is not None]
+        return [waiter for group in groups for waiter in group if waiter.callback is not None]

@@ -22,9 +22,9 @@ from responder.nats.service import VERBS, subjects
 from responder.postgres import catalog, schema
 from responder.postgres.catalog import CatalogColumn, CatalogReference
 from responder.postgres.connection import (
+    Connection,
     NotAllowedError,
-    PooledSession,
-    Session,
+    PooledConnection,
     SlowError,
     connect,
     describe,
@@ -146,7 +146,7 @@ async def _key_set(settings: Settings, report: Report) -> None:
 class _Tables:
     """What the checks of PostgreSQL look at, and as whom."""
 
-    session: Session
+    connection: Connection
     role: str
     columns: Sequence[CatalogColumn]
     schema: Schema
@@ -162,23 +162,23 @@ async def grants_for(settings: Settings, role: str) -> str:
     if settings.dsn is None:
         raise SettingsError("DATABASE_URL: required, to find the tables")
     try:
-        session = await connect(settings.dsn, timeout=TIMEOUT)
+        connection = await connect(settings.dsn, timeout=TIMEOUT)
     except Exception as error:
         raise UnavailableError(f"cannot connect to PostgreSQL: {_why(error)}") from error
     try:
-        ((_, database, _),) = await session.fetch(_SERVER)
-        columns, references = await _catalog(session)
+        ((_, database, _),) = await connection.fetch(_SERVER)
+        columns, references = await _catalog(connection)
     finally:
-        session.terminate()
+        connection.terminate()
     # Whoever asks may be the very role that may not read them yet.
     readable = [column._replace(readable=True) for column in columns]
-    found = schema.read(readable, references, settings.overrides)
+    found = schema.find(readable, references, settings.overrides)
     return grants(found, role=role, database=database)
 
 
-async def _catalog(session: Session) -> tuple[list[CatalogColumn], list[CatalogReference]]:
-    columns = await session.fetch(catalog.COLUMNS)
-    references = await session.fetch(catalog.REFERENCES)
+async def _catalog(connection: Connection) -> tuple[list[CatalogColumn], list[CatalogReference]]:
+    columns = await connection.fetch(catalog.COLUMNS)
+    references = await connection.fetch(catalog.REFERENCES)
     return [CatalogColumn(*row) for row in columns], [CatalogReference(*row) for row in references]
 
 
@@ -191,23 +191,23 @@ async def _postgres(settings: Settings, report: Report) -> None:
         )
         return
     try:
-        session = await connect(settings.dsn, timeout=TIMEOUT)
+        connection = await connect(settings.dsn, timeout=TIMEOUT)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
         message = f"cannot connect to PostgreSQL: {_why(error)}"
         report.findings.append(Finding("postgres", BROKEN, message, "Check DATABASE_URL."))
         return
     try:
-        await _on_tables(session, settings, report)
+        await _on_tables(connection, settings, report)
     finally:
-        session.terminate()
+        connection.terminate()
 
 
-async def _on_tables(session: Session, settings: Settings, report: Report) -> None:
+async def _on_tables(connection: Connection, settings: Settings, report: Report) -> None:
     try:
-        ((version, database, role),) = await session.fetch(_SERVER)
+        ((version, database, role),) = await connection.fetch(_SERVER)
         report.servers["postgres"] = f"{version}, database {database}, role {role}"
-        columns, references = await _catalog(session)
-        found = schema.read(columns, references, settings.overrides)
+        columns, references = await _catalog(connection)
+        found = schema.find(columns, references, settings.overrides)
     except SchemaError as error:
         report.findings.append(Finding("tables", BROKEN, error.message))
         return
@@ -216,7 +216,7 @@ async def _on_tables(session: Session, settings: Settings, report: Report) -> No
         report.findings.append(Finding("tables", BROKEN, message))
         return
     report.mapping = _mapping(found, settings)
-    tables = _Tables(session, role, columns, found, settings.timezone)
+    tables = _Tables(connection, role, columns, found, settings.timezone)
     for name, look in _CHECKS.items():
         report.findings += await _timed(name, look(tables))
 
@@ -301,7 +301,7 @@ async def _row_security(tables: _Tables) -> AsyncIterator[Finding]:
     for table in tables.schema.tables:
         if not table.row_security:
             continue
-        ((policies,),) = await tables.session.fetch(_POLICIES, table.schema, table.name)
+        ((policies,),) = await tables.connection.fetch(_POLICIES, table.schema, table.name)
         yield Finding(
             "row-level security",
             WARNING if policies else BROKEN,
@@ -315,14 +315,14 @@ async def _row_security(tables: _Tables) -> AsyncIterator[Finding]:
 
 async def _privileges(tables: _Tables) -> AsyncIterator[Finding]:
     remedy = "`responder grants` makes a role that may only read what is needed."
-    ((superuser, bypasses),) = await tables.session.fetch(_POWERS)
+    ((superuser, bypasses),) = await tables.connection.fetch(_POWERS)
     if superuser:
         yield Finding("privileges", WARNING, "the role is a superuser", remedy)
         return
     if bypasses:
         yield Finding("privileges", WARNING, "the role bypasses row-level security", remedy)
     for table in tables.schema.tables:
-        ((writes,),) = await tables.session.fetch(_WRITES, table.quoted)
+        ((writes,),) = await tables.connection.fetch(_WRITES, table.quoted)
         if writes:
             yield Finding("privileges", WARNING, f"the role may write to {table}", remedy)
     if readable := _readable_secrets(tables.columns):
@@ -353,16 +353,16 @@ async def _indexes(tables: _Tables) -> AsyncIterator[Finding]:
     if members:
         wanted.append((members, ("userId",), "every user's membership"))
     for table, fields, slow in wanted:
-        if not await _indexed(tables.session, table, fields):
+        if not await _indexed(tables.connection, table, fields):
             message = f"{slow} reads all of {table}, for want of an index"
-            yield await _missing_index(tables.session, WARNING, message, table, fields)
-    if members and not await _indexed(tables.session, members, order := _page_order(members)):
-        if await _indexed(tables.session, members, ("organizationId",)):
+            yield await _missing_index(tables.connection, WARNING, message, table, fields)
+    if members and not await _indexed(tables.connection, members, order := _page_order(members)):
+        if await _indexed(tables.connection, members, ("organizationId",)):
             message = "each page of users.org_list reads and sorts the whole organization"
-            yield await _missing_index(tables.session, NOTE, message, members, order)
+            yield await _missing_index(tables.connection, NOTE, message, members, order)
         else:
             message = f"users.org_list reads all of {members}, for want of an index"
-            yield await _missing_index(tables.session, WARNING, message, members, order)
+            yield await _missing_index(tables.connection, WARNING, message, members, order)
 
 
 def _page_order(members: Table) -> tuple[str, ...]:
@@ -372,9 +372,9 @@ def _page_order(members: Table) -> tuple[str, ...]:
 
 
 async def _missing_index(
-    session: Session, severity: str, message: str, table: Table, fields: Sequence[str]
+    connection: Connection, severity: str, message: str, table: Table, fields: Sequence[str]
 ) -> Finding:
-    ((kind,),) = await session.fetch(_KIND, table.quoted)
+    ((kind,),) = await connection.fetch(_KIND, table.quoted)
     if kind in ("v", "f"):
         where = "the tables below it" if kind == "v" else "another server"
         return Finding("indexes", NOTE, f"{table} has its indexes in {where}: not looked at")
@@ -385,10 +385,10 @@ async def _missing_index(
     return Finding("indexes", severity, message, remedy)
 
 
-async def _indexed(session: Session, table: Table, fields: Sequence[str]) -> bool:
+async def _indexed(connection: Connection, table: Table, fields: Sequence[str]) -> bool:
     """Whether an index begins with the columns of these fields."""
     names = [table.columns[each].name for each in fields]
-    ((found,),) = await session.fetch(_INDEXED, table.quoted, names)
+    ((found,),) = await connection.fetch(_INDEXED, table.quoted, names)
     return bool(found)
 
 
@@ -402,7 +402,7 @@ async def _emails(tables: _Tables) -> AsyncIterator[Finding]:
         f"(select lower({name}) from {table} where {name} is not null "
         "group by 1 having count(*) > 1)"
     )
-    ((count, alike),) = await tables.session.fetch(
+    ((count, alike),) = await tables.connection.fetch(
         f"select count(*), count(*) filter (where lower({name}) in {others}) "
         f"from {table} where {name}::text <> lower({name}::text)"
     )
@@ -423,7 +423,7 @@ async def _duplicates(tables: _Tables) -> AsyncIterator[Finding]:
     if members is None:
         return
     names = ", ".join(ident(members.columns[each].name) for each in ("organizationId", "userId"))
-    ((count,),) = await tables.session.fetch(
+    ((count,),) = await tables.connection.fetch(
         f"select count(*) from (select from {members.quoted} group by {names} "
         "having count(*) > 1) duplicated"
     )
@@ -437,7 +437,7 @@ async def _duplicates(tables: _Tables) -> AsyncIterator[Finding]:
 
 
 async def _times(tables: _Tables) -> AsyncIterator[Finding]:
-    if not await tables.session.accepts(catalog.TIMEZONE, tables.timezone):
+    if not await tables.connection.accepts(catalog.TIMEZONE, tables.timezone):
         yield Finding(
             "times", BROKEN, "RESPONDER_TIMEZONE: PostgreSQL does not know this time zone"
         )
@@ -452,7 +452,7 @@ async def _times(tables: _Tables) -> AsyncIterator[Finding]:
 
 
 async def _server(tables: _Tables) -> AsyncIterator[Finding]:
-    ((standby, read_only),) = await tables.session.fetch(_STATE)
+    ((standby, read_only),) = await tables.connection.fetch(_STATE)
     if standby:
         yield Finding(
             "server",
@@ -460,7 +460,7 @@ async def _server(tables: _Tables) -> AsyncIterator[Finding]:
             "this is a standby: a write is seen only once it has been replayed there",
             "Name the primary in DATABASE_URL, or add target_session_attrs=primary.",
         )
-    if isinstance(tables.session, PooledSession):
+    if isinstance(tables.connection, PooledConnection):
         yield Finding(
             "pooler",
             NOTE,

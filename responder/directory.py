@@ -18,7 +18,7 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from responder import wire
-from responder.batching import ALONE, CROWD, Alone, Answer, Done, Lookup
+from responder.batching import ALONE, CROWD, Alone, Answer, Callback, Line
 from responder.errors import (
     ForbiddenError,
     InvalidRequestError,
@@ -28,10 +28,10 @@ from responder.errors import (
     UnavailableError,
 )
 from responder.models import MAX_PAGE, ByEmail, ById, ByIds, Myself, OrgList
-from responder.postgres.connection import Record, Session, ValueRefusedError
+from responder.postgres.connection import Connection, Record, ValueRefusedError
 from responder.postgres.lookups import Lookups, Statements
 from responder.postgres.pages import PageAsked, PageRow
-from responder.postgres.pool import Database
+from responder.postgres.pool import Pool
 from responder.postgres.users import UserRow, Users
 from responder.postgres.visibility import Caller
 
@@ -55,8 +55,8 @@ _Asked: TypeAlias = tuple[Any, Caller | None]
 # Of each distinct id what is looked up, where None matches nothing, and how it was spelled.
 _Ids: TypeAlias = Sequence[tuple[str | None, str]]
 _User: TypeAlias = Sequence[object]  # the values of its fields
-_Fetch: TypeAlias = Callable[[Session, Sequence[_Asked]], Awaitable[Sequence[Answer | Alone]]]
-_Lines: TypeAlias = tuple[Lookup[_Asked, Session], Lookup[_Asked, Session]]
+_Fetch: TypeAlias = Callable[[Connection, Sequence[_Asked]], Awaitable[Sequence[Answer | Alone]]]
+_Lines: TypeAlias = tuple[Line[_Asked, Connection], Line[_Asked, Connection]]
 
 
 class Directory:
@@ -67,9 +67,9 @@ class Directory:
         max_batch: how many keys may share a query.
     """
 
-    def __init__(self, database: Database, *, max_reply: Callable[[], int], max_batch: int) -> None:
+    def __init__(self, pool: Pool, *, max_reply: Callable[[], int], max_batch: int) -> None:
         self.images_omitted = 0
-        self._database = database
+        self._pool = pool
         self._max_reply = max_reply
         self._users = self._lines(self._fetch_users, max_batch=max_batch)
         self._emails = self._lines(self._fetch_emails, max_batch=max_batch)
@@ -79,67 +79,75 @@ class Directory:
         )
         self._lists = self._lines(self._fetch_lists, max_batch=few, crowd=1, apart=APART)
 
-    def get(self, key: ById, caller: Caller | None, *, deadline: float, done: Done) -> None:
+    def get(self, key: ById, caller: Caller | None, *, deadline: float, callback: Callback) -> None:
         """Load a user by id: a User, or NotFoundError."""
-        self._load(self._users, key, caller, deadline, done)
+        self._load(self._users, key, caller, deadline, callback)
 
-    def whoami(self, key: Myself, caller: Caller | None, *, deadline: float, done: Done) -> None:
+    def whoami(
+        self, key: Myself, caller: Caller | None, *, deadline: float, callback: Callback
+    ) -> None:
         """Load the caller: a User, or NotFoundError."""
-        self._load(self._users, key, caller, deadline, done)
+        self._load(self._users, key, caller, deadline, callback)
 
-    def by_email(self, key: ByEmail, caller: Caller | None, *, deadline: float, done: Done) -> None:
+    def by_email(
+        self, key: ByEmail, caller: Caller | None, *, deadline: float, callback: Callback
+    ) -> None:
         """Load a user by email: a User, or NotFoundError."""
-        self._load(self._emails, key, caller, deadline, done)
+        self._load(self._emails, key, caller, deadline, callback)
 
-    def org_list(self, key: OrgList, caller: Caller | None, *, deadline: float, done: Done) -> None:
+    def org_list(
+        self, key: OrgList, caller: Caller | None, *, deadline: float, callback: Callback
+    ) -> None:
         """Load members of an organization: a UserPage; raises InvalidRequestError for a cursor."""
         lines, position = self._first_pages, None
         if key.cursor is not None:
             position = wire.decode_cursor(key.cursor, key.organization_id)
             lines = self._last_pages if position.created_at is None else self._pages
-        self._load(lines, _Page(key, position), caller, deadline, done)
+        self._load(lines, _Page(key, position), caller, deadline, callback)
 
-    def get_many(self, key: ByIds, caller: Caller | None, *, deadline: float, done: Done) -> None:
+    def get_many(
+        self, key: ByIds, caller: Caller | None, *, deadline: float, callback: Callback
+    ) -> None:
         """Load users by their ids: a UserBatch, or PayloadTooLargeError."""
-        self._load(self._lists, key, caller, deadline, done)
+        self._load(self._lists, key, caller, deadline, callback)
 
     def _lines(
         self, fetch: _Fetch, *, max_batch: int, crowd: int = CROWD, apart: float = 0.0
     ) -> _Lines:
         lines = (
-            Lookup[_Asked, Session](fetch, max_batch=max_batch, crowd=crowd, apart=apart),
-            Lookup[_Asked, Session](fetch, max_batch=max_batch, crowd=crowd, apart=apart),
+            Line[_Asked, Connection](fetch, max_batch=max_batch, crowd=crowd, apart=apart),
+            Line[_Asked, Connection](fetch, max_batch=max_batch, crowd=crowd, apart=apart),
         )
         for line in lines:
-            self._database.batching.add(line)
+            self._pool.batching.add(line)
         return lines
 
     def _load(
-        self, lines: _Lines, key: Any, caller: Caller | None, deadline: float, done: Done
+        self, lines: _Lines, key: Any, caller: Caller | None, deadline: float, callback: Callback
     ) -> None:
         line = lines[caller is not None]
-        self._database.load(line, (key, caller), deadline=deadline, done=done)
+        self._pool.load(line, (key, caller), deadline=deadline, callback=callback)
 
     async def _fetch_users(
-        self, session: Session, asked: Sequence[_Asked]
+        self, connection: Connection, asked: Sequence[_Asked]
     ) -> Sequence[Answer | Alone]:
-        by_id = _lookups(self._database.statements, asked).by_id
+        by_id = _lookups(self._pool.statements, asked).by_id
         keys = [
             by_id.key(caller.user_id if caller and isinstance(request, Myself) else request.id)
             for request, caller in asked
         ]
-        return await self._fetch(session, by_id, keys, asked)
+        return await self._fetch(connection, by_id, keys, asked)
 
     async def _fetch_emails(
-        self, session: Session, asked: Sequence[_Asked]
+        self, connection: Connection, asked: Sequence[_Asked]
     ) -> Sequence[Answer | Alone]:
-        by_email = _lookups(self._database.statements, asked).by_email
+        by_email = _lookups(self._pool.statements, asked).by_email
         keys = [by_email.key(request.email) for request, _ in asked]
-        return await self._fetch(session, by_email, keys, asked)
+        return await self._fetch(connection, by_email, keys, asked)
 
     async def _fetch(
         self,
-        session: Session,
+        connection: Connection,
         lookup: Users,
         keys: Sequence[str | None],
         asked: Sequence[_Asked],
@@ -148,7 +156,7 @@ class Directory:
         limit = self._max_reply()
         alone = len(keys) == 1
         cap = limit if alone else SMALL_IMAGE
-        rows = await self._look_up(session, lookup, keys, asked, cap)
+        rows = await self._look_up(connection, lookup, keys, asked, cap)
         answers: list[Answer | Alone] = [_NOT_FOUND] * len(keys)
         for row in rows:
             at = row[UserRow.ORDINAL] - 1
@@ -166,7 +174,7 @@ class Directory:
 
     async def _look_up(
         self,
-        session: Session,
+        connection: Connection,
         lookup: Users,
         keys: Sequence[str | None],
         asked: Sequence[_Asked],
@@ -176,14 +184,14 @@ class Directory:
         organizations = [request.organization_id for request, _ in asked]
         callers = [caller for _, caller in asked if caller]
         sql, arguments = lookup.asked(keys, organizations, callers, cap=cap)
-        return await session.look_up(self._database.statements, sql, *arguments)
+        return await connection.fetch_checked(self._pool.statements, sql, *arguments)
 
     async def _fetch_pages(
-        self, session: Session, asked: Sequence[_Asked]
+        self, connection: Connection, asked: Sequence[_Asked]
     ) -> Sequence[Answer | Alone]:
         limit = self._max_reply()
         wanted = [page.request.limit for page, _ in asked]
-        rows = await self._look_up_pages(session, asked, wanted, _cap(sum(wanted)))
+        rows = await self._look_up_pages(connection, asked, wanted, _cap(sum(wanted)))
         answers = [
             self._write_page(row, one, most, limit)
             for row, one, most in zip(rows, asked, wanted, strict=True)
@@ -192,19 +200,19 @@ class Directory:
             return [ALONE if isinstance(each, int) else each for each in answers]
         (answer,) = answers
         while isinstance(answer, int):
-            (row,) = await self._look_up_pages(session, asked, [answer], limit)
+            (row,) = await self._look_up_pages(connection, asked, [answer], limit)
             answer = self._write_page(row, asked[0], answer, limit)
         return [answer]
 
     async def _look_up_pages(
         self,
-        session: Session,
+        connection: Connection,
         asked: Sequence[_Asked],
         wanted: Sequence[int],
         cap: int,
     ) -> list[Record]:
         """Look pages up, in the order asked for."""
-        statements = self._database.statements
+        statements = self._pool.statements
         pages = _lookups(statements, asked).pages
         if pages is None:
             raise UnavailableError("there is no member table in this database")
@@ -225,7 +233,7 @@ class Directory:
             raise InvalidRequestError(wire.BAD_CURSOR)
         sql, arguments = query
         try:
-            rows = await session.look_up(statements, sql, *arguments)
+            rows = await connection.fetch_checked(statements, sql, *arguments)
         except ValueRefusedError:
             if len(asked) > 1 or asked[0][0].position is None:
                 raise
@@ -264,22 +272,22 @@ class Directory:
         return page
 
     async def _fetch_lists(
-        self, session: Session, asked: Sequence[_Asked]
+        self, connection: Connection, asked: Sequence[_Asked]
     ) -> Sequence[Answer | Alone]:
         limit = self._max_reply()
         lists = [self._distinct(request.ids) for request, _ in asked]
         cap = _cap(sum(map(len, lists)))
-        rows = await self._look_up_lists(session, asked, lists, cap)
+        rows = await self._look_up_lists(connection, asked, lists, cap)
         answers = self._write_lists(rows, asked, lists, limit)
         if answers == [ALONE]:
             if sum(_fitting((row[UserRow.IMAGE_SIZE] for row in rows), limit - FRAME)) > limit:
                 return [PayloadTooLargeError(wire.TOO_MANY_IDS)]
-            rows = await self._look_up_lists(session, asked, lists, limit)
+            rows = await self._look_up_lists(connection, asked, lists, limit)
             answers = self._write_lists(rows, asked, lists, limit)
         return answers
 
     def _distinct(self, ids: Sequence[str]) -> _Ids:
-        canonical = self._database.statements.services.by_id.key
+        canonical = self._pool.statements.services.by_id.key
         keys: dict[str, tuple[str | None, str]] = {}
         for each in ids:
             key = canonical(each)
@@ -287,12 +295,12 @@ class Directory:
         return list(keys.values())
 
     async def _look_up_lists(
-        self, session: Session, asked: Sequence[_Asked], lists: Sequence[_Ids], cap: int
+        self, connection: Connection, asked: Sequence[_Asked], lists: Sequence[_Ids], cap: int
     ) -> list[Record]:
         of_each = [one for one, ids in zip(asked, lists, strict=True) for _ in ids]
         keys = [key for ids in lists for key, _ in ids]
-        by_id = _lookups(self._database.statements, asked).by_id
-        return await self._look_up(session, by_id, keys, of_each, cap)
+        by_id = _lookups(self._pool.statements, asked).by_id
+        return await self._look_up(connection, by_id, keys, of_each, cap)
 
     def _write_lists(
         self, rows: Sequence[Record], asked: Sequence[_Asked], lists: Sequence[_Ids], limit: int

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from uuid import uuid4
 
 from responder import wire
-from responder.batching import NEVER, Answer, Batching, Done
+from responder.batching import NEVER, Answer, Batching, Callback
 from responder.directory import Directory
 from responder.endpoints import DESCRIPTION, ENDPOINTS, SERVICE, WHOAMI, Endpoint
 from responder.errors import (
@@ -48,7 +48,9 @@ MAX_WAITING: Final = 1024  # tokens that may wait to be verified
 
 
 class _Load(Protocol):
-    def __call__(self, key: Any, caller: Caller | None, *, deadline: float, done: Done) -> None: ...
+    def __call__(
+        self, request: Any, caller: Caller | None, *, deadline: float, callback: Callback
+    ) -> None: ...
 
 
 class Worker:
@@ -281,8 +283,8 @@ class _Call:
         if identity is not None:
             self._identity = identity
             caller = Caller(identity.user_id, identity.organization_id)
-        key = self.kind.decode(self._payload)
-        self.kind.load(key, caller, deadline=self.deadline, done=self.answer)
+        request = self.kind.decode(self._payload)
+        self.kind.load(request, caller, deadline=self.deadline, callback=self.answer)
 
     def fail(self, error: BaseException) -> None:
         """Answer with what went wrong."""

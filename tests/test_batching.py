@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from responder.batching import ALONE, NEVER, Alone, Answer, Batching, Lookup
+from responder.batching import ALONE, NEVER, Alone, Answer, Batching, Line
 from responder.errors import InternalError, RequestTimeoutError, UnavailableError
 
 SOON = 10.0
@@ -33,28 +33,30 @@ class Bench:
     def __init__(self, table: Any = None, *, max_batch: int = 100, max_pending: int = 1000) -> None:
         self.table = table or Table()
         self.batching = Batching[None](max_pending=max_pending, late=RequestTimeoutError)
-        self.lookup = Lookup[str, None](self.table.fetch, max_batch=max_batch)
-        self.batching.add(self.lookup)
+        self.line = Line[str, None](self.table.fetch, max_batch=max_batch)
+        self.batching.add(self.line)
 
     def load(self, key: str, *, within: float = SOON) -> asyncio.Future[Answer]:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
-        self.batching.load(self.lookup, key, deadline=loop.time() + within, done=answer.set_result)
+        self.batching.load(
+            self.line, key, deadline=loop.time() + within, callback=answer.set_result
+        )
         return answer
 
     def beside(self, key: str) -> Table:
         """Add another kind of lookup, in which a key waits."""
         other = Table()
-        lookup = Lookup[str, None](other.fetch, max_batch=10)
+        lookup = Line[str, None](other.fetch, max_batch=10)
         self.batching.add(lookup)
         loop = asyncio.get_running_loop()
         done = loop.create_future().set_result
-        self.batching.load(lookup, key, deadline=loop.time() + SOON, done=done)
+        self.batching.load(lookup, key, deadline=loop.time() + SOON, callback=done)
         return other
 
     async def answer_one(self) -> None:
         batch = await self.batching.take()
-        batch.settle(await batch.lookup.fetch(None, batch.keys))
+        batch.answer(await batch.line.fetch(None, batch.keys))
 
 
 async def test_all_that_waits_is_taken_at_once():
@@ -86,7 +88,7 @@ async def test_what_arrives_while_a_query_is_out_does_not_share_it():
     batch = await bench.batching.take()
     late = bench.load("late")
 
-    batch.settle(await batch.lookup.fetch(None, batch.keys))
+    batch.answer(await batch.line.fetch(None, batch.keys))
 
     assert not late.done()
     assert [["early"]] == bench.table.batches
@@ -141,11 +143,11 @@ async def test_a_failing_batch_is_narrowed_down_to_the_key_that_fails():
     while bench.batching.pending:
         batch = await bench.batching.take()
         if "d" in batch.keys and len(batch.keys) > 1:
-            batch.put_back(together=len(batch.keys) // 2)
+            batch.retry(largest_batch=len(batch.keys) // 2)
         elif "d" in batch.keys:
             batch.fail(InternalError())
         else:
-            batch.settle(await batch.lookup.fetch(None, batch.keys))
+            batch.answer(await batch.line.fetch(None, batch.keys))
 
     failed = answers.pop("d")
     assert isinstance(failed.result(), InternalError)
@@ -183,7 +185,7 @@ async def test_a_deadline_passes_for_one_and_not_for_its_neighbours():
 
     assert isinstance(late, RequestTimeoutError)
     assert not patient.done()
-    batch.settle([b"too late", b"in time"])
+    batch.answer([b"too late", b"in time"])
     assert b"in time" == await patient
 
 
@@ -223,7 +225,7 @@ async def test_draining_waits_for_what_is_being_answered():
     await asyncio.sleep(0)
     before = drained.done()
 
-    batch.settle([b"a"])
+    batch.answer([b"a"])
     await drained
 
     assert not before
@@ -275,12 +277,12 @@ async def test_a_crowd_of_one_kind_keeps_no_other_waiting():
 async def test_a_crowd_is_shared_among_those_who_are_free(free, sizes):
     """However many are free, each takes its share of a crowd."""
     batching = Batching[None](max_pending=1000, late=RequestTimeoutError)
-    lookup = Lookup[int, None](never, max_batch=256)
+    lookup = Line[int, None](never, max_batch=256)
     batching.add(lookup)
     taking = [asyncio.create_task(batching.take()) for _ in range(free)]
     await asyncio.sleep(0)
     for key in range(100):
-        batching.load(lookup, key, deadline=NEVER, done=lambda _: None)
+        batching.load(lookup, key, deadline=NEVER, callback=lambda _: None)
 
     batches = [await batch for batch in taking]
 
@@ -292,12 +294,12 @@ async def test_a_crowd_is_shared_among_those_who_are_free(free, sizes):
 async def test_after_one_was_too_slow_those_like_it_go_alone(apart, sizes):
     """Not only those who were with it: nobody else shall wait for the next of its kind."""
     bench = Bench()
-    bench.lookup.apart = apart
+    bench.line.apart = apart
     for key in "abc":
         bench.load(key)
     batch = await bench.batching.take()
-    bench.lookup.keep_apart()
-    batch.put_back(together=1)
+    bench.line.keep_apart()
+    batch.retry(largest_batch=1)
     for key in "de":
         bench.load(key)
 
@@ -332,7 +334,7 @@ async def test_what_is_lost_twice_is_asked_alone():
     for _ in range(3):
         batch = await bench.batching.take()
         sizes.append(len(batch.keys))
-        batch.put_back_once()
+        batch.retry_once()
 
     assert [3, 3, 1] == sizes
 
@@ -349,7 +351,7 @@ class Play:
         got: list[Answer] = []
         self.answers.append(got)
         deadline = asyncio.get_running_loop().time() + within
-        self.bench.batching.load(self.bench.lookup, "key", deadline=deadline, done=got.append)
+        self.bench.batching.load(self.bench.line, "key", deadline=deadline, callback=got.append)
 
     async def load_hurried(self) -> None:
         await self.load(within=0)
@@ -365,7 +367,7 @@ class Play:
     async def settle(self) -> None:
         if self.taken:
             batch = self.taken.pop()
-            batch.settle([b""] * len(batch.keys))
+            batch.answer([b""] * len(batch.keys))
 
     async def fail(self) -> None:
         if self.taken:
@@ -374,12 +376,12 @@ class Play:
     async def put_back(self) -> None:
         if self.taken:
             batch = self.taken.pop()
-            batch.put_back(together=len(batch.keys) // 2)
+            batch.retry(largest_batch=len(batch.keys) // 2)
 
     async def ask_alone(self) -> None:
         if self.taken:
             batch = self.taken.pop()
-            batch.settle([ALONE if len(batch.keys) > 1 else b""] * len(batch.keys))
+            batch.answer([ALONE if len(batch.keys) > 1 else b""] * len(batch.keys))
 
 
 MOVES = [Play.load, Play.load_hurried, Play.take, Play.settle]

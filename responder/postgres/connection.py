@@ -1,11 +1,11 @@
 """Connections to PostgreSQL, and queries on them; asyncpg's errors become ours."""
 
-# A failing query has lost its connection (LostError), has someone in its way (BusyError), no longer fits
+# A failing query has lost its connection (LostError), has a lock in its way (BusyError), no longer fits
 # the tables (ChangedError), or was given what is no value of a column (ValueRefusedError). Any other
 # failure is the query's own, and `batching` narrows it down to the key that makes it fail.
 #
-# Settings are sent at the start of a session. A pooler that shares servers between clients refuses them,
-# or drops them silently: then each query brings them along.
+# Settings are sent when a connection starts. A pooler that shares servers between clients refuses
+# them, or drops them silently: then each query brings them along.
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from responder.postgres.users import UserRow
 log = logging.getLogger(__name__)
 
 # One plan for all values, by an index wherever there is one, and not by what the tables held when a
-# statement was first used: planning a lone lookup each time costs more than executing it. Nor by way of a
-# bitmap, which pays for thousands of rows.
+# statement was first used: planning a lone lookup each time costs more than executing it. A bitmap
+# is no way either: it pays for thousands of rows only.
 PLANNING: Final = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
@@ -59,11 +59,11 @@ class LostError(Exception):
 
 
 class BusyError(Exception):
-    """Someone holds a lock in the way, or a standby gave the query up for its replay."""
+    """A lock is in the way, or a standby gave the query up for its replay."""
 
 
 class SlowError(Exception):
-    """It took longer than a statement may."""
+    """The query took longer than a statement may."""
 
 
 class ChangedError(Exception):
@@ -105,23 +105,23 @@ _REFUSED = (
 _OUTDATED = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 
 
-class Session:
-    """A connection that never changes its session, with the statements prepared on it.
+class Connection:
+    """A connection whose settings never change, with the statements prepared on it.
 
     Args:
-        connection: held by nobody else.
+        connection: of asyncpg, used by nothing else.
         patience: seconds after which a query without an answer has lost its connection.
     """
 
     def __init__(self, connection: asyncpg.Connection[Record], *, patience: float) -> None:
-        self.connection = connection
+        self._connection = connection
         self._patience = patience
         self._loop = asyncio.get_running_loop()
-        self._since = inf  # when the query under way began, in the loop's time
-        # One alarm for all queries: one for each would cost a lone lookup a tenth of our time.
+        self._began = inf  # the loop's time at which the query under way began
+        # One alarm watches all queries: one for each would cost a lone lookup a tenth of our time.
         self._alarm = self._loop.call_later(patience, self._check)
         self._statements: dict[str, asyncpg.prepared_stmt.PreparedStatement[Record]] = {}
-        self._analysed: dict[str, int] = {}  # when, by SQL; see `versions`
+        self._analysed: dict[str, int] = {}  # the stamp of each statement, by its SQL
         self._names = itertools.count()
 
     async def fetch(self, sql: str, *arguments: object) -> list[Record]:
@@ -145,15 +145,18 @@ class Session:
         except _REFUSED as error:
             raise ValueRefusedError from error
         except asyncpg.InterfaceError as error:
-            if self.connection.is_closed():
+            if self._connection.is_closed():
                 raise LostError from error
             raise
 
-    async def look_up(self, statements: Statements, sql: str, *arguments: object) -> list[Record]:
+    async def fetch_checked(
+        self, statements: Statements, sql: str, *arguments: object
+    ) -> list[Record]:
         """Run a lookup; raises ChangedError too if the tables are not what it was made for."""
         rows = await self.fetch(sql, *arguments)
         analysed = rows[0][UserRow.ANALYSED]
-        # What comes under a former name changes nothing of what has been renamed, so ask each time.
+        # While a renamed table is followed, what may replace it is a new table under its former name.
+        # That changes nothing of the table that is read, so that its version is asked for each time.
         if statements.schema.formers or self._analysed.get(sql) != analysed:
             await self._check_version(statements)
             self._analysed[sql] = analysed
@@ -175,12 +178,12 @@ class Session:
     def terminate(self) -> None:
         """Close at once, without a word to the server."""
         self._alarm.cancel()
-        self.connection.terminate()
+        self._connection.terminate()
 
     def _check(self) -> None:
         """Give the connection up if a query has been under way for too long; that ends the query."""
         now = self._loop.time()
-        late = min(self._since, now) + self._patience
+        late = min(self._began, now) + self._patience
         if late <= now:
             log.warning("PostgreSQL has not answered within %.2f s", self._patience)
             self.terminate()
@@ -188,23 +191,23 @@ class Session:
             self._alarm = self._loop.call_at(late, self._check)
 
     async def _run(self, sql: str, arguments: Sequence[object]) -> list[Record]:
-        self._since = self._loop.time()
+        self._began = self._loop.time()
         try:
             return await self._execute(sql, arguments)
         finally:
-            self._since = inf
+            self._began = inf
 
     async def _execute(self, sql: str, arguments: Sequence[object]) -> list[Record]:
         statement = self._statements.get(sql)
         if statement is None:
             # Without a name asyncpg would have it parsed and planned for each execution.
             name = f"responder_{next(self._names)}"
-            statement = await self.connection.prepare(sql, name=name)
+            statement = await self._connection.prepare(sql, name=name)
             self._statements[sql] = statement
         return await statement.fetch(*arguments)
 
 
-class PooledSession(Session):
+class PooledConnection(Connection):
     """A connection to a pooler, which may hand each transaction to another server.
 
     Neither settings nor statements outlast a transaction there: each query has one of its own, which
@@ -223,45 +226,45 @@ class PooledSession(Session):
         self._begin = "; ".join(["begin read only", *local])
 
     async def _execute(self, sql: str, arguments: Sequence[object]) -> list[Record]:
-        await self.connection.execute(self._begin)
+        await self._connection.execute(self._begin)
         try:
-            return await self.connection.fetch(sql, *arguments)
+            return await self._connection.fetch(sql, *arguments)
         finally:
-            await self.connection.execute("rollback")
+            await self._connection.execute("rollback")
 
 
-async def connect(dsn: Dsn, *, timeout: float) -> Session:
+async def connect(dsn: Dsn, *, timeout: float) -> Connection:
     """Connect to the first server that will do, each within the timeout (seconds).
 
-    A statement may run for half of it. Raises whatever kept the last one from answering.
+    A statement may run for half of it. Raises what kept the last server from answering.
     """
     problem: Exception = OSError("no server")
     for target in dsn.targets:
         for server in dsn.servers:
             try:
-                return await _session(dsn, server, target, timeout)
+                return await _connect(dsn, server, target, timeout)
             except Exception as error:  # noqa: BLE001 - the next server may be better
                 problem = error
     raise problem
 
 
-async def _session(dsn: Dsn, server: Server, target: str, timeout: float) -> Session:
+async def _connect(dsn: Dsn, server: Server, target: str, timeout: float) -> Connection:
     settings = _settings(timeout)
     patience = timeout / 2 + GRACE
     if not dsn.pooled:
         with suppress(asyncpg.ProtocolViolationError):  # a pooler that refuses our settings
-            connection = await _open(dsn, server, target, timeout, settings)
-            session = Session(connection, patience=patience)
-            if await _asked(session, _KEEPS_SETTINGS):
-                for name, value in _of_its_version(connection).items():
+            opened = await _open(dsn, server, target, timeout, settings)
+            connection = Connection(opened, patience=patience)
+            if await _is_true(connection, _KEEPS_SETTINGS):
+                for name, value in _settings_of_version(opened).items():
                     setting = f"{literal(name)}, {literal(value)}"
-                    await _asked(session, f"select set_config({setting}, false) is not null")
-                return session
-            session.terminate()
-    connection = await _open(dsn, server, target, timeout, {})
-    settings |= _of_its_version(connection)
-    pooled = PooledSession(connection, patience=patience, settings=settings)
-    await _asked(pooled, _KEEPS_SETTINGS)
+                    await _is_true(connection, f"select set_config({setting}, false) is not null")
+                return connection
+            connection.terminate()
+    opened = await _open(dsn, server, target, timeout, {})
+    settings |= _settings_of_version(opened)
+    pooled = PooledConnection(opened, patience=patience, settings=settings)
+    await _is_true(pooled, _KEEPS_SETTINGS)
     return pooled
 
 
@@ -280,7 +283,7 @@ async def _open(
         ssl=_trusting_the_system(dsn.tls) if dsn.system_roots else None,
         target_session_attrs=SessionAttribute(target),
         timeout=timeout,
-        statement_cache_size=0,  # statements are held in Session
+        statement_cache_size=0,  # statements are held in Connection
         server_settings={"application_name": "responder", **options, **settings},
     )
 
@@ -288,8 +291,8 @@ async def _open(
 def _trusting_the_system(tls: str) -> ssl.SSLContext | None:
     """Verify as libpq does with `sslrootcert=system`; None leaves it to asyncpg.
 
-    libpq and asyncpg look for `~/.postgresql/root.crt` and refuse to go without, but the application's
-    own driver does not: node-postgres trusts whom the system trusts.
+    libpq and asyncpg look for `~/.postgresql/root.crt` and refuse to go without. The application's own
+    driver does not: node-postgres trusts the authorities that the system trusts.
     """
     parameters = dict(parse_qsl(urlsplit(tls).query))
     if "PGSSLROOTCERT" in os.environ or Path("~/.postgresql/root.crt").expanduser().exists():
@@ -305,18 +308,21 @@ def _trusting_the_system(tls: str) -> ssl.SSLContext | None:
     return context
 
 
-async def _asked(session: Session, sql: str) -> bool:
-    """Return the answer. Somebody in between may accept a connection that leads nowhere."""
+async def _is_true(connection: Connection, sql: str) -> bool:
+    """Return what a query says, which also tells that the connection leads to PostgreSQL.
+
+    A proxy may accept a connection and have no server behind it.
+    """
     try:
-        (row,) = await session.fetch(sql)
+        (row,) = await connection.fetch(sql)
     except BaseException:
-        session.terminate()
+        connection.terminate()
         raise
     return bool(row[0])
 
 
 def _settings(timeout: float) -> dict[str, str]:
-    """What our sessions are set to; statements may run for half of the timeout (seconds)."""
+    """Return what a connection is set to; statements may run for half of the timeout (seconds)."""
     milliseconds = round(timeout * 500)
     return {
         "default_transaction_read_only": "on",
@@ -324,16 +330,17 @@ def _settings(timeout: float) -> dict[str, str]:
         # Just before the other, to know that waiting is all that is wrong.
         "lock_timeout": str(round(milliseconds * 0.9)),
         **PLANNING,
-        # Whoever may create functions or operators in a schema on the path could answer in our place.
+        # A role that may create functions or operators in a schema on the path could answer in the
+        # place of PostgreSQL's own.
         "search_path": "pg_catalog",
         "TimeZone": "UTC",
         "DateStyle": "ISO",  # cursors hold times as PostgreSQL writes them
     }
 
 
-def _of_its_version(connection: asyncpg.Connection[Record]) -> Mapping[str, str]:
-    """What our sessions are set to besides, where the server knows it."""
-    return NO_MEMOIZE if connection.get_server_version() >= _HAS_MEMOIZE else {}
+def _settings_of_version(opened: asyncpg.Connection[Record]) -> Mapping[str, str]:
+    """Return what a connection is set to besides, where the server knows it."""
+    return NO_MEMOIZE if opened.get_server_version() >= _HAS_MEMOIZE else {}
 
 
 def describe(error: BaseException) -> str:

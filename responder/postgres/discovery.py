@@ -1,5 +1,15 @@
 """Better Auth's tables as they are now, found again when they change."""
 
+# The tables are worked out from the catalog once (see `schema`), and again when a query or a look at
+# the catalog says that they have changed. The result is a value that is replaced whole, so that a
+# batch is answered by one set of statements from its beginning to its end.
+#
+# What was found before is remembered, oldest name first, because a migration may rename a table and
+# then create another under its former name. Say `users` was found, then renamed to `users_old`: it is
+# followed there, and its history is `users`, `users_old`. When a new `users` comes that has the columns,
+# it is taken, because it bears the older name; and `users_old` leaves the history, since all that came
+# after `users` was a step of the migration.
+
 from __future__ import annotations
 
 import asyncio
@@ -11,6 +21,7 @@ from responder.errors import OperatorError, SchemaError
 from responder.postgres import catalog, schema
 from responder.postgres.lookups import Statements, statements
 from responder.postgres.overrides import Overrides
+from responder.postgres.schema import Schema
 from responder.postgres.visibility import DEFAULT_RULES, Rules
 
 log = logging.getLogger(__name__)
@@ -22,7 +33,7 @@ UNASKED_INTERVAL, UNASKED_SHARE = 1.0, 0.02
 
 
 class Source(Protocol):
-    """What the catalog is read from."""
+    """What the catalog is read from: a connection to PostgreSQL."""
 
     async def fetch(self, sql: str, *arguments: object) -> list[Any]:
         """Run a query."""
@@ -43,16 +54,16 @@ class Discovery:
     def __init__(
         self, *, overrides: Overrides, timezone: str, rules: Rules = DEFAULT_RULES
     ) -> None:
-        self.schema: schema.Schema | None = None
+        self.schema: Schema | None = None
         self.settled = asyncio.Event()
         """Set once the catalog has been read, with a good result or a bad one."""
         self._overrides = overrides
         self._timezone = timezone
         self._rules = rules
-        self._history: list[schema.Schema] = []  # one for each name that the tables have had
+        self._history: list[Schema] = []  # one for each name that the tables have had
         self._statements: Statements | None = None
         self._problem: SchemaError | None = None
-        self._reading = asyncio.Lock()
+        self._discovering = asyncio.Lock()
         self._missed_at = float("-inf")
         self._duration = 0.0  # of reading the catalog, in seconds
 
@@ -68,12 +79,17 @@ class Discovery:
         """Seconds after which it is worth while to read the catalog again, unasked."""
         return max(UNASKED_INTERVAL, self._duration / UNASKED_SHARE)
 
-    async def read(self, source: Source, *, instead_of: schema.Schema | None) -> bool:
-        """Read the catalog, unless somebody has since; tell whether the tables are others now.
+    async def discover(self, source: Source, *, instead_of: Schema | None) -> bool:
+        """Read the catalog, unless another task just has; tell whether the tables are others now.
 
-        Raises SchemaError if they are not found.
+        Args:
+            source: what it is read from.
+            instead_of: the schema that did not fit any more. If it is not the present one, the
+                catalog has been read since.
+
+        Raises SchemaError if the tables are not found.
         """
-        async with self._reading:
+        async with self._discovering:
             if self.schema is not instead_of:
                 return True
             start = perf_counter()
@@ -89,14 +105,14 @@ class Discovery:
                 self._duration = perf_counter() - start
             changed = found != self.schema
             if changed:
-                self._take(found)
+                self._adopt(found)
             self.settled.set()
             return changed
 
-    async def _find(self, source: Source) -> schema.Schema:
+    async def _find(self, source: Source) -> Schema:
         columns = await source.fetch(catalog.COLUMNS)
         references = await source.fetch(catalog.REFERENCES)
-        found = schema.read(
+        found = schema.find(
             [catalog.CatalogColumn(*row) for row in columns],
             [catalog.CatalogReference(*row) for row in references],
             self._overrides,
@@ -106,16 +122,16 @@ class Discovery:
             raise OperatorError("RESPONDER_TIMEZONE: PostgreSQL does not know this time zone")
         return found
 
-    def _take(self, found: schema.Schema) -> None:
-        self._tell(found)
+    def _adopt(self, found: Schema) -> None:
+        self._log(found)
         self.schema, self._problem = found, None
         names = [_names(each) for each in self._history]
-        if _names(found) in names:  # back: what came since was in between
+        if _names(found) in names:  # they bear an older name again: forget the names since
             del self._history[names.index(_names(found)) :]
         self._history.append(found)
         self._statements = statements(found, timezone=self._timezone, rules=self._rules)
 
-    def _tell(self, found: schema.Schema) -> None:
+    def _log(self, found: Schema) -> None:
         if self.schema and self.schema.shape == found.shape:
             return
         log.info("users are in %s, members in %s", found.users, found.members or "no table")
@@ -133,5 +149,5 @@ class Discovery:
         self.settled.set()
 
 
-def _names(found: schema.Schema) -> list[str]:
+def _names(found: Schema) -> list[str]:
     return [str(table) for table in found.tables]

@@ -55,20 +55,20 @@ ACCOUNT: Final = ("userId", "accountId", "providerId")
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class Description:
     """A table that is looked for: what it is called in settings, and what it must have."""
 
     name: str
     setting: str
     fields: Mapping[str, Kind]
     known_by: tuple[str, ...]
-    needs: tuple[str, ...]  # what it cannot do without, if it need not be recognized
+    needs: tuple[str, ...]  # fields without which not even a table named by hand will do
 
 
-USER: Final = Role(
+USER: Final = Description(
     "user", "RESPONDER_USERS_TABLE", USER_FIELDS, ("id", "email", "emailVerified"), ("id", "email")
 )
-MEMBER: Final = Role(
+MEMBER: Final = Description(
     "member",
     "RESPONDER_MEMBERS_TABLE",
     MEMBER_FIELDS,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from responder.postgres.fields import MEMBER, USER, Role, plain
+from responder.postgres.fields import MEMBER, USER, Description, plain
 
 MAX_PARTS = 2  # of a table's name: its schema and its own
 SHOWN = 64  # characters of what was not understood
@@ -61,28 +61,28 @@ def column_names(text: str) -> Mapping[str, Mapping[str, str | None]]:
             raise ValueError(
                 "expected user.field=column or member.field=column, with commas between"
             )
-        role, known = _known(name.strip())
-        if known in columns.setdefault(role.name, {}):
-            raise ValueError(f"{role.name}.{known} is there twice")
-        columns[role.name][known] = _unquoted(values[0]) or None
-        if columns[role.name][known] is None and known in role.needs:
-            raise ValueError(f"{role.name}.{known} cannot do without a column")
+        table, known = _known(name.strip())
+        if known in columns.setdefault(table.name, {}):
+            raise ValueError(f"{table.name}.{known} is there twice")
+        columns[table.name][known] = _unquoted(values[0]) or None
+        if columns[table.name][known] is None and known in table.needs:
+            raise ValueError(f"{table.name}.{known} cannot do without a column")
     return columns
 
 
-def _known(name: str) -> tuple[Role, str]:
+def _known(name: str) -> tuple[Description, str]:
     """The table and field that an override is about."""
-    role_name, _, field = name.partition(".")
-    role = {each.name: each for each in (USER, MEMBER)}.get(role_name)
-    if role is None:
+    table_name, _, field = name.partition(".")
+    table = {each.name: each for each in (USER, MEMBER)}.get(table_name)
+    if table is None:
         raise ValueError(f"expected user.field or member.field, not {name[:SHOWN]!r}")
-    fields = {plain(each): each for each in role.fields}
+    fields = {plain(each): each for each in table.fields}
     known = fields.get(plain(field))
     if known is None:
         near = difflib.get_close_matches(plain(field), fields, n=1)
-        hint = f"did you mean {fields[near[0]]}?" if near else f"it has {', '.join(role.fields)}"
-        raise ValueError(f"{role.name} has no field {field[:SHOWN]!r}; {hint}")
-    return role, known
+        hint = f"did you mean {fields[near[0]]}?" if near else f"it has {', '.join(table.fields)}"
+        raise ValueError(f"{table.name} has no field {field[:SHOWN]!r}; {hint}")
+    return table, known
 
 
 def _split(text: str, separator: str) -> list[str]:

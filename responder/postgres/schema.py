@@ -1,17 +1,17 @@
 """Better Auth's tables as an immutable value, read from catalog rows."""
 
-# Strategy: names are compared without case and underscores, column by column, because a table may
-# mix camelCase and snake_case (generators, ORMs and years of migrations leave such tables behind).
-# A table is Better Auth's users if it has the columns every version has had. An application may keep
-# a `users` of its own beside them: then the one that Better Auth's sessions and accounts reference
-# is taken, and of several members the one that references these users. What the operator has named
-# comes before all that, and what our role cannot read comes last. Whatever is still ambiguous is an error, never a guess; so is a column whose
-# type cannot hold what it is for.
+# Names are compared without case and underscores, column by column, because a table may mix camelCase
+# and snake_case (generators, ORMs and years of migrations leave such tables behind). A table is Better
+# Auth's users if it has the columns every version has had. An application may keep a `users` of its own
+# beside them: then the one that Better Auth's sessions and accounts reference is taken, and of several
+# members the one that references these users. What the operator has named comes before all that, and
+# what our role cannot read comes last. What is still ambiguous is an error, never a guess; so is a
+# column whose type cannot hold what it is for.
 #
-# A table once found stays the one meant, by its name or as the relation that was renamed, whatever comes
-# up beside it: a migration keeps the old table, somebody makes a copy, and foreign keys follow the table
-# that was renamed away. While it is gone nothing takes its place but what sessions and accounts refer to:
-# an application's own users, or a copy, would fit as well and be wrong.
+# A table once found stays the one meant, by its name or as the relation that was renamed, whatever
+# comes up beside it: a migration keeps the old table, an operator makes a copy, and foreign keys follow
+# the table that was renamed away. While it is gone nothing takes its place but what sessions and
+# accounts refer to: an application's own users, or a copy, would fit as well and be wrong.
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 
 from responder.errors import OperatorError, SchemaError
 from responder.postgres.catalog import CatalogColumn, CatalogReference
-from responder.postgres.fields import ACCOUNT, MEMBER, SESSION, USER, Role, plain
+from responder.postgres.fields import ACCOUNT, MEMBER, SESSION, USER, Description, plain
 from responder.postgres.overrides import NO_OVERRIDES, Overrides
 from responder.postgres.quoting import qualified
 
@@ -79,8 +79,9 @@ class Table:
 class Schema:
     """The tables that lookups read; `members` is None without the organization plugin.
 
-    `formers` are the names that a table had before it was renamed, each with the version of what has that
-    name now, or "". What comes under such a name may replace it.
+    `formers` are the names that a table had before it was renamed, each with the version of the table
+    that has that name now, or "" where there is none. Such a table may replace it: `users` was renamed
+    to `users_old`, say, and a new `users` is being filled.
     """
 
     users: Table
@@ -105,7 +106,7 @@ class Schema:
         )
 
 
-def read(
+def find(
     columns: Iterable[CatalogColumn],
     references: Iterable[CatalogReference],
     overrides: Overrides = NO_OVERRIDES,
@@ -154,15 +155,15 @@ class _Search:
 
     def __init__(
         self,
-        role: Role,
+        description: Description,
         tables: Mapping[TableName, Sequence[CatalogColumn]],
         overrides: Overrides,
         named: tuple[str, ...] | None,
     ) -> None:
-        self.role = role
+        self.description = description
         self.tables = tables
         self.named = named
-        self.by_hand = overrides.columns.get(role.name, {})
+        self.by_hand = overrides.columns.get(description.name, {})
         self.preferred_schema = overrides.preferred
 
     def find(
@@ -176,10 +177,10 @@ class _Search:
 
         Where it was found before, only the same one will do, or one of its heirs.
         """
-        tables, required = list(self.tables), self.role.known_by
+        tables, required = list(self.tables), self.description.known_by
         if self.named:
             tables = [name for name in tables if name[-len(self.named) :] == self.named]
-            required = self.role.needs
+            required = self.description.needs
             if not tables:
                 raise self._unknown_table(self.named)
         fitting = [name for name in tables if self._fits(name, required)]
@@ -200,7 +201,7 @@ class _Search:
         if len(fitting) > 1:
             raise OperatorError(
                 f"several tables could be Better Auth's: {some(map(str, fitting))}; "
-                f"{self.role.setting} decides"
+                f"{self.description.setting} decides"
             )
         return self._table(fitting[0])
 
@@ -217,8 +218,8 @@ class _Search:
 
     def _gone(self, table: Table) -> SchemaError:
         return SchemaError(
-            f"{table} is gone, or no longer has the columns of a table of {self.role.name}s: "
-            f"if that is meant to stay so, a restart looks for another, and {self.role.setting} names it"
+            f"{table} is gone, or no longer has the columns of a table of {self.description.name}s: "
+            f"if that is meant to stay so, a restart looks for another, and {self.description.setting} names it"
         )
 
     def _fits(self, name: TableName, required: Iterable[str]) -> bool:
@@ -235,12 +236,12 @@ class _Search:
         names = {plain(name.name): name for name in self.tables}
         near = difflib.get_close_matches(plain(named[-1]), names, n=SHOWN)
         return OperatorError(
-            f"{self.role.setting}: there is no table {'.'.join(named)}"
+            f"{self.description.setting}: there is no table {'.'.join(named)}"
             + (f"; near it: {', '.join(str(names[each]) for each in near)}" if near else "")
         )
 
     def _check_none_was_meant(self, tables: Sequence[TableName], required: Sequence[str]) -> None:
-        """Having found nothing is an error where the operator has said what there is to be found."""
+        """Raise OperatorError if nothing was found although the operator has named what there is."""
         said = [field for field in required if self.by_hand.get(field)]
         if not self.named and not said:
             return
@@ -259,7 +260,7 @@ class _Search:
         near = difflib.get_close_matches(plain(wanted), plainly, n=SHOWN)
         shown = [plainly[each] for each in near] or names
         return OperatorError(
-            f"{table} has no column {wanted}: RESPONDER_COLUMNS={self.role.name}.{missing}=… "
+            f"{table} has no column {wanted}: RESPONDER_COLUMNS={self.description.name}.{missing}=… "
             f"says what it is called there; {'near it' if near else 'it has'}: {some(shown)}"
         )
 
@@ -267,14 +268,14 @@ class _Search:
         columns = self.tables[name]
         found: dict[str, Column] = {}
         unreadable: list[str] = []
-        for each, kind in self.role.fields.items():
+        for each, kind in self.description.fields.items():
             column = self._column(name, each)
             if column is None:
                 continue
             if column.type not in kind.types and column.category not in kind.categories:
                 raise OperatorError(
                     f"{name}.{column.name} is of type {column.type}, which cannot be read as "
-                    f"{each}; RESPONDER_COLUMNS={self.role.name}.{each}=… names another column"
+                    f"{each}; RESPONDER_COLUMNS={self.description.name}.{each}=… names another column"
                 )
             if not column.readable:
                 unreadable.append(f"{name}.{column.name}")
@@ -301,7 +302,7 @@ class _Search:
         if len(same) > 1:
             raise OperatorError(
                 f"{table} has several columns for {field}: {some(each.name for each in same)}; "
-                f"RESPONDER_COLUMNS={self.role.name}.{field}=… decides"
+                f"RESPONDER_COLUMNS={self.description.name}.{field}=… decides"
             )
         return same[0]
 

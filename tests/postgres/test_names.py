@@ -93,7 +93,7 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
               'off', 'reason', '2030-01-02 03:04:05.678Z', '2020-01-01');
             insert into {members} values ('m', 'acme', '1', 'owner', 'boss', 'sales', '2020-01-01')
         """)
-        found = schema.read(
+        found = schema.find(
             [catalog.CatalogColumn(*row) for row in await connection.fetch(catalog.COLUMNS)],
             [],
             Overrides(

@@ -18,13 +18,13 @@ import pytest
 
 from responder.dev import process as child
 from responder.dev.postgres import _account
-from responder.postgres.connection import PLANNING, PooledSession, Session, connect
+from responder.postgres.connection import PLANNING, Connection, PooledConnection, connect
 from responder.postgres.dsn import parse
 
 pytestmark = pytest.mark.heavy
 
 PACKAGES = ("pgbouncer", "libc-ares2", "libevent-2.1-7")
-# What a pooler does with settings it does not know, sent at the start of a session.
+# What a pooler does with settings it does not know, sent at the start of a connection.
 REFUSED = ""
 DROPPED = "ignore_startup_parameters = " + ", ".join(
     ("default_transaction_read_only", "statement_timeout", "lock_timeout", *PLANNING)
@@ -151,24 +151,24 @@ async def test_pages_are_walked_through_a_pooler(pooled, start, cast):
 
 async def test_nothing_is_written_through_a_pooler(pooled):
     """Each transaction is read-only, though the pooler lets no setting pass."""
-    session = await connect(parse(pooled[1]), timeout=2)
+    connection = await connect(parse(pooled[1]), timeout=2)
     try:
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
-            await session.fetch("delete from public.users")
-        timeout = await session.fetch("show statement_timeout")
+            await connection.fetch("delete from public.users")
+        timeout = await connection.fetch("show statement_timeout")
     finally:
-        session.terminate()
+        connection.terminate()
 
-    assert isinstance(session, PooledSession)
+    assert isinstance(connection, PooledConnection)
     assert "1s" == timeout[0][0]
 
 
 async def test_without_a_pooler_nothing_is_pooled(people_service):
     """A direct connection keeps its settings, and its statements."""
-    session = await connect(parse(people_service.url), timeout=2)
-    session.terminate()
+    connection = await connect(parse(people_service.url), timeout=2)
+    connection.terminate()
 
-    assert Session is type(session)
+    assert Connection is type(connection)
 
 
 async def test_a_migration_is_noticed_through_a_pooler(pooled, start, cast):

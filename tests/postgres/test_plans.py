@@ -170,7 +170,7 @@ async def keys_of(connection: asyncpg.Connection[Any], found: Schema) -> dict[st
 
 
 async def discover(connection: asyncpg.Connection[Any]) -> Schema:
-    return schema.read(
+    return schema.find(
         [catalog.CatalogColumn(*row) for row in await connection.fetch(catalog.COLUMNS)],
         [catalog.CatalogReference(*row) for row in await connection.fetch(catalog.REFERENCES)],
     )

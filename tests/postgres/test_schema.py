@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from responder.errors import OperatorError, SchemaError
+from responder.postgres.catalog import CatalogColumn, CatalogReference
 from responder.postgres.overrides import Overrides, table_name
-from responder.postgres.schema import CatalogColumn, CatalogReference, Schema, read
+from responder.postgres.schema import Schema, find
 
 USERS = ("id", "email", "emailVerified", "name")
 MEMBERS = ("id", "organizationId", "userId", "role")
@@ -32,14 +33,14 @@ def names(found: Schema) -> tuple[str, str | None]:
 )
 def test_tables_are_known_by_their_columns(users, members):
     """Whatever the tables are called, their columns give them away."""
-    found = read(table(users, USERS) + table(members, MEMBERS), [])
+    found = find(table(users, USERS) + table(members, MEMBERS), [])
 
     assert (f"public.{users}", f"public.{members}") == names(found)
 
 
 def test_columns_are_known_in_any_spelling():
     """CamelCase and snake_case, even within one table."""
-    found = read(table("users", ("id", "email", "email_verified", "isAnonymous", "ban_reason")), [])
+    found = find(table("users", ("id", "email", "email_verified", "isAnonymous", "ban_reason")), [])
 
     assert {
         "id": "id",
@@ -52,14 +53,14 @@ def test_columns_are_known_in_any_spelling():
 
 def test_better_auths_own_spelling_wins():
     """Where two columns differ in underscores only, the one Better Auth would have made is read."""
-    found = read(table("users", ("id", "email", "email_verified", "emailVerified")), [])
+    found = find(table("users", ("id", "email", "email_verified", "emailVerified")), [])
 
     assert "emailVerified" == found.users.columns["emailVerified"].name
 
 
 def test_no_member_table_is_no_error():
     """Without the organization plugin there are users, and nothing else."""
-    found = read(table("user", USERS), [])
+    found = find(table("user", USERS), [])
 
     assert ("public.user", None) == names(found)
 
@@ -67,7 +68,7 @@ def test_no_member_table_is_no_error():
 def test_no_users_at_all_is_an_error():
     """A database without Better Auth's users says what was looked for."""
     with pytest.raises(SchemaError, match="emailVerified"):
-        read(table("orders", ("id", "total")), [])
+        find(table("orders", ("id", "total")), [])
 
 
 def test_two_candidates_are_never_guessed_between():
@@ -75,14 +76,14 @@ def test_two_candidates_are_never_guessed_between():
     both = table("users", USERS, schema="auth") + table("users", USERS, schema="crm")
 
     with pytest.raises(OperatorError, match=r"auth\.users, crm\.users.*USERS_TABLE"):
-        read(both, [])
+        find(both, [])
 
 
 def test_the_users_that_sessions_belong_to_win():
     """An application's own `users` beside Better Auth's `user` is left alone."""
     both = table("users", USERS) + table("user", USERS) + table("session", SESSIONS)
 
-    found = read(both, [CatalogReference("public", "session", "public", "user")])
+    found = find(both, [CatalogReference("public", "session", "public", "user")])
 
     assert ("public.user", None) == names(found)
 
@@ -91,7 +92,7 @@ def test_what_our_role_may_read_decides():
     """Of two tables that could be meant, one that cannot be read is not."""
     both = table("user", USERS, schema="a", readable=False) + table("user", USERS, schema="b")
 
-    assert "b.user" == str(read(both, []).users)
+    assert "b.user" == str(find(both, []).users)
 
 
 def test_columns_that_may_not_be_read_are_named():
@@ -100,7 +101,7 @@ def test_columns_that_may_not_be_read_are_named():
     users[1] = users[1]._replace(readable=False)
 
     with pytest.raises(SchemaError, match=r"may not read public\.user\.email: `responder grants`"):
-        read(users, [])
+        find(users, [])
 
 
 @pytest.mark.parametrize("override", ["users", "crm.users"])
@@ -108,22 +109,22 @@ def test_a_table_can_be_named(override):
     """A table named by the operator is taken, with its schema or without."""
     both = table("users", USERS, schema="crm") + table("user", USERS)
 
-    assert "crm.users" == str(read(both, [], Overrides(users=table_name(override))).users)
+    assert "crm.users" == str(find(both, [], Overrides(users=table_name(override))).users)
 
 
 def test_a_table_that_is_named_and_does_not_fit_is_an_error():
     """Naming a table that is not there, or is not of users, names the setting."""
     with pytest.raises(OperatorError, match="RESPONDER_USERS_TABLE"):
-        read(table("users", USERS), [], overrides=Overrides(users=("people",)))
+        find(table("users", USERS), [], overrides=Overrides(users=("people",)))
 
 
 @pytest.mark.parametrize("first", ["user", "users"])
 def test_what_was_found_first_stays_the_one_meant(first):
     """A copy that comes up beside it, or takes its foreign keys along, does not confuse us."""
     both = table("users", USERS) + table("user", USERS) + table("session", SESSIONS)
-    before = read([column for column in both if column.table == first], [])
+    before = find([column for column in both if column.table == first], [])
 
-    found = read(both, [CatalogReference("public", "session", "public", "user")], history=[before])
+    found = find(both, [CatalogReference("public", "session", "public", "user")], history=[before])
 
     assert (f"public.{first}", None) == names(found)
 
@@ -136,9 +137,9 @@ def test_a_token_for_something_else_is_no_session():
     resets_refer = CatalogReference("public", "password_reset", "public", "users")
     accounts_refer = CatalogReference("public", "account", "public", "user")
 
-    found = read(users + resets + accounts, [resets_refer, accounts_refer])
+    found = find(users + resets + accounts, [resets_refer, accounts_refer])
     with pytest.raises(OperatorError, match="RESPONDER_USERS_TABLE decides"):
-        read(users + resets, [resets_refer])
+        find(users + resets, [resets_refer])
 
     assert "public.user" == str(found.users)
 
@@ -147,7 +148,7 @@ def test_the_members_of_these_users_win():
     """Of several tables that could be of members, the one that refers to these users is taken."""
     all_three = table("user", USERS) + table("member", MEMBERS) + table("team_member", MEMBERS)
 
-    found = read(all_three, [CatalogReference("public", "member", "public", "user")])
+    found = find(all_three, [CatalogReference("public", "member", "public", "user")])
 
     assert ("public.user", "public.member") == names(found)
 
@@ -156,7 +157,7 @@ def test_the_schema_the_application_prefers_decides():
     """Where only schemas tell two tables apart, the one the connection string names is taken."""
     both = table("user", USERS, schema="a") + table("user", USERS, schema="b")
 
-    assert "b.user" == str(read(both, [], Overrides(preferred="b")).users)
+    assert "b.user" == str(find(both, [], Overrides(preferred="b")).users)
 
 
 def test_columns_by_hand_make_a_table_known():
@@ -164,7 +165,7 @@ def test_columns_by_hand_make_a_table_known():
     members = table("member", ("id", "workspace_id", "userId", "role"))
     overrides = Overrides(columns={"member": {"organizationId": "workspace_id"}})
 
-    assert "public.member" == str(read(table("user", USERS) + members, [], overrides).members)
+    assert "public.member" == str(find(table("user", USERS) + members, [], overrides).members)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_names_that_are_not_there_are_shown_beside_what_is(overrides, message):
     members = table("member", ("id", "workspace_id", "userId", "role"))
 
     with pytest.raises(OperatorError) as refused:
-        read(users + members, [], overrides)
+        find(users + members, [], overrides)
 
     assert message == refused.value.message
 
@@ -220,7 +221,7 @@ def test_two_spellings_that_are_not_better_auths_are_not_guessed_between():
     users = table("user", (*USERS, "BANREASON", "Ban_Reason"))
 
     with pytest.raises(OperatorError, match=r"BANREASON, Ban_Reason; RESPONDER_COLUMNS=user\.banR"):
-        read(users, [])
+        find(users, [])
 
 
 def test_a_column_of_an_impossible_type_is_an_error():
@@ -231,7 +232,7 @@ def test_a_column_of_an_impossible_type_is_an_error():
     with pytest.raises(
         OperatorError, match=r"user\.id is of type jsonb.*RESPONDER_COLUMNS=user\.id"
     ):
-        read(users, [])
+        find(users, [])
 
 
 def test_integers_never_refer_to_uuids():
@@ -241,12 +242,12 @@ def test_integers_never_refer_to_uuids():
     members[2] = members[2]._replace(type="int4", category="N")
 
     with pytest.raises(OperatorError, match="int4 and uuid"):
-        read(users + members, [])
+        find(users + members, [])
 
 
 def test_members_can_be_switched_off():
     """`off` leaves the members out, though they are there."""
-    found = read(
+    found = find(
         table("users", USERS) + table("members", MEMBERS), [], overrides=Overrides(no_members=True)
     )
 

@@ -41,7 +41,7 @@ async def test_a_change_of_sql_is_seen_in_review(postgres, template):
         references = await connection.fetch(catalog.REFERENCES)
     finally:
         await connection.close()
-    found = schema.read(
+    found = schema.find(
         [catalog.CatalogColumn(*row) for row in columns],
         [catalog.CatalogReference(*row) for row in references],
     )

@@ -95,7 +95,7 @@ def for_callers(schema: Schema, timezone: str, rules: Rules) -> Pages | None:
         return None
     u, m = Row(schema.users, "u"), Row(schema.members, "m")
     columns = fields(u, m, timezone, secrets=f"(c.admin or ({u['id'].is_('c.id')}))")
-    source = "(select 1 as n, k.caller as id, null::text as home)"
+    source = "(select 1 as n, k.caller as id, null::text as token_organization)"
     caller = listing(callers(schema, timezone, rules, source), m)
     return _Text(schema, columns, caller=caller).pages()
 
@@ -115,7 +115,7 @@ class _Text:
     def pages(self) -> Pages:
         """Return the text of each kind of page."""
         created_at = self._members.get("createdAt")
-        later = f"{self._tie.sortable} > {self._tie.cast_sortable('k.member')}"
+        later = f"{self._tie.sortable} > {self._tie.cast_sortable('k.member_id')}"
         if created_at is None:
             after, after_null = None, self._cut(later)
         else:
@@ -130,7 +130,7 @@ class _Text:
 
     def _after(self, created_at: Value) -> str:
         """Return the memberships after one that has a createdAt."""
-        position = f"(k.moment::{created_at.type}, {self._tie.cast_sortable('k.member')})"
+        position = f"(k.created_at::{created_at.type}, {self._tie.cast_sortable('k.member_id')})"
         after = self._cut(f"({created_at}, {self._tie.sortable}) > {position}")
         if created_at.column.not_null:
             return after
@@ -168,7 +168,7 @@ class _Text:
             "and the positions: $5 ids, $6 createdAt",
             f"""select k.n, p.*{may}
 from unnest($1::text[], $2::int[], $4::text[], $5::text[], $6::text[]) with ordinality
-  as k(organization, wanted, caller, member, moment, n){who}
+  as k(organization, wanted, caller, member_id, created_at, n){who}
 cross join lateral (
   select {gathered},
        (array_agg(r.created_at))[k.wanted]::text as created_at,

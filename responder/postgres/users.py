@@ -48,8 +48,8 @@ class Forms:
 
     def caller(self, caller: Caller) -> tuple[str | None, str | None]:
         """Return a caller's ids; None is one that is not there, or cannot be one."""
-        home = caller.organization_id
-        return self.user(caller.user_id), None if home is None else self.organization(home)
+        (organization,) = self.organizations([caller.organization_id])
+        return self.user(caller.user_id), organization
 
 
 def forms(schema: Schema) -> Forms:
@@ -105,8 +105,8 @@ class Users:
             return ()
         numbers: dict[Caller, int] = {}
         of_each = [numbers.setdefault(caller, len(numbers) + 1) for caller in callers]
-        users, homes = zip(*map(self.forms.caller, numbers), strict=True)
-        return users, homes, of_each
+        users, organizations = zip(*map(self.forms.caller, numbers), strict=True)
+        return users, organizations, of_each
 
 
 def for_services(schema: Schema, timezone: str) -> tuple[Users, Users]:
@@ -172,10 +172,16 @@ def _on_behalf(
     columns = fields(u, m, timezone, secrets=f"(c.admin or {own})")
     visible = f"({own} or c.allowed and ({sees(schema, u, rules)}))"
     membership = _membership(
-        u, m, "k.organization", named="k.named", among=f"c.admin or {own}", first="c.home"
+        u,
+        m,
+        "k.organization",
+        named="k.named",
+        among=f"c.admin or {own}",
+        first="c.token_organization",
     )
-    one = "(select 1 as n, $5::text as id, $6::text as home)"
-    many = "(select * from unnest($5::text[], $6::text[]) with ordinality as a(id, home, n))"
+    one = "(select 1 as n, $5::text as id, $6::text as token_organization)"
+    unnested = "unnest($5::text[], $6::text[]) with ordinality as a(id, token_organization, n)"
+    many = f"(select * from {unnested})"
     keys = "unnest($1::text[], $2::text[], $4::bool[], $7::int[]) with ordinality"
     return Users(
         one=stamped(

@@ -43,7 +43,7 @@ DEFAULT_RULES: Final = Rules()
 
 
 def callers(schema: Schema, timezone: str, rules: Rules, source: str) -> str:
-    """Callers as stored now, from rows of n, id and home (the organization of their token)."""
+    """Return callers as stored now, from rows of n, id and the organization of their token."""
     v = Row(schema.users, "v")
     roles = ", ".join(map(literal, rules.admin_roles))
     admin = f"coalesce(string_to_array({role(v)}, ',') && array[{roles}]::text[], false)"
@@ -51,13 +51,14 @@ def callers(schema: Schema, timezone: str, rules: Rules, source: str) -> str:
     if expires := v.get("banExpires"):
         banned = f"{banned} and coalesce({expires.instant(timezone)} > now(), true)"
     known = f"{v['id']} is not null"
-    home, organizations = "a.home", "null::text[]"
+    organization, organizations = "a.token_organization", "null::text[]"
     if schema.members:
         o = Row(schema.members, "o")
-        home = o["organizationId"].cast("a.home")
+        organization = o["organizationId"].cast("a.token_organization")
         organizations = _organizations(o, v)
     return f"""(
-  select a.n, {home} as home, {v["id"]} as id, {known} and not ({banned}) as allowed,
+  select a.n, {organization} as token_organization, {v["id"]} as id,
+         {known} and not ({banned}) as allowed,
          {known} and {admin} and not {anonymous} as admin, {anonymous} as anonymous,
          {organizations} as organizations
   from {source} a

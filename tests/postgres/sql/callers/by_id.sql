@@ -20,13 +20,14 @@ select k.n, u."id"::text as "id",
        case when octet_length(u."image"::text) > $3::int then octet_length(u."image"::text) end as image_size, c.allowed
 from (select 1::bigint as n, $1::text as key, $2::text as organization, $4::bool as named) k
 cross join (
-  select a.n, a.home as home, v."id" as id, v."id" is not null and not (coalesce(v."banned", false) and coalesce(v."banExpires" > now(), true)) as allowed,
+  select a.n, a.token_organization as token_organization, v."id" as id,
+         v."id" is not null and not (coalesce(v."banned", false) and coalesce(v."banExpires" > now(), true)) as allowed,
          v."id" is not null and coalesce(string_to_array(coalesce(nullif(v."role"::text, ''), 'user'), ',') && array['admin', 'superadmin']::text[], false) and not coalesce(v."isAnonymous", false) as admin, coalesce(v."isAnonymous", false) as anonymous,
          array(
     select o."organizationId" from "public"."members" o
     where o."userId" = v."id"
   ) as organizations
-  from (select 1 as n, $5::text as id, $6::text as home) a
+  from (select 1 as n, $5::text as id, $6::text as token_organization) a
   left join "public"."users" v on v."id" = a.id
 ) c
 left join lateral (
@@ -42,6 +43,6 @@ left join lateral (
     and (k.named is not true
          or m."organizationId" = k.organization)
     and (c.admin or (u."id" = c.id) or array[m."organizationId"] && c.organizations)
-  order by (m."organizationId" = c.home) is true desc, m."createdAt" nulls last, m."id" limit 1
+  order by (m."organizationId" = c.token_organization) is true desc, m."createdAt" nulls last, m."id" limit 1
 ) m on true
 ) l on true

@@ -4,13 +4,14 @@ from (select (extract(epoch from 'now'::timestamp) * 1000000)::bigint as analyse
 left join (
 with callers as materialized (
   select * from (
-  select a.n, a.home as home, v."id" as id, v."id" is not null and not (coalesce(v."banned", false) and coalesce(v."banExpires" > now(), true)) as allowed,
+  select a.n, a.token_organization as token_organization, v."id" as id,
+         v."id" is not null and not (coalesce(v."banned", false) and coalesce(v."banExpires" > now(), true)) as allowed,
          v."id" is not null and coalesce(string_to_array(coalesce(nullif(v."role"::text, ''), 'user'), ',') && array['admin', 'superadmin']::text[], false) and not coalesce(v."isAnonymous", false) as admin, coalesce(v."isAnonymous", false) as anonymous,
          array(
     select o."organizationId" from "public"."members" o
     where o."userId" = v."id"
   ) as organizations
-  from (select * from unnest($5::text[], $6::text[]) with ordinality as a(id, home, n)) a
+  from (select * from unnest($5::text[], $6::text[]) with ordinality as a(id, token_organization, n)) a
   left join "public"."users" v on v."id" = a.id
 ) c
 )
@@ -45,6 +46,6 @@ left join lateral (
     and (k.named is not true
          or m."organizationId" = k.organization)
     and (c.admin or (u."id" = c.id) or array[m."organizationId"] && c.organizations)
-  order by (m."organizationId" = c.home) is true desc, m."createdAt" nulls last, m."id" limit 1
+  order by (m."organizationId" = c.token_organization) is true desc, m."createdAt" nulls last, m."id" limit 1
 ) m on true
 ) l on true

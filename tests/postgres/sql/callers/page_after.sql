@@ -4,17 +4,18 @@ from (select (extract(epoch from 'now'::timestamp) * 1000000)::bigint as analyse
 left join (
 select k.n, p.*, c.listed, c.allowed
 from unnest($1::text[], $2::int[], $4::text[], $5::text[], $6::text[]) with ordinality
-  as k(organization, wanted, caller, member, moment, n)
+  as k(organization, wanted, caller, member_id, created_at, n)
 cross join lateral (
   select c.*, c.allowed and (c.admin or not c.anonymous and coalesce(k.organization = any(c.organizations), false)) as listed
   from (
-  select a.n, a.home as home, v."id" as id, v."id" is not null and not (coalesce(v."banned", false) and coalesce(v."banExpires" > now(), true)) as allowed,
+  select a.n, a.token_organization as token_organization, v."id" as id,
+         v."id" is not null and not (coalesce(v."banned", false) and coalesce(v."banExpires" > now(), true)) as allowed,
          v."id" is not null and coalesce(string_to_array(coalesce(nullif(v."role"::text, ''), 'user'), ',') && array['admin', 'superadmin']::text[], false) and not coalesce(v."isAnonymous", false) as admin, coalesce(v."isAnonymous", false) as anonymous,
          array(
     select o."organizationId" from "public"."members" o
     where o."userId" = v."id"
   ) as organizations
-  from (select 1 as n, k.caller as id, null::text as home) a
+  from (select 1 as n, k.caller as id, null::text as token_organization) a
   left join "public"."users" v on v."id" = a.id
 ) c
 ) c
@@ -43,7 +44,7 @@ select u."id"::text as "id",
 from (
       select m."id", m."organizationId", m."userId", m."role", m."managerId", m."departmentId", m."createdAt" from "public"."members" m
       where m."organizationId" = k.organization
-        and (m."createdAt", m."id") > (k.moment::"pg_catalog"."timestamptz", k.member) and c.listed
+        and (m."createdAt", m."id") > (k.created_at::"pg_catalog"."timestamptz", k.member_id) and c.listed
       order by m."createdAt" nulls last, m."id" limit k.wanted + 1
     ) m
 left join "public"."users" u

@@ -4,7 +4,7 @@ from (select (extract(epoch from 'now'::timestamp) * 1000000)::bigint as analyse
 left join (
 select k.n, p.*
 from unnest($1::text[], $2::int[], $4::text[], $5::text[], $6::text[]) with ordinality
-  as k(organization, wanted, caller, member, moment, n)
+  as k(organization, wanted, caller, member_id, created_at, n)
 cross join lateral (
   select array_agg(r."id") as "id", array_agg(r."email") as "email", array_agg(r."emailVerified") as "emailVerified", array_agg(r."name") as "name", array_agg(r."image") as "image", array_agg(r."isAnonymous") as "isAnonymous", array_agg(r."role") as "role", array_agg(r."banned") as "banned", array_agg(r."banReason") as "banReason", array_agg(r."banExpires") as "banExpires", array_agg(r."organizationId") as "organizationId", array_agg(r."orgRole") as "orgRole", array_agg(r."managerId") as "managerId", array_agg(r."departmentId") as "departmentId", array_agg(r."image_size") as "image_size",
        (array_agg(r.created_at))[k.wanted]::text as created_at,
@@ -30,7 +30,7 @@ select u."id"::text as "id",
 from (
       select m."id", m."organizationId", m."userId", m."role", m."managerId", m."departmentId", m."createdAt" from "public"."members" m
       where m."organizationId" = k.organization
-        and (m."createdAt", m."id") > (k.moment::"pg_catalog"."timestamptz", k.member)
+        and (m."createdAt", m."id") > (k.created_at::"pg_catalog"."timestamptz", k.member_id)
       order by m."createdAt" nulls last, m."id" limit k.wanted + 1
     ) m
 left join "public"."users" u

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import plots
 from wanted import total, wishes
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
@@ -40,13 +39,11 @@ def text(results: dict[str, Any]) -> str:
 
 
 def write(results: dict[str, Any], directory: Path) -> None:
-    """Put the results between the marks in the README, and the plots beside it."""
-    drawn = plots.draw(results, directory)
+    """Put the results between the marks in the README."""
     readme = directory / "README.md"
     before, _, rest = readme.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    images = "".join(f"![{title}]({name})\n\n" for name, title in drawn.items())
-    readme.write_text(f"{before}{BEGIN}\n\n{images}{text(results)}\n\n{END}{after}")
+    readme.write_text(f"{before}{BEGIN}\n\n{text(results)}\n\n{END}{after}")
 
 
 def _lines(results: dict[str, Any]) -> Iterator[str]:

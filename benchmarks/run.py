@@ -67,7 +67,7 @@ def _arguments() -> argparse.Namespace:
     add("--requests", type=int, default=1_000_000, help="of the memory part")
     add("--quick", action="store_true", help="a minute or two, to see that everything works")
     add("--json", type=Path, help="write the results there too, after each part")
-    add("--write", action="store_true", help="put the results into README.md, with plots")
+    add("--write", action="store_true", help="put the results into README.md")
     add("--render", type=Path, help="measure nothing: show the results of a --json")
     if "--quick" in sys.argv:
         parser.set_defaults(**QUICK)

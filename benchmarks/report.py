@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from wanted import total, wishes
-
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 NAMES = {
     "responder": "**responder**",
@@ -94,7 +92,6 @@ def _lines(results: dict[str, Any]) -> Iterator[str]:
                 for row in memory
             ),
         )
-    yield from _wanted(results)
 
 
 def _machine(results: dict[str, Any]) -> Iterator[str]:
@@ -137,43 +134,21 @@ def _walk(walk: dict[str, Any]) -> Iterator[str]:
     )
 
 
-def _wanted(results: dict[str, Any]) -> Iterator[str]:
-    found = list(wishes(results))
-    if not found:
-        return
-    yield from ("", "### What is wanted, and what is so", "")
-    yield from _table(
-        ("what", "wanted", "is", ""),
-        (
-            (
-                each.what,
-                f"at {'least' if each.at_least else 'most'} {each.limit:.3g}",
-                f"{each.value:.3g}",
-                "yes" if each.is_met else "**no**",
-            )
-            for each in found
-        ),
-        numbers_first=False,
-    )
-
-
 def _figures(row: dict[str, Any]) -> tuple[str, ...]:
     cpu = row["cpu"]
     return (
         f"{row['rate']:,.0f}",
         *("-" if row[name] is None else f"{row[name]:.2f}" for name in ("p50", "p99", "p999")),
         *(f"{cpu[name]:,.1f}" for name in PROCESSES),
-        f"{total(row):,.1f}",
+        f"{sum(cpu[name] for name in PROCESSES):,.1f}",
         f"{cpu['load']:,.1f}" if row["p50"] else "-",
         f"{row['memory']:.0f}",
         str(row["failures"]),
     )
 
 
-def _table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers_first: bool = True
-) -> Iterator[str]:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
     yield f"| {' | '.join(columns)} |"
-    yield f"|{('--:|' if numbers_first else '---|') * len(columns)}"
+    yield f"|{'--:|' * len(columns)}"
     for row in rows:
         yield f"| {' | '.join(map(str, row))} |"

@@ -1,7 +1,7 @@
 """Our worker side by side with another revision's: `make bench-compare BASE=<rev>`."""
 
 # Both run at once with the same packages, on the same servers, and are asked in turn; every other
-# round begins with the other one. A ratio is the median of the rounds' ratios, so that what slows a whole
+# round begins with the other one. Ratios are of the two in one round, so that what slows a whole
 # round down, slows both.
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from statistics import median
 import uvloop
 from arena import Arena, arena, servers
 from contestants import RESPONDER, Contestant
-from figures import Figures, middle
+from figures import ENOUGH, Figures, median_interval
 
 ROOT = Path(__file__).parent.parent
 LOOKUPS = ("get", "by_email", "get_many", "org_list")
@@ -31,6 +31,16 @@ from responder.cli import main
 sys.exit(main())
 """
 BASE, THIS = "base", "this"
+FIGURES: dict[str, Callable[[Figures], float]] = {
+    "requests/s": lambda each: each.rate,
+    "p50 ms": lambda each: each.p50 or 0,
+    "p99 ms": lambda each: each.p99 or 0,
+    "worker µs": lambda each: each.cpu["worker"],
+    "PostgreSQL µs": lambda each: each.cpu["postgres"],
+    "nats-server µs": lambda each: each.cpu["nats"],
+    "all three µs": lambda each: each.total,
+    "memory MB": lambda each: each.memory,
+}
 
 
 async def main(arguments: argparse.Namespace, base: Path) -> None:
@@ -62,26 +72,18 @@ def tree(name: str, path: Path, prefix: str) -> Contestant:
 
 def report(lookup: str, outstanding: int, found: dict[str, list[Figures]]) -> Iterator[str]:
     """Return the lines about one kind of request."""
-    yield f"{lookup}, {outstanding} outstanding; this : base, this / base (least to most)"
-    failures = sum(each.failures for both in found.values() for each in both)
-    this, base = middle(found[THIS]), middle(found[BASE])
-    rows: dict[str, Callable[[Figures], float]] = {
-        "requests/s": lambda each: each.rate,
-        "p50 ms": lambda each: each.p50 or 0,
-        "p99 ms": lambda each: each.p99 or 0,
-        "worker µs": lambda each: each.cpu["worker"],
-        "PostgreSQL µs": lambda each: each.cpu["postgres"],
-        "nats-server µs": lambda each: each.cpu["nats"],
-        "all three µs": lambda each: each.total,
-        "memory MB": lambda each: each.memory,
-    }
-    for name, value in rows.items():
-        ratios = [value(a) / value(b) for a, b in zip(found[THIS], found[BASE], strict=True)]
-        yield (
-            f"  {name:15} {value(this):10,.2f} : {value(base):10,.2f}   "
-            f"{median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
-        )
-    if failures:
+    pairs = list(zip(found[THIS], found[BASE], strict=True))
+    interval = (
+        "95 % interval"
+        if len(pairs) >= ENOUGH
+        else f"least to most: fewer than {ENOUGH} rounds have no 95 % interval"
+    )
+    yield f"{lookup}, {outstanding} outstanding; this : base, this / base ({interval})"
+    for figure, value in FIGURES.items():
+        this, base = (median(map(value, found[name])) for name in (THIS, BASE))
+        ratio, low, high = median_interval([value(a) / value(b) for a, b in pairs])
+        yield f"  {figure:15} {this:10,.2f} : {base:10,.2f}   {ratio:.3f} ({low:.3f} to {high:.3f})"
+    if failures := sum(each.failures for pair in pairs for each in pair):
         yield f"  {failures} wrong or failed answers"
 
 

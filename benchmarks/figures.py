@@ -5,7 +5,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from math import comb
 from statistics import median
+
+CONFIDENCE = 0.95
+ENOUGH = 6  # values, for an interval of that confidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,3 +73,24 @@ def middle(found: Sequence[Figures]) -> Figures:
         memory=median(each.memory for each in found),
         failures=sum(each.failures for each in found),
     )
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the median of a sample, and the ends of a 95 % confidence interval of the median.
+
+    The ends are values of the sample, equally far from its least and its most. Nothing is assumed
+    of the distribution: each value is below the true median with a probability of one half, so the
+    number of values below is binomial. Fewer than six values have no such interval, because the
+    true median is too often beyond all of them: the ends are then the least and the most.
+
+    >>> median_interval([1.02, 0.98, 1.0, 1.03, 0.97, 1.01, 0.99, 1.04, 0.96])
+    (1.0, 0.97, 1.03)
+    >>> median_interval([1.02, 0.98, 1.0])
+    (1.0, 0.98, 1.02)
+    """
+    ordered, count = sorted(values), len(values)
+    # Of the 2**count equally likely cases: in which none, at most one, at most two … are below.
+    at_most = accumulate(comb(count, below) for below in range(count))
+    rank = sum(cases / 2**count <= (1 - CONFIDENCE) / 2 for cases in at_most)
+    end = max(rank, 1) - 1
+    return median(ordered), ordered[end], ordered[-1 - end]

@@ -26,7 +26,7 @@ from figures import Figures
 from http_load import measure
 from lookups import Judge, Lookup
 
-from responder.dev.tokens import ISSUER, Mint
+from responder.dev.tokens import Mint
 
 SAMPLE = 40
 SESSIONS = """
@@ -38,11 +38,37 @@ TOKENS = "select md5('token' || id) from unnest($1::text[]) with ordinality as a
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Site:
+class Site:
+    """A program that answers over HTTP, and what it is asked there."""
+
     contestant: Contestant
     port: int
     lookup: Lookup
     tokens: Sequence[str]  # of as many callers as there may be at once
+
+    async def ready(self) -> None:
+        """Wait until the program listens, and make sure that its answers are right."""
+        await answers_http(self.port)
+        lookup = self.lookup
+        headers = {"Authorization": f"Bearer {self.tokens[0]}"}
+        async with httpx.AsyncClient(trust_env=False, headers=headers) as client:
+            for key in (*lookup.keys[:SAMPLE], *lookup.keys[-SAMPLE:]):
+                path = lookup.payload(key).decode().removeprefix("GET ")
+                answer = await client.get(f"http://127.0.0.1:{self.port}{path}")
+                if not answer.is_success or not lookup.is_right(key, answer.content):
+                    raise SystemExit(f"{path} does not answer right: {answer.text}")
+
+    async def measure(
+        self, shared: Servers, pid: int, *, outstanding: int, seconds: float
+    ) -> Figures:
+        """Ask the program for a while, on as many connections as requests are outstanding."""
+        return await measure(
+            self.port,
+            self.lookup,
+            self.tokens[:outstanding],
+            seconds=seconds,
+            pids=shared.processes(pid),
+        )
 
 
 async def run(arguments: argparse.Namespace) -> list[rounds.Row]:
@@ -51,24 +77,26 @@ async def run(arguments: argparse.Namespace) -> list[rounds.Row]:
     callers = people.admins(max(arguments.outstanding))
     async with AsyncExitStack() as stack:
         shared = await stack.enter_async_context(servers())
+        messages = shared.messages
         url = await shared.filled(arguments.users)
+        ours = replace(RESPONDER, command=(RESPONDER.command[0], "serve"))
         sites = [
-            _responder(people, callers, shared.messages.directory),
+            site(ours, people, callers, messages.directory),
             await _better_auth(people, callers, url),
         ]
         pids = {}
         for each in sites:
-            name = each.contestant.name
-            pids[name] = await stack.enter_async_context(
-                running(
-                    each.contestant, url, shared.messages.url, directory=shared.messages.directory
-                )
+            pids[each.contestant.name] = await stack.enter_async_context(
+                running(each.contestant, url, messages.url, directory=messages.directory)
             )
-            await answers_http(each.port)
-            await _right_answers(each)
+            await each.ready()
         measurements = {
             ("http", outstanding, outstanding, each.contestant.name): partial(
-                _measure, each, shared, pids[each.contestant.name], outstanding, arguments.seconds
+                each.measure,
+                shared,
+                pids[each.contestant.name],
+                outstanding=outstanding,
+                seconds=arguments.seconds,
             )
             for outstanding, each in itertools.product(arguments.outstanding, sites)
         }
@@ -76,31 +104,16 @@ async def run(arguments: argparse.Namespace) -> list[rounds.Row]:
         return await rounds.run(names, measurements, arguments.rounds)
 
 
-async def _measure(
-    site: _Site, shared: Servers, pid: int, outstanding: int, seconds: float
-) -> Figures:
-    return await measure(
-        site.port,
-        site.lookup,
-        site.tokens[:outstanding],
-        seconds=seconds,
-        pids=shared.processes(pid),
-    )
-
-
-def _responder(people: People, callers: Sequence[str], directory: Path) -> _Site:
-    mint, key_set, port = Mint(), directory / "jwks.json", _free_port()
-    mint.publish(key_set)
-    return _Site(
+def site(contestant: Contestant, people: People, callers: Sequence[str], directory: Path) -> Site:
+    """Return a responder, with tokens of these callers and a key set of its own in a directory."""
+    mint, port = Mint(), _free_port()
+    return Site(
         contestant=replace(
-            RESPONDER,
-            command=(RESPONDER.command[0], "serve"),
+            contestant,
             environment={
-                **RESPONDER.environment,
+                **contestant.environment,
+                **mint.publish(directory / f"{contestant.name}.jwks.json"),
                 "RESPONDER_HTTP_LISTEN": f"127.0.0.1:{port}",
-                "RESPONDER_JWKS_URL": str(key_set),
-                "RESPONDER_JWT_ISSUER": ISSUER,
-                "RESPONDER_JWT_AUDIENCE": ISSUER,
             },
         ),
         port=port,
@@ -115,7 +128,7 @@ def _responder(people: People, callers: Sequence[str], directory: Path) -> _Site
     )
 
 
-async def _better_auth(people: People, callers: Sequence[str], url: str) -> _Site:
+async def _better_auth(people: People, callers: Sequence[str], url: str) -> Site:
     port = _free_port()
     connection = await asyncpg.connect(url)
     try:
@@ -132,7 +145,7 @@ async def _better_auth(people: People, callers: Sequence[str], url: str) -> _Sit
         same = ("id", "email", "emailVerified", "name", "image", "banned", "banReason")
         return all(user[name] == right[name] for name in same)
 
-    return _Site(
+    return Site(
         contestant=Contestant(
             name="better-auth",
             command=(bun(), PEERS / "better-auth.mjs"),
@@ -149,17 +162,6 @@ async def _better_auth(people: People, callers: Sequence[str], url: str) -> _Sit
         ),
         tokens=tokens,
     )
-
-
-async def _right_answers(site: _Site) -> None:
-    lookup = site.lookup
-    headers = {"Authorization": f"Bearer {site.tokens[0]}"}
-    async with httpx.AsyncClient(trust_env=False, headers=headers) as client:
-        for key in (*lookup.keys[:SAMPLE], *lookup.keys[-SAMPLE:]):
-            path = lookup.payload(key).decode().removeprefix("GET ")
-            answer = await client.get(f"http://127.0.0.1:{site.port}{path}")
-            if not answer.is_success or not lookup.is_right(key, answer.content):
-                raise SystemExit(f"{path} does not answer right: {answer.text}")
 
 
 def _free_port() -> int:

@@ -59,7 +59,7 @@ benchmarks/peers/.venv/ready: benchmarks/peers/requirements.lock
 bench: setup $(PEERS) ## side by side with what one would write instead; ARGS="--quick" and others
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-bench-compare: setup ## this tree beside another revision: BASE=<rev>, ARGS="--only get --outstanding 256"
+bench-compare: setup ## this tree beside another revision: BASE=<rev>, ARGS="--only get,http --outstanding 256"
 	$(BIN)/python benchmarks/compare.py $(BASE) $(ARGS)
 
 lock: ## pin what is installed now

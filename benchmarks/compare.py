@@ -1,8 +1,12 @@
-"""Our worker side by side with another revision's: `make bench-compare BASE=<rev>`."""
+"""Our tree side by side with another revision's: `make bench-compare BASE=<rev>`."""
 
-# Both run at once with the same packages, on the same servers, and are asked in turn; every other
-# round begins with the other one. Ratios are of the two in one round, so that what slows a whole
-# round down, slows both.
+# Both run at once with the same packages, on the same servers. Each is one process with worker and
+# HTTP bridge. In every round both are asked, one right after the other; every other round begins
+# with the other one. Ratios are of the two in one round, so that what slows a whole round down,
+# slows both.
+#
+# Over HTTP the callers are platform admins with tokens, because responder requires tokens unless it
+# is told otherwise.
 
 from __future__ import annotations
 
@@ -19,10 +23,13 @@ from statistics import median
 import uvloop
 from arena import Arena, arena, servers
 from contestants import RESPONDER, Contestant
+from data import People
 from figures import ENOUGH, Figures, median_interval
+from http_rounds import Site, site
+from nats_rounds import LOOKUPS
 
 ROOT = Path(__file__).parent.parent
-LOOKUPS = ("get", "by_email", "get_many", "org_list")
+HTTP = "http"
 PROGRAM = """
 import os, sys, responder
 if not responder.__file__.startswith(os.environ["PYTHONPATH"]):
@@ -35,7 +42,7 @@ FIGURES: dict[str, Callable[[Figures], float]] = {
     "requests/s": lambda each: each.rate,
     "p50 ms": lambda each: each.p50 or 0,
     "p99 ms": lambda each: each.p99 or 0,
-    "worker µs": lambda each: each.cpu["worker"],
+    "program µs": lambda each: each.cpu["worker"],
     "PostgreSQL µs": lambda each: each.cpu["postgres"],
     "nats-server µs": lambda each: each.cpu["nats"],
     "all three µs": lambda each: each.total,
@@ -45,22 +52,32 @@ FIGURES: dict[str, Callable[[Figures], float]] = {
 
 async def main(arguments: argparse.Namespace, base: Path) -> None:
     """Measure both, and print figures and ratios."""
-    who = [tree(THIS, ROOT, "users"), tree(BASE, base, "base")]
-    async with (
-        servers() as shared,
-        arena(shared, who, users=arguments.users, checked=arguments.only) as place,
-    ):
-        for lookup in arguments.only:
-            for outstanding in arguments.outstanding:
-                found = await _rounds(place, lookup, outstanding, arguments)
-                print("\n".join(report(lookup, outstanding, found)), flush=True)
+    people = People(arguments.users)
+    callers = people.admins(max(arguments.outstanding))
+    trees = [tree(THIS, ROOT, "users"), tree(BASE, base, "base")]
+    async with servers() as shared:
+        directory = shared.messages.directory
+        sites = {each.name: site(each, people, callers, directory) for each in trees}
+        async with arena(
+            shared,
+            [each.contestant for each in sites.values()],
+            users=arguments.users,
+            checked=[kind for kind in arguments.only if kind != HTTP],
+        ) as place:
+            if HTTP in arguments.only:
+                for each in sites.values():
+                    await each.ready()
+            for kind in arguments.only:
+                for outstanding in arguments.outstanding:
+                    found = await _rounds(place, sites, kind, outstanding, arguments)
+                    print("\n".join(report(kind, outstanding, found)), flush=True)
 
 
 def tree(name: str, path: Path, prefix: str) -> Contestant:
-    """Return the worker of a source tree."""
+    """Return the service of a source tree."""
     return Contestant(
         name=name,
-        command=(sys.executable, "-c", PROGRAM, "serve", "--no-http"),
+        command=(sys.executable, "-c", PROGRAM, "serve"),
         prefix=prefix,
         environment={
             **RESPONDER.environment,
@@ -70,7 +87,7 @@ def tree(name: str, path: Path, prefix: str) -> Contestant:
     )
 
 
-def report(lookup: str, outstanding: int, found: dict[str, list[Figures]]) -> Iterator[str]:
+def report(kind: str, outstanding: int, found: dict[str, list[Figures]]) -> Iterator[str]:
     """Return the lines about one kind of request."""
     pairs = list(zip(found[THIS], found[BASE], strict=True))
     interval = (
@@ -78,7 +95,7 @@ def report(lookup: str, outstanding: int, found: dict[str, list[Figures]]) -> It
         if len(pairs) >= ENOUGH
         else f"least to most: fewer than {ENOUGH} rounds have no 95 % interval"
     )
-    yield f"{lookup}, {outstanding} outstanding; this : base, this / base ({interval})"
+    yield f"{kind}, {outstanding} outstanding; this : base, this / base ({interval})"
     for figure, value in FIGURES.items():
         this, base = (median(map(value, found[name])) for name in (THIS, BASE))
         ratio, low, high = median_interval([value(a) / value(b) for a, b in pairs])
@@ -104,16 +121,27 @@ def _git(*arguments: str) -> None:
 
 
 async def _rounds(
-    place: Arena, lookup: str, outstanding: int, arguments: argparse.Namespace
+    place: Arena,
+    sites: dict[str, Site],
+    kind: str,
+    outstanding: int,
+    arguments: argparse.Namespace,
 ) -> dict[str, list[Figures]]:
     found: dict[str, list[Figures]] = {THIS: [], BASE: []}
     for number in range(arguments.rounds):
         for name in (THIS, BASE) if number % 2 else (BASE, THIS):
-            found[name].append(
-                await place.measure(
-                    name, lookup, outstanding=outstanding, connections=1, seconds=arguments.seconds
+            if kind == HTTP:
+                figures = await sites[name].measure(
+                    place.servers,
+                    place.pids[name],
+                    outstanding=outstanding,
+                    seconds=arguments.seconds,
                 )
-            )
+            else:
+                figures = await place.measure(
+                    name, kind, outstanding=outstanding, seconds=arguments.seconds
+                )
+            found[name].append(figures)
     return found
 
 
@@ -123,7 +151,12 @@ def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--users", type=int, default=100_000)
-    parser.add_argument("--only", type=lambda text: text.split(","), default=LOOKUPS)
+    parser.add_argument(
+        "--only",
+        type=lambda text: text.split(","),
+        default=[*LOOKUPS, HTTP],
+        help=f"of {','.join([*LOOKUPS, HTTP])}; of the last, as many connections as outstanding",
+    )
     parser.add_argument(
         "--outstanding", type=lambda text: [int(n) for n in text.split(",")], default=(1, 64, 256)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,21 +105,25 @@ def _machine(results: dict[str, Any]) -> Iterator[str]:
         **machine["npm"],
         "FastStream": machine["faststream"]["faststream"],
     }
-    yield (
-        f"{machine['processor']}, {machine['cores']} cores for everything, {machine['memory']} GiB, "
-        f"{machine['system']}; {results['users']:,} users; median of {results['rounds']} rounds of "
-        f"{results['seconds']:g} s."
+    yield from _wrapped(
+        f"{machine['processor']}, {machine['cores']} cores for everything, {machine['memory']}",
+        f"GiB, {machine['system']}; {results['users']:,} users; median of {results['rounds']} rounds of",
+        f"{results['seconds']:g} s.",
     )
-    yield (
-        f"Python {machine['python']}, "
-        f"{', '.join(f'{name} {version}' for name, version in packages.items())}."
+    yield from _wrapped(
+        f"Python {machine['python']},",
+        f"{', '.join(f'{name} {version}' for name, version in packages.items())}.",
     )
+
+
+def _wrapped(*words: str) -> list[str]:
+    return textwrap.wrap(" ".join(words), 100, break_on_hyphens=False)
 
 
 def _walk(walk: dict[str, Any]) -> Iterator[str]:
     yield from (
         *("", f"### Page by page through an organization of {walk['members']:,}", ""),
-        *(f"With `{walk['index']}`; median of {walk['walks']} walks.", ""),
+        *(*_wrapped(f"With `{walk['index']}`; median of {walk['walks']} walks."), ""),
     )
     parts = len(walk["rows"])
     yield from _table(

@@ -1,4 +1,4 @@
-"""The users of the benchmark, in Better Auth's tables; and, by the same rules, the right answers."""
+"""The users of the benchmark, in Better Auth's tables, and the right answers by the same rules."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import asyncpg
 
-# Ninety in a hundred have a membership, one in ten of
-# all a later one too, in another organization. Nine of ten organizations have 110 members, the others 10.
-# Ids are as long and as scattered as Better Auth's own.
+# Nine of ten users have a membership, and one in ten of all users has a later one too, in another
+# organization. Nine of ten organizations have 110 members, the others 10. Ids are as long and as
+# scattered as Better Auth's own.
 PEOPLE = (
     """insert into organizations (id, name, slug, "createdAt")
     select md5('organization' || n), 'Organization ' || n, 'organization-' || n, now()
@@ -33,7 +33,7 @@ PEOPLE = (
     from generate_series(0, {users} * 11 / 10 - 1) n
     where n % 10 > 0 or n >= {users}""",
 )
-# Everyone is also a member of one organization, the largest.
+# Every user is also a member of one organization, the largest.
 LARGEST = (
     """insert into organizations (id, name, slug, "createdAt")
     values (md5('largest'), 'Largest', 'largest', now())""",
@@ -42,8 +42,8 @@ LARGEST = (
            timestamptz '2027-01-01' + n / 3 * interval '1 second'
     from generate_series(0, {users} - 1) n""",
 )
-# Every row and every index once, by way of the indexes: a scan of the whole table would leave most of it
-# outside of PostgreSQL's memory.
+# These queries read every row and every index once, by way of the indexes: a scan of the whole
+# table would leave most of it outside of PostgreSQL's memory.
 WARM = """
 set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off;
 set enable_bitmapscan = off;
@@ -89,7 +89,7 @@ class People:
         return [_organization(n).encode() for n in range(self.organizations) if n % 10]
 
     def admins(self, count: int) -> list[str]:
-        """Return the ids of some platform admins, who may see everyone."""
+        """Return the ids of some platform admins, who may see every user."""
         return [_md5(n * 50) for n in range(count)]
 
     def user(self, n: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Keep many requests outstanding until ended: a caller in a process of its own."""
 
-# In the process that measures another connection's latencies it would add its own work to them.
+# In the process that measures another connection's latencies, the flood would add its own work to
+# them.
 
 import asyncio
 import sys
@@ -12,7 +13,7 @@ from lookups import lookups
 
 
 async def main(nats_url: str, subject: str, lookup: str, users: str, outstanding: str) -> None:
-    """Ask for as long as nobody ends this; says so in a line when it begins."""
+    """Ask until the process is ended; a line says when the flood has begun."""
     asked = lookups(People(int(users)))[lookup]
     async with asking(nats_url, subject, asked, Log(), outstanding=int(outstanding)):
         print("flooding", flush=True)

@@ -1,7 +1,7 @@
 """Keep a number of HTTP requests outstanding, one on each connection, and measure the cost."""
 
-# Speaks HTTP/1.1 over bare sockets, for the reason given in `load`. A caller is a connection that is
-# kept, with a token of its own.
+# The load speaks HTTP/1.1 over bare sockets, for the reason given in `load`. A caller is a
+# connection that is kept, with a token of its own.
 
 from __future__ import annotations
 

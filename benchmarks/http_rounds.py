@@ -1,7 +1,7 @@
 """One user over HTTP: responder's bridge beside Better Auth's own endpoint."""
 
-# Both on behalf of platform admins, who may see everyone: responder with a token of Better Auth's jwt
-# plugin, Better Auth with its own session token.
+# Both answer platform admins, who may see every user: responder asks for a token of Better Auth's
+# jwt plugin, Better Auth for its own session token.
 
 from __future__ import annotations
 
@@ -138,7 +138,8 @@ async def _better_auth(people: People, callers: Sequence[str], url: str) -> Site
         await connection.close()
 
     def is_right(key: bytes, answer: bytes) -> bool:
-        # It says nothing of organizations, and has null where responder has the value that it means.
+        # Better Auth says nothing of organizations, and has null where responder has the value that
+        # null means.
         user: dict[str, Any] = json.loads(answer)
         number = user["name"].rpartition(" ")[-1]
         right = people.user(int(number)) | {"id": key.decode()}

@@ -1,12 +1,12 @@
-"""Keep a number of requests outstanding over NATS, and measure what that costs everyone."""
+"""Keep a number of requests outstanding over NATS, and measure what that costs each process."""
 
-# Speaks the NATS protocol itself: a client library would cost more than what it measures.
+# The load speaks the NATS protocol itself: a client library would cost more than what it measures.
 #
-# A closed loop: each slot sends its next request when it has the answer to its last. What arrives in
-# one read is answered with one write, as any busy client would do.
+# The load is a closed loop: each slot sends its next request when it has the answer to its last.
+# What arrives in one read is answered with one write, as any busy client would do.
 #
-# Of every answer it is looked at whether it is an error and whether it holds the end of what was asked
-# for; some are kept and compared to the last field, after the measurement.
+# Every answer is looked at: whether it is an error, and whether it holds the end of the key asked
+# for. Some answers are kept, and compared to the last field after the measurement.
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PATIENCE = 5.0  # seconds for the last answers; what is missing then has failed
 KEEP = 499  # one answer of so many is compared whole
 KEPT = 200  # at most
 ERROR = b"Nats-Service-Error"
-REFUSED = b"NATS/1.0 503"  # nobody listens
+REFUSED = b"NATS/1.0 503"  # no responders
 TELLING = 32  # bytes at the end of a key, which the answer must hold
 
 

@@ -56,7 +56,7 @@ def lookups(people: People) -> dict[str, Lookup]:
 
 
 class Judge:
-    """Tells right answers from wrong ones, by the rules that made the tables and not by a contestant."""
+    """Tells right answers from wrong ones, by the rules that made the tables."""
 
     def __init__(self, people: People) -> None:
         self._people = people
@@ -99,7 +99,7 @@ class Judge:
         )
 
     def _is_user(self, user: dict[str, Any], **asked: str) -> bool:
-        # The name says which user it claims to be; so nobody has to keep a million answers.
+        # The name says which user it claims to be, so that a million answers need not be kept.
         number = str(user.get("name", "")).rpartition(" ")[-1]
         if not number.isdecimal():
             return False

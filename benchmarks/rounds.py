@@ -1,7 +1,7 @@
 """Several measurements in turn, again and again."""
 
-# Interleaved, every other round in the opposite order, so that whatever else this machine does
-# meanwhile meets all contestants alike.
+# Measurements are interleaved, every other round in the opposite order, so that whatever else the
+# machine does meanwhile meets all contestants alike.
 
 from __future__ import annotations
 

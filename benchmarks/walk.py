@@ -1,7 +1,8 @@
-"""A walk through an organization that everyone is a member of, page by page."""
+"""A walk, page by page, through an organization of which every user is a member."""
 
-# With the index that `responder check` recommends. One page at a time, so that what is spent between
-# one page and the next is that page's cost; a tenth of the way is what the clock can resolve.
+# The members have the index that `responder check` recommends. Pages are asked for one at a time,
+# so that what is spent between one page and the next is that page's cost. A tenth of the way is the
+# shortest part whose cost the clock can resolve.
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
             running(RESPONDER, url, messages.url, directory=messages.directory) as worker,
             await nats.connect(messages.url) as client,
         ):
-            await ready(client, RESPONDER, b'{"id":"nobody"}')
+            await ready(client, RESPONDER, b'{"id":"none"}')
             pids = shared.processes(worker)
             await _walk(client, pids, pages)  # a first time, to warm up
             found = [await _walk(client, pids, pages) for _ in range(WALKS)]

@@ -9,7 +9,7 @@ const origin = `http://127.0.0.1:${process.env.PORT}`;
 
 const auth = betterAuth({
   baseURL: origin,
-  secret: "a secret of the benchmark, which nobody else has to know",
+  secret: "a secret of the benchmark, and of nothing else",
   database: new pg.Pool({ connectionString: process.env.DATABASE_URL }),
   telemetry: { enabled: false },
   rateLimit: { enabled: false },

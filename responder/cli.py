@@ -23,6 +23,7 @@ from responder.app import Running, nats_options, serving
 from responder.client import ask
 from responder.errors import ResponderError, SettingsError
 from responder.nats.connection import connected
+from responder.postgres.grants import grants_for
 from responder.settings import Settings
 from responder.supervisor import supervise
 
@@ -136,7 +137,10 @@ async def _check(arguments: argparse.Namespace) -> int:
 
 
 async def _grants(arguments: argparse.Namespace) -> int:
-    print(await checks.grants_for(Settings.read(), arguments.role), end="")
+    settings = Settings.read()
+    if settings.dsn is None:
+        raise SettingsError("DATABASE_URL: required, to find the tables")
+    print(await grants_for(settings.dsn, settings.overrides, role=arguments.role), end="")
     return GOOD
 
 

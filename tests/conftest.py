@@ -22,13 +22,13 @@ import uvloop
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from responder import checks
 from responder.app import Running, serving
 from responder.client import UsersClient
 from responder.dev import nats, people, postgres
 from responder.errors import SchemaError
 from responder.postgres.dsn import parse
 from responder.postgres.fields import MEMBER_FIELDS, USER_FIELDS, plain
+from responder.postgres.grants import grants_for
 from responder.settings import Settings
 
 
@@ -177,12 +177,12 @@ create event trigger regrant on ddl_command_end
 
 async def _with_least_privilege(url: str, settings: Settings) -> Settings:
     assert settings.dsn
-    plainly = settings.model_copy(update={"dsn": replace(parse(url), schema=settings.dsn.schema)})
+    owner = replace(parse(url), schema=settings.dsn.schema)
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(_REGRANT)
         try:
-            await connection.execute(await checks.grants_for(plainly, "responder"))
+            await connection.execute(await grants_for(owner, settings.overrides, role="responder"))
         except SchemaError:  # what cannot be decided is for responder itself to say
             await connection.execute("alter schema public owner to current_user")
     finally:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from responder.errors import OperatorError, SchemaError
 from responder.postgres import catalog, schema
+from responder.postgres.catalog import CatalogColumn, CatalogReference
 from responder.postgres.lookups import Statements, statements
 from responder.postgres.overrides import Overrides
 from responder.postgres.schema import Schema
@@ -40,6 +41,13 @@ class Source(Protocol):
 
     async def accepts(self, sql: str, *arguments: object) -> bool:
         """Tell whether the arguments of a query are values of their types."""
+
+
+async def fetch_catalog(source: Source) -> tuple[list[CatalogColumn], list[CatalogReference]]:
+    """Return the columns and the foreign keys of all tables, as `schema.find` takes them."""
+    columns = await source.fetch(catalog.COLUMNS)
+    references = await source.fetch(catalog.REFERENCES)
+    return [CatalogColumn(*row) for row in columns], [CatalogReference(*row) for row in references]
 
 
 class Discovery:
@@ -110,14 +118,8 @@ class Discovery:
             return changed
 
     async def _find(self, source: Source) -> Schema:
-        columns = await source.fetch(catalog.COLUMNS)
-        references = await source.fetch(catalog.REFERENCES)
-        found = schema.find(
-            [catalog.CatalogColumn(*row) for row in columns],
-            [catalog.CatalogReference(*row) for row in references],
-            self._overrides,
-            history=self._history,
-        )
+        columns, references = await fetch_catalog(source)
+        found = schema.find(columns, references, self._overrides, history=self._history)
         if not await source.accepts(catalog.TIMEZONE, self._timezone):
             raise OperatorError("RESPONDER_TIMEZONE: PostgreSQL does not know this time zone")
         return found

@@ -2,32 +2,66 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from responder.postgres import schema
+from responder.postgres.discovery import fetch_catalog
+from responder.postgres.dsn import Dsn
+from responder.postgres.inspection import connected
+from responder.postgres.overrides import Overrides
 from responder.postgres.quoting import ident, literal
 from responder.postgres.schema import Schema
 
+_DATABASE: Final = "select current_database()::text"
 
-def grants(schema: Schema, *, role: str, database: str) -> str:
+
+async def grants_for(dsn: Dsn, overrides: Overrides, *, role: str) -> str:
+    """Find Better Auth's tables and return the SQL of `grants` for them.
+
+    Args:
+        dsn: of the database that has the tables; its role may be one that cannot read them.
+        overrides: what the operator has said about the tables.
+        role: the name of the role to make, in its literal case.
+
+    Raises UnavailableError if there is no connection, SchemaError if the tables are not found.
+    """
+    async with connected(dsn) as connection:
+        ((database,),) = await connection.fetch(_DATABASE)
+        columns, references = await fetch_catalog(connection)
+    # The role that connects may be the very one that needs these grants. Tables would not be found
+    # among columns that it cannot read, so each column counts as readable.
+    readable = [column._replace(readable=True) for column in columns]
+    found = schema.find(readable, references, overrides)
+    return grants(found, role=role, database=database)
+
+
+def grants(found: Schema, *, role: str, database: str) -> str:
     """Return SQL that makes a role, or keeps one, with the least privilege; it may be run again.
 
-    `database` is the one that has the tables. The role gets no password: how it authenticates is for
-    whoever runs this to say.
+    The role gets no password: the operator decides how it authenticates.
+
+    Args:
+        found: the tables that the role may read.
+        role: its name, in its literal case.
+        database: the name of the database that has the tables.
     """
     quoted = ident(role)
     make = f"begin create role {quoted} login; exception when duplicate_object then null; end"
     lines = [
-        f"-- What responder needs to read {schema.users} and {schema.members or 'no members'}.",
+        f"-- What responder needs to read {found.users} and {found.members or 'no members'}.",
         "-- In psql, \\password gives the role one. Run this again when columns have been added.",
         f"do {literal(make)};",
-        # Where a pooler is in between, sessions cannot say so themselves.
+        # A connection through a pooler cannot set these for its session, so the role has them.
         f"alter role {quoted} set default_transaction_read_only = on;",
         f"alter role {quoted} set statement_timeout = '5s';",
         f"grant connect on database {ident(database)} to {quoted};",
     ]
-    columns = [column for table in schema.tables for column in table.columns.values()]
-    schemas = {table.schema for table in schema.tables}
-    schemas |= {column.type_schema for column in columns if column.type == "citext"}  # named in SQL
+    columns = [column for table in found.tables for column in table.columns.values()]
+    schemas = {table.schema for table in found.tables}
+    # The lookups name the schema of citext's operators (see `lookups`).
+    schemas |= {column.type_schema for column in columns if column.type == "citext"}
     lines += [f"grant usage on schema {ident(each)} to {quoted};" for each in sorted(schemas)]
-    for table in schema.tables:
+    for table in found.tables:
         names = ", ".join(ident(column.name) for column in table.columns.values())
         lines.append(f"grant select ({names}) on {table.quoted} to {quoted};")
     return "\n".join(lines) + "\n"

@@ -47,7 +47,7 @@ async def granted(create_database, template, monkeypatch, capsys) -> AsyncIterat
     ],
 )
 async def test_the_role_may_not(granted, statement):
-    """Secrets, columns nobody needs and all writes are refused by PostgreSQL itself."""
+    """Secrets, columns that responder does not need and all writes are refused by PostgreSQL."""
     connection = await asyncpg.connect(granted[1])
     try:
         await connection.execute("set default_transaction_read_only = off")
@@ -85,7 +85,7 @@ async def test_the_role_may_do_all_that_responder_does(granted, people_service, 
 
 
 async def test_the_role_is_read_only_and_patient_by_itself(granted):
-    """What a session behind a pooler cannot say is said for the role."""
+    """The role itself has the settings that a connection through a pooler cannot set."""
     connection = await asyncpg.connect(granted[1])
     try:
         settings = [
@@ -99,7 +99,7 @@ async def test_the_role_is_read_only_and_patient_by_itself(granted):
 
 
 async def test_a_role_without_privileges_can_ask_what_it_needs(granted, capsys, monkeypatch):
-    """The SQL is the same whoever asks for it."""
+    """The SQL is the same for a role without privileges and for the owner of the tables."""
     monkeypatch.setenv("DATABASE_URL", granted[1])
     await asyncio.to_thread(cli.main, ["grants", ROLE])
     by_role = capsys.readouterr().out

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from responder import checks
+from responder.checks.report import Finding
 from responder.postgres import catalog, schema
 from responder.postgres.connection import NO_MEMOIZE, PLANNING
 from responder.postgres.lookups import Lookups, Statements, statements
@@ -208,6 +209,6 @@ async def test_every_lookup_goes_by_an_index(create_database, people_service, fi
     assert FEWER_PAGES >= max(after["by id"], after["by email"])
 
 
-async def missing_indexes(url: str, nats: str) -> list[checks.Finding]:
+async def missing_indexes(url: str, nats: str) -> list[Finding]:
     report = await checks.check(Settings.read({"DATABASE_URL": url, "NATS_URL": nats}))
     return [each for each in report.findings if each.check == "indexes"]

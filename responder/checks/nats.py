@@ -1,0 +1,115 @@
+"""What NATS permits a worker to do, and how many workers answer."""
+
+# The check connects with a worker's credentials and subscribes to each subject that a worker
+# subscribes to, in no queue group: workers that run meanwhile still get each request.
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+
+from responder.app import nats_options
+from responder.checks.report import BROKEN, WARNING, Finding, Report
+from responder.endpoints import ENDPOINTS, SERVICE
+from responder.nats.service import VERBS, subjects
+from responder.settings import Settings
+
+TIMEOUT: Final = 10.0  # seconds for all of this
+CONNECT_TIMEOUT: Final = 2.0  # seconds
+REPLY_TIMEOUT: Final = 0.5  # seconds to wait for the reply of another worker
+
+
+async def check(settings: Settings, report: Report) -> None:
+    """Report the server, what it does not permit, and how many workers answer."""
+    violations: list[str] = []  # in NATS's words, in lower case
+    try:
+        async with asyncio.timeout(TIMEOUT), _connected(settings, violations) as client:
+            version = client.connected_server_version
+            number = f"{version.major}.{version.minor}.{version.patch}"
+            report.servers["nats"] = f"NATS {number}, messages up to {client.max_payload} bytes"
+            report.findings += await _permissions(client, violations, settings.subject_prefix)
+            count = await _count_workers(client)
+            report.servers["workers"] = f"{count} answer on {settings.subject_prefix}.>"
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+        message = f"cannot connect to NATS: {_why(error)}"
+        report.findings.append(Finding("nats", BROKEN, message, "Check NATS_URL and credentials."))
+
+
+@asynccontextmanager
+async def _connected(settings: Settings, violations: list[str]) -> AsyncIterator[Client]:
+    """Connect as a worker does, and add what NATS does not permit to the violations."""
+
+    async def note(error: Exception) -> None:
+        violations.append(str(error).lower())
+
+    async with asyncio.timeout(CONNECT_TIMEOUT):  # nats-py would try again and again
+        client = await nats.connect(
+            settings.nats_url,
+            name="responder-check",
+            error_cb=note,
+            allow_reconnect=False,
+            **nats_options(settings),
+        )
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def _permissions(client: Client, violations: list[str], prefix: str) -> list[Finding]:
+    """Do what a worker must be permitted to do, and find what NATS has said about it."""
+    requests = [endpoint.subject(prefix) for endpoint in ENDPOINTS]
+    service = [each for verb in VERBS for each in subjects(verb, name=SERVICE, id="*")]
+    for subject in (*requests, *service):
+        await client.subscribe(subject)
+    await client.publish(client.new_inbox(), b"")
+    # The server answers in order, so a violation arrives before the second PONG.
+    await client.flush()
+    await client.flush()
+    findings = [
+        Finding(
+            "nats",
+            BROKEN if subject in requests else WARNING,
+            f"NATS does not permit to subscribe to {subject}",
+            f"Permit the account of responder to subscribe to {prefix}.> and $SRV.>.",
+        )
+        for subject in (*requests, *service)
+        if any(f'"{subject.lower()}"' in violation for violation in violations)
+    ]
+    if any("publish" in violation for violation in violations):
+        findings.append(
+            Finding(
+                "nats",
+                WARNING,
+                "NATS does not permit to publish to inboxes at any time",
+                "Permit to publish to _INBOX.>, "
+                "or allow_responses, which is enough and not seen here.",
+            )
+        )
+    return findings
+
+
+async def _count_workers(client: Client) -> int:
+    """Count the workers that answer the service convention's ping, which each of them does."""
+    inbox = client.new_inbox()
+    replies = await client.subscribe(inbox)
+    await client.publish(f"$SRV.PING.{SERVICE}", b"", reply=inbox)
+    count = 0
+    with suppress(nats.errors.TimeoutError):
+        # Where no worker listens the server itself replies, with a header that says so.
+        while not (await replies.next_msg(timeout=REPLY_TIMEOUT)).headers:
+            count += 1
+    return count
+
+
+def _why(error: Exception) -> str:
+    """Say why there is no connection; other words than the operating system's may be secret."""
+    if isinstance(error, TimeoutError):
+        return "nobody answers"
+    return str(error) if isinstance(error, OSError) else type(error.__cause__ or error).__name__

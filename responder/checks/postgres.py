@@ -1,0 +1,333 @@
+"""What the database has for responder: its tables, the role's privileges, indexes and rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from responder.checks.indexes import missing_indexes
+from responder.checks.report import BROKEN, NOTE, WARNING, Finding, Mapped, Report
+from responder.errors import SchemaError, UnavailableError
+from responder.postgres import catalog, schema
+from responder.postgres.catalog import CatalogColumn
+from responder.postgres.connection import (
+    Connection,
+    NotAllowedError,
+    PooledConnection,
+    SlowError,
+    describe,
+)
+from responder.postgres.discovery import fetch_catalog
+from responder.postgres.fields import ACCOUNT, MEMBER, USER, plain
+from responder.postgres.inspection import connected
+from responder.postgres.quoting import ident
+from responder.postgres.schema import Schema
+from responder.settings import Settings
+
+TIMEOUT: Final = 10.0  # seconds for each check of what was discovered
+
+
+@dataclass(frozen=True, slots=True)
+class _Discovered:
+    """What was discovered in a database, over which connection and as which role.
+
+    `timezone` is what the operator has set for timestamps without one.
+    """
+
+    connection: Connection
+    role: str
+    columns: Sequence[CatalogColumn]  # of all tables
+    schema: Schema
+    timezone: str
+
+
+async def check(settings: Settings, report: Report) -> None:
+    """Report the server, the columns that fields are read from, and what each check finds."""
+    if settings.dsn is None:
+        remedy = "Give it as the application has it."
+        report.findings.append(Finding("postgres", BROKEN, "DATABASE_URL is not set", remedy))
+        return
+    try:
+        async with connected(settings.dsn) as connection:
+            discovered = await _discover(connection, settings, report)
+            if discovered is None:
+                return
+            report.mapping = _mapping(discovered.schema, settings)
+            for name, findings in _CHECKS.items():
+                report.findings += await _in_time(name, findings(discovered))
+    except UnavailableError as error:
+        report.findings.append(Finding("postgres", BROKEN, error.message, "Check DATABASE_URL."))
+
+
+_SERVER: Final = """
+select 'PostgreSQL ' || current_setting('server_version'), current_database()::text,
+       current_user::text"""
+
+
+async def _discover(
+    connection: Connection, settings: Settings, report: Report
+) -> _Discovered | None:
+    """Find Better Auth's tables; where they are not found, report why and return None."""
+    try:
+        ((version, database, role),) = await connection.fetch(_SERVER)
+        report.servers["postgres"] = f"{version}, database {database}, role {role}"
+        columns, references = await fetch_catalog(connection)
+        found = schema.find(columns, references, settings.overrides)
+    except SchemaError as error:
+        report.findings.append(Finding("tables", BROKEN, error.message))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+        message = f"cannot read the catalog: {describe(error)}"
+        report.findings.append(Finding("tables", BROKEN, message))
+    else:
+        return _Discovered(connection, role, columns, found, settings.timezone)
+    return None
+
+
+def _mapping(found: Schema, settings: Settings) -> list[Mapped]:
+    mapping = []
+    for table, role in ((found.users, USER), (found.members, MEMBER)):
+        if table is None:
+            continue
+        by_hand = settings.columns.get(role.name, {})
+        for field in role.fields:
+            column = table.columns.get(field)
+            name, type_ = (column.name, column.type) if column else (None, None)
+            mapping.append(Mapped(str(table), field, name, type_, field in by_hand))
+    return mapping
+
+
+async def _in_time(name: str, findings: AsyncIterator[Finding]) -> list[Finding]:
+    """Return what a check finds within its time; that it fails is a finding, too."""
+    found: list[Finding] = []
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            async for finding in findings:
+                found.append(finding)  # noqa: PERF401 - what comes before a failure counts
+    except (SlowError, TimeoutError):
+        found.append(Finding(name, NOTE, "not finished in time; the tables are large"))
+    except NotAllowedError:
+        found.append(Finding(name, NOTE, "not allowed to look at that"))
+    except Exception as error:  # noqa: BLE001 - the other checks go on
+        found.append(Finding(name, WARNING, f"failed: {describe(error)}"))
+    return found
+
+
+# The checks. Each yields what it finds; the SQL of each stands before it.
+
+# Better Auth has had these fields in every version, so a table that seems to lack one has it under
+# another name.
+_ALWAYS_THERE: Final = ("name", "image", "createdAt")
+
+
+async def _fields(discovered: _Discovered) -> AsyncIterator[Finding]:
+    users = discovered.schema.users
+    names = [
+        column.name
+        for column in discovered.columns
+        if (column.schema, column.table) == (users.schema, users.name)
+    ]
+    for missing in [field for field in _ALWAYS_THERE if field not in users.columns]:
+        near = [name for name in names if plain(missing) in plain(name)]
+        hint = f" Could it be {' or '.join(near)}?" if near else ""
+        yield Finding(
+            "fields",
+            WARNING if missing == "name" else NOTE,
+            f"{users} has no column for {missing}, which answers null.{hint}",
+            f"RESPONDER_COLUMNS=user.{missing}=… says what it is called.",
+        )
+    if discovered.schema.members is None:
+        yield Finding(
+            "fields",
+            NOTE,
+            "no table of members: organization fields are null, and users.org_list is unavailable",
+            "RESPONDER_MEMBERS_TABLE and RESPONDER_COLUMNS name one that is called otherwise.",
+        )
+
+
+_POLICIES: Final = """
+select count(*) from pg_catalog.pg_policies
+where schemaname = $1::text and tablename = $2::text and cmd in ('ALL', 'SELECT')
+  and (roles = '{public}'
+       or exists (select from unnest(roles) role where pg_has_role(role, 'usage')))"""
+
+
+async def _row_security(discovered: _Discovered) -> AsyncIterator[Finding]:
+    role = ident(discovered.role)
+    for table in discovered.schema.tables:
+        if not table.row_security:
+            continue
+        arguments = table.schema, table.name
+        ((policies,),) = await discovered.connection.fetch(_POLICIES, *arguments)
+        yield Finding(
+            "row-level security",
+            WARNING if policies else BROKEN,
+            f"policies decide which rows of {table} this role sees"
+            if policies
+            else f"this role sees no row of {table}: no policy lets it",
+            f"create policy responder on {table.quoted} for select to {role} using (true);",
+        )
+
+
+_POWERS: Final = """
+select rolsuper, rolbypassrls from pg_catalog.pg_roles where rolname = current_user"""
+_WRITES: Final = """
+select has_table_privilege($1::text, 'insert, update, delete, truncate')
+  or has_any_column_privilege($1::text, 'insert, update')"""
+
+
+async def _privileges(discovered: _Discovered) -> AsyncIterator[Finding]:
+    remedy = "`responder grants` makes a role that may only read what is needed."
+    ((superuser, bypasses),) = await discovered.connection.fetch(_POWERS)
+    if superuser:
+        yield Finding("privileges", WARNING, "the role is a superuser", remedy)
+        return
+    if bypasses:
+        yield Finding("privileges", WARNING, "the role bypasses row-level security", remedy)
+    for table in discovered.schema.tables:
+        ((writes,),) = await discovered.connection.fetch(_WRITES, table.quoted)
+        if writes:
+            yield Finding("privileges", WARNING, f"the role may write to {table}", remedy)
+    if readable := _readable_secrets(discovered.columns):
+        shown = schema.some(readable)
+        yield Finding("privileges", WARNING, f"the role may read secrets: {shown}", remedy)
+
+
+# Columns with secrets, which responder never reads, by the columns that such a table is recognized
+# by: a table with publicKey and privateKey has Better Auth's keys, and privateKey is the secret.
+_SECRETS: Final = {
+    ("userId", "token", "expiresAt"): ("token",),  # sessions, and other tables of tokens
+    ACCOUNT: ("password", "accessToken", "refreshToken", "idToken"),
+    ("publicKey", "privateKey"): ("privateKey",),
+    ("identifier", "value", "expiresAt"): ("value",),  # verifications
+    USER.known_by: ("password",),
+}
+
+
+def _readable_secrets(columns: Iterable[CatalogColumn]) -> list[str]:
+    tables: dict[tuple[str, str], list[CatalogColumn]] = {}
+    for column in columns:
+        tables.setdefault((column.schema, column.table), []).append(column)
+    return [
+        f"{column.schema}.{column.table}.{column.name}"
+        for table in tables.values()
+        for known_by, secrets in _SECRETS.items()
+        if _plain(known_by) <= _plain(each.name for each in table)
+        for column in table
+        if column.readable and plain(column.name) in _plain(secrets)
+    ]
+
+
+def _plain(names: Iterable[str]) -> set[str]:
+    return {plain(name) for name in names}
+
+
+async def _emails(discovered: _Discovered) -> AsyncIterator[Finding]:
+    users = discovered.schema.users
+    email = users.columns["email"]
+    if email.type == "citext":
+        return
+    name, table = ident(email.name), users.quoted
+    shared = (
+        f"(select lower({name}) from {table} where {name} is not null "
+        "group by 1 having count(*) > 1)"
+    )
+    ((count, alike),) = await discovered.connection.fetch(
+        f"select count(*), count(*) filter (where lower({name}) in {shared}) "
+        f"from {table} where {name}::text <> lower({name}::text)"
+    )
+    if not count:
+        return
+    message = (
+        f"{count} emails in {users} are not in lower case: "
+        "neither Better Auth nor responder finds them by email"
+    )
+    remedy = f"update {table} set {name} = lower({name}) where {name} <> lower({name})"
+    if alike:
+        message += (
+            f"; {alike} of them differ from another one in case only, and are yours to decide on"
+        )
+        remedy += f" and lower({name}) not in {shared}"
+    yield Finding("emails", WARNING, message, f"{remedy};")
+
+
+async def _duplicates(discovered: _Discovered) -> AsyncIterator[Finding]:
+    members = discovered.schema.members
+    if members is None:
+        return
+    table = members.quoted
+    names = ", ".join(ident(members.columns[field].name) for field in ("organizationId", "userId"))
+    ((count,),) = await discovered.connection.fetch(
+        "select count(*) from "
+        f"(select from {table} group by {names} having count(*) > 1) duplicated"
+    )
+    if count:
+        yield Finding(
+            "duplicates",
+            NOTE,
+            f"{count} users are in an organization more than once: "
+            "their earliest membership speaks",
+            f"select {names} from {table} group by {names} having count(*) > 1;",
+        )
+
+
+async def _times(discovered: _Discovered) -> AsyncIterator[Finding]:
+    if not await discovered.connection.accepts(catalog.TIMEZONE, discovered.timezone):
+        message = "RESPONDER_TIMEZONE: PostgreSQL does not know this time zone"
+        yield Finding("times", BROKEN, message)
+    users = discovered.schema.users
+    expires = users.columns.get("banExpires")
+    if expires and expires.type != "timestamptz":
+        yield Finding(
+            "times",
+            NOTE,
+            f"{users}.{expires.name} has no time zone and is read as {discovered.timezone}",
+            "RESPONDER_TIMEZONE names another, if Better Auth wrote its own local time.",
+        )
+
+
+_STATE: Final = """
+select pg_catalog.pg_is_in_recovery(), exists (
+  select from pg_catalog.pg_db_role_setting s, unnest(s.setconfig) setting
+  where s.setrole = (select oid from pg_catalog.pg_roles where rolname = current_user)
+    and setting = 'default_transaction_read_only=on')"""
+
+
+async def _server(discovered: _Discovered) -> AsyncIterator[Finding]:
+    ((standby, read_only),) = await discovered.connection.fetch(_STATE)
+    if standby:
+        yield Finding(
+            "server",
+            WARNING,
+            "this is a standby: a write is seen only once it has been replayed there",
+            "Name the primary in DATABASE_URL, or add target_session_attrs=primary.",
+        )
+    if isinstance(discovered.connection, PooledConnection):
+        yield Finding(
+            "pooler",
+            NOTE,
+            "a pooler shares its servers between clients: each lookup has a transaction of its "
+            "own, eight round trips instead of one",
+            "Name PostgreSQL itself in DATABASE_URL.",
+        )
+        if not read_only:
+            yield Finding(
+                "pooler",
+                NOTE,
+                "the role is not read-only by itself, only each transaction is",
+                f"alter role {ident(discovered.role)} set default_transaction_read_only = on;",
+            )
+
+
+_Check: TypeAlias = Callable[[_Discovered], AsyncIterator[Finding]]
+_CHECKS: Final[dict[str, _Check]] = {
+    "fields": _fields,
+    "row-level security": _row_security,
+    "privileges": _privileges,
+    "indexes": lambda discovered: missing_indexes(discovered.connection, discovered.schema),
+    "emails": _emails,
+    "duplicates": _duplicates,
+    "times": _times,
+    "server": _server,
+}

@@ -1,0 +1,81 @@
+"""What the checks have found, as text for a person and as JSON for a program."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal, TypeAlias
+
+Severity: TypeAlias = Literal["broken", "warning", "note"]
+
+BROKEN: Final = "broken"  # lookups fail or answer wrongly
+WARNING: Final = "warning"  # lookups may become slow or unsafe
+NOTE: Final = "note"  # good to know
+_WORST_FIRST: Final[tuple[Severity, ...]] = (BROKEN, WARNING, NOTE)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check has found, how bad it is, and the remedy: a setting, a statement, a command."""
+
+    check: str
+    severity: Severity
+    message: str
+    remedy: str = ""
+
+    def as_text(self) -> str:
+        """Return a line with the message, and one with the remedy if there is one."""
+        remedy = f"\n{'':<10}{self.remedy}" if self.remedy else ""
+        return f"{self.severity:<10}{self.message}{remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """A field and the column it is read from; a field without a column is null in each answer.
+
+    `by_hand` says whether the operator has named the column.
+    """
+
+    table: str
+    field: str
+    column: str | None
+    type: str | None
+    by_hand: bool
+
+    def as_text(self) -> str:
+        """Return a line of the table of fields."""
+        column, type_ = self.column or "-", self.type or ""
+        set_by_hand = "set by hand" if self.by_hand else ""
+        return f"  {self.field:<16}{column:<24}{type_:<14}{set_by_hand}".rstrip()
+
+
+@dataclass(slots=True)
+class Report:
+    """What all checks have found.
+
+    `servers` has a line about each thing that was reached, by its name. `mapping` has the fields of
+    each table that was found.
+    """
+
+    servers: dict[str, str] = field(default_factory=dict)
+    mapping: list[Mapped] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is broken."""
+        return all(finding.severity != BROKEN for finding in self.findings)
+
+    def as_text(self) -> str:
+        """Return the report for a person: the servers, the fields of each table, the findings."""
+        lines = [f"{name:<10}{what}" for name, what in self.servers.items()]
+        for table in dict.fromkeys(each.table for each in self.mapping):
+            lines += ["", table]
+            lines += [each.as_text() for each in self.mapping if each.table == table]
+        lines.append("")
+        worst_first = sorted(self.findings, key=lambda each: _WORST_FIRST.index(each.severity))
+        lines += [finding.as_text() for finding in worst_first] or ["nothing to mend"]
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report for a program, as `json` encodes it."""
+        return {"good": self.good, **asdict(self)}

@@ -1,0 +1,40 @@
+"""Whether tokens can be verified: their issuer is known, and its key set can be fetched."""
+
+from __future__ import annotations
+
+from responder.checks.report import BROKEN, NOTE, Finding, Report
+from responder.settings import Settings
+from responder.tokens import key_set
+from responder.tokens.identity import KeySet
+
+
+async def check(settings: Settings, report: Report) -> None:
+    """Fetch the key set, within the time that `key_set` gives a fetch, and report its keys."""
+    issuer = settings.issuer
+    if issuer is None:
+        report.findings.append(_no_issuer(settings))
+        return
+    try:
+        keys = KeySet(await key_set.read(issuer.key_set)).keys
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+        message = f"the key set cannot be fetched: {key_set.describe(error)}"
+        remedy = (
+            "Check BETTER_AUTH_URL, or RESPONDER_JWKS_URL; the jwt plugin publishes it at …/jwks."
+        )
+        report.findings.append(Finding("key set", BROKEN, message, remedy))
+        return
+    algorithms = ", ".join(sorted({name for key in keys for name in key.uses}))
+    names = ", ".join(issuer.issuers)
+    report.servers["key set"] = f"{len(keys)} keys for {algorithms}; issuer {names}"
+
+
+def _no_issuer(settings: Settings) -> Finding:
+    """Without an issuer no token is accepted, which is broken only where a token is required."""
+    over_http = settings.http_auth == "required" and settings.http_listen
+    required = settings.nats_auth == "required" or over_http
+    return Finding(
+        "key set",
+        BROKEN if required else NOTE,
+        "no issuer of tokens is known",
+        "Set BETTER_AUTH_URL, or RESPONDER_JWKS_URL, _JWT_ISSUER and _JWT_AUDIENCE.",
+    )

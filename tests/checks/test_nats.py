@@ -1,0 +1,81 @@
+"""What is found about NATS: what it does not permit, and who answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from responder import checks
+from responder.checks.report import Report
+from responder.dev import nats
+from responder.endpoints import ENDPOINTS, SERVICE
+from responder.nats.service import VERBS, subjects
+from responder.settings import Settings
+
+pytestmark = pytest.mark.heavy
+
+
+def found(report: Report, name: str) -> list[tuple[str, str]]:
+    return [(each.severity, each.message) for each in report.findings if each.check == name]
+
+
+async def test_permissions_of_nats(create_database, template):
+    """Subjects that NATS does not permit are named, those that it does are not."""
+    config = """
+        authorization { users = [{ user: w, password: w, permissions: {
+          subscribe: ["users.get", "_INBOX.>"], publish: ["_INBOX.>", "$SRV.>"] } }] }"""
+    async with nats.running(config=config) as server:
+        url = await create_database(template=template[0])
+        report = await checks.check(
+            Settings.read(
+                {
+                    "DATABASE_URL": url,
+                    "NATS_URL": server.url,
+                    "NATS_USER": "w",
+                    "NATS_PASSWORD": "w",
+                }
+            )
+        )
+
+    messages = [message for _, message in found(report, "nats")]
+    assert any(message.endswith(" users.by_email") for message in messages)
+    assert not any(message.endswith(" users.get") for message in messages)
+    assert not report.good
+
+
+SUBJECTS = [
+    *(endpoint.subject("users") for endpoint in ENDPOINTS),
+    *(each for verb in VERBS for each in subjects(verb, name=SERVICE, id="*")),
+]
+
+
+async def test_each_subject_that_nats_does_not_permit_is_named():
+    """Denied one subject that a worker listens on, check names that one and no other."""
+    users = [
+        f'{{ user: u{n}, password: w, permissions: {{ subscribe: {{ deny: "{subject}" }} }} }}'
+        for n, subject in enumerate(SUBJECTS)
+    ]
+    named = {}
+    async with nats.running(config=f"authorization {{ users = [{', '.join(users)}] }}") as server:
+        for n, subject in enumerate(SUBJECTS):
+            report = await checks.check(
+                Settings.read({"NATS_URL": server.url, "NATS_USER": f"u{n}", "NATS_PASSWORD": "w"})
+            )
+            named[subject] = [
+                (severity, message.rpartition(" ")[2])
+                for severity, message in found(report, "nats")
+            ]
+
+    severities = ["broken"] * len(ENDPOINTS) + ["warning"] * (len(SUBJECTS) - len(ENDPOINTS))
+    assert {
+        subject: [(severity, subject)]
+        for subject, severity in zip(SUBJECTS, severities, strict=True)
+    } == named
+
+
+async def test_the_workers_are_counted_and_lose_no_request(service):
+    """It looks beside the queue group: requests that come meanwhile are answered by the worker."""
+    report = await checks.check(
+        Settings.read({"DATABASE_URL": service.url, "NATS_URL": service.nats.url})
+    )
+
+    assert "1 answer on users.>" == report.servers["workers"]

@@ -1,4 +1,4 @@
-"""The lookups themselves, whoever asks and however."""
+"""The lookups themselves: what each request means, for services and for callers."""
 
 # Each kind of question has a line for services and one for callers (see `batching`), because those of
 # services cost less: nothing has to be decided about what they may see (see `postgres.visibility`).

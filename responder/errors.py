@@ -1,19 +1,18 @@
-"""Everything that can go wrong, with the code that callers see.
+"""Everything that can go wrong, with the code that callers see."""
 
-ResponderError
-├── InvalidRequestError     invalid_request    400
-├── UnauthenticatedError    unauthenticated    401
-├── ForbiddenError          forbidden          403
-├── NotFoundError           not_found          404
-├── PayloadTooLargeError    payload_too_large  413
-├── InternalError           internal           500
-├── UnavailableError        unavailable        503
-│   └── SchemaError         (the tables are missing)
-│       └── OperatorError   (only the operator can mend it)
-└── RequestTimeoutError     timeout            504
-
-SettingsError stands apart: it is for the operator, never for a caller.
-"""
+# ResponderError
+# ├── InvalidRequestError     invalid_request    400
+# ├── UnauthenticatedError    unauthenticated    401
+# ├── ForbiddenError          forbidden          403
+# ├── NotFoundError           not_found          404
+# ├── PayloadTooLargeError    payload_too_large  413
+# ├── InternalError           internal           500
+# ├── UnavailableError        unavailable        503
+# │   └── SchemaError         (the tables are missing)
+# │       └── OperatorError   (only the operator can mend it)
+# └── RequestTimeoutError     timeout            504
+#
+# SettingsError stands apart: it is for the operator, never for a caller.
 
 from __future__ import annotations
 

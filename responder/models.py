@@ -117,7 +117,7 @@ class UserBatch(Reply):
     """The users found among the ids asked for, and the ids that were not, in request order."""
 
     users: list[User]
-    # Unchecked: an id that is nobody's may be no proper text at all (a lone surrogate).
+    # Unchecked: an id that no user has may be no proper text at all (a lone surrogate).
     missing: list[Annotated[str, SkipValidation]]
 
 

@@ -1,10 +1,10 @@
-"""Requests and replies as bytes, subjects, headers; both ends; no I/O."""
+"""Requests and replies as bytes, headers; both ends; no I/O."""
 
-# Strategy: each message has its two ends side by side here, so that worker and client cannot drift.
+# Each message has its two ends side by side here, so that worker and client cannot drift.
 #
-# A request in its common form (camelCase JSON) is decoded in one step by a typed decoder. Anything
-# that one refuses goes the long way, which knows every other form the contract allows and finds the
-# words for what is wrong. A property test holds the two ways equal.
+# A request in its common form (camelCase JSON) is decoded in one step by a typed decoder. What that
+# decoder refuses goes the long way, which knows every other form that subjects.md allows and finds
+# the words for what is wrong. A property test holds the two ways equal.
 #
 # A user is written by an encoder made from the fields of `models.User`, straight from the database
 # row: building and dumping the model itself costs ten times as much.
@@ -158,7 +158,7 @@ def requested_timeout(headers: Mapping[str, Sequence[str]]) -> float | None:
 
 
 def is_no_responders(headers: bytes) -> bool:
-    """Tell whether this is the server's own answer that nobody listens (ADR-4's status 503)."""
+    """Tell whether this is the server's own answer that no worker listens (ADR-4's status 503)."""
     return headers.startswith(b"NATS/1.0 503")
 
 
@@ -210,15 +210,15 @@ def encode_whoami(identity: Identity, user: bytes | None) -> bytes:
 
 
 def without_image(user: bytes) -> bytes:
-    """Write a written user again, whose image does not fit into a message together with more."""
+    """Write a user again, without the image: a WhoAmI that contains it would be too large."""
     return _encode({**msgspec.json.decode(user), "image": None})
 
 
 def read_authorization(headers: Mapping[str, Sequence[str]]) -> str | None:
     """Return the token of a request, None without one; raises UnauthenticatedError (RFC 6750, 2.1).
 
-    Whoever sends a token asks on behalf of its user, and must never be taken for a service: any other
-    form than one token is an error.
+    A request with a token is made on behalf of its user, and must never be taken for one of a service,
+    which sees more. So any other form than exactly one token is an error.
     """
     values = headers.get(AUTHORIZATION.lower())
     if values is None:
@@ -265,8 +265,8 @@ def _json(value: object) -> bytes:
         return json.dumps(msgspec.to_builtins(value)).encode()
 
 
-# Cursors: where a page ended, bound to its organization. Opaque to callers, not secret: whoever may
-# list the organization may start anywhere in it.
+# Cursors: where a page ended, bound to its organization. They are opaque to callers but no secret: a
+# caller who may list the organization may start anywhere in it.
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True):

@@ -31,8 +31,8 @@ class Caller(NamedTuple):
 class Rules:
     """What callers with a token may see.
 
-    A caller sees themself; who shares an organization with them, if that is asked for, else everyone;
-    and with an admin role everything.
+    A caller sees themself, and the users who share an organization with them; every user, if
+    `shared_organization` is not asked for. With an admin role they see everything.
     """
 
     shared_organization: bool = True

@@ -10,15 +10,13 @@ import os
 import re
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from socket import socket
-from typing import Any
 
 import uvloop
 
-from responder import checks
+from responder import checks, logs
 from responder.app import Running, nats_options, serving
 from responder.client import ask
 from responder.errors import ResponderError, SettingsError
@@ -48,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"responder: {error.code}: {error.message}", file=sys.stderr)
         return FAILED
     except Exception as error:  # noqa: BLE001 - a bug, shown without its values
-        print(f"responder: internal error\n{_trace(error)}", file=sys.stderr)
+        print(
+            f"responder: internal error\n{logs.traceback_without_messages(error)}", file=sys.stderr
+        )
         return FAILED
 
 
@@ -106,7 +106,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     settings = Settings.read()
     if arguments.no_http:
         settings = settings.model_copy(update={"http_listen": None})
-    configure_logging(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, settings.log_format)
     if arguments.workers > 1:
         end_on_signals()
         return await supervise(settings, count=arguments.workers)
@@ -117,7 +117,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
 
 async def _bridge(_: argparse.Namespace) -> int:
     settings = Settings.read()
-    configure_logging(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, settings.log_format)
     end_on_signals()
     return await _run(serving(settings, worker=False))
 
@@ -178,7 +178,7 @@ async def _dev(_: argparse.Namespace) -> int:
         raise SettingsError(
             f"responder dev needs {error.name}: pip install 'better-auth-responder[dev]'"
         ) from None
-    configure_logging("warning", "text")
+    logs.configure("warning", "text")
     end_on_signals()
     async with service.running() as requests:
         print(requests, flush=True)
@@ -205,41 +205,3 @@ def end_on_signals(*, supervised: bool = False) -> None:
         loop.add_signal_handler(number, end)
     if supervised:
         loop.add_reader(sys.stdin.fileno(), end)
-
-
-def configure_logging(level: str, style: str) -> None:
-    """Write log lines to standard error, as text or as JSON."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        _Json() if style == "json" else _Text("%(asctime)s %(levelname)s %(message)s")
-    )
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for name in ("httpx", "httpcore"):  # they log the key set's address, which may hold a password
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _trace(error: BaseException | None) -> str:
-    """Where an error came from, without its words: they may hold values of rows or a password."""
-    parts = []
-    while error is not None:
-        parts.append("".join(traceback.format_tb(error.__traceback__)) + type(error).__name__)
-        error = error.__cause__ or error.__context__
-    return "\ncaused by\n".join(parts)
-
-
-class _Text(logging.Formatter):
-    def formatException(self, ei: Any) -> str:  # noqa: N802 - the library's name
-        return _trace(ei[1])
-
-
-class _Json(_Text):
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "ts": self.formatTime(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": record.getMessage(),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line)

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from responder import cli, errors
+from responder import errors, logs
 from responder.dev.tokens import Mint
 from responder.settings import Settings
 
@@ -35,7 +35,7 @@ class Ledger(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
-        self.setFormatter(cli._Text("%(name)s %(levelname)s %(message)s"))
+        self.setFormatter(logs.TextFormatter("%(name)s %(levelname)s %(message)s"))
         self.used: set[str] = set()
         self.heard: dict[str, str] = {}  # where, by what
         self.found: list[str] = []  # at the end

@@ -12,7 +12,7 @@ from pathlib import Path
 import privacy
 import pytest
 
-from responder import cli
+from responder import logs
 from responder.dev.tokens import Mint
 from responder.tokens import key_set
 
@@ -104,7 +104,7 @@ async def test_the_address_of_the_key_set_is_not_logged(capsys, level):
     root = logging.getLogger()
     before, root_level = list(root.handlers), root.level
     try:
-        cli.configure_logging(level, "json")
+        logs.configure(level, "json")
         assert b"{}" == await key_set.read(
             f"http://someone:swordfish@127.0.0.1:{port}/jwks?key=pike"
         )

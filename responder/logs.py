@@ -1,0 +1,63 @@
+"""Log lines, as text or JSON."""
+
+# The messages of errors are left out: a driver's error may quote a value of a row, and an error about
+# a URL the password in it. A traceback says where an error was raised and of which class it is, and
+# so do the errors that caused it.
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from typing import Any, Literal
+
+
+def configure(level: str, style: Literal["text", "json"]) -> None:
+    """Write log lines to standard error.
+
+    Args:
+        level: of the least severe lines that are written, such as "info".
+        style: "text", or "json" for one object a line.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        JsonFormatter()
+        if style == "json"
+        else TextFormatter("%(asctime)s %(levelname)s %(message)s")
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in ("httpx", "httpcore"):  # they log the key set's address, which may hold a password
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def traceback_without_messages(error: BaseException | None) -> str:
+    """Return where an error and those that caused it were raised, and their classes."""
+    parts = []
+    while error is not None:
+        parts.append("".join(traceback.format_tb(error.__traceback__)) + type(error).__name__)
+        error = error.__cause__ or error.__context__
+    return "\ncaused by\n".join(parts)
+
+
+class TextFormatter(logging.Formatter):
+    """Writes a log line as text, its traceback without messages."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the library's name
+        """Return the traceback of an error (called by `logging`)."""
+        return traceback_without_messages(ei[1])
+
+
+class JsonFormatter(TextFormatter):
+    """Writes a log line as a JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line (called by `logging`)."""
+        line = {
+            "ts": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)

@@ -1,0 +1,24 @@
+"""Log lines tell where an error was raised, and nothing personal."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from responder import logs
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_log_line_never_holds_the_message_of_an_error(capsys, style):
+    """A traceback says where and of what class an error is, and not its message, however deep."""
+    email, password = "alice" + "@example.com", "hunter" + "2"
+    logs.configure("info", style)
+    error = RuntimeError(password)
+    error.__cause__ = ValueError(email)
+    logging.getLogger("responder").error("it failed", exc_info=error)
+    logging.getLogger().handlers.clear()
+
+    logged = capsys.readouterr().err
+    assert all(word in logged for word in ("it failed", "RuntimeError", "ValueError"))
+    assert not any(word in logged for word in (email, password))

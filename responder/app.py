@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from socket import socket
-from typing import Any
 
 from responder.client import UsersClient
 from responder.directory import Directory
@@ -65,7 +62,7 @@ async def serving(
 
     Raises SettingsError if the settings cannot work.
     """
-    validate(settings, worker=worker)
+    settings.check(worker=worker)
     checks: list[Check] = [_not_started]
     warnings: list[Warn] = []
     metrics = Metrics()
@@ -79,7 +76,7 @@ async def serving(
             await stack.enter_async_context(listening(app, operators, drain_timeout=1, ended=ended))
         connection = await stack.enter_async_context(
             connected(
-                settings.nats_url, name="responder", options=nats_options(settings), ended=ended
+                settings.nats_url, name="responder", options=settings.nats_options(), ended=ended
             )
         )
         checks[:] = [lambda: connection.check(settings.timeout)]
@@ -105,7 +102,7 @@ async def serving(
                 metrics.keys = keys
                 warnings.append(keys.warn)
             else:
-                log.info("tokens are answered unavailable: %s", _missing(settings))
+                log.info("tokens are answered unavailable: %s", settings.missing_issuer)
             await _first_discovery(discovery, settings.timeout)
             await stack.enter_async_context(
                 _worker(settings, connection, pool, metrics, tokens).running()
@@ -128,52 +125,6 @@ async def serving(
             admin_url=url_of(operators) if operators else None,
             ended=ended,
         )
-
-
-def nats_options(settings: Settings) -> dict[str, Any]:
-    """Return the credentials and TLS of the settings, as nats-py's `connect` takes them."""
-    options: dict[str, Any] = {
-        "user": settings.nats_user,
-        "password": settings.nats_password,
-        "token": settings.nats_token,
-        "user_credentials": settings.nats_creds,
-        "nkeys_seed": settings.nats_nkey,
-    }
-    for name, file in (("NATS_CREDS", settings.nats_creds), ("NATS_NKEY", settings.nats_nkey)):
-        if file is not None and not os.access(file, os.R_OK):
-            raise SettingsError(f"{name}: cannot be read")
-    if settings.nats_ca or settings.nats_cert:
-        try:
-            context = ssl.create_default_context(cafile=settings.nats_ca)
-            if settings.nats_cert:
-                context.load_cert_chain(settings.nats_cert, settings.nats_key)
-        except OSError as error:  # ssl.SSLError is one
-            raise SettingsError(
-                f"NATS_CA, NATS_CERT, NATS_KEY: {error.strerror or type(error).__name__}"
-            ) from None
-        options["tls"] = context
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def validate(settings: Settings, *, worker: bool) -> None:
-    """Raise SettingsError for settings that cannot work."""
-    if worker and not settings.dsn:
-        raise SettingsError("DATABASE_URL: required, as the Better Auth application has it")
-    for file in settings.dsn.files if worker and settings.dsn else ():
-        if not os.access(file, os.R_OK):
-            raise SettingsError("DATABASE_URL: a certificate or key that it names cannot be read")
-    required = settings.http_listen and settings.http_auth == "required"
-    if worker and (required or settings.nats_auth == "required") and not settings.issuer:
-        raise SettingsError(_missing(settings))
-
-
-def _missing(settings: Settings) -> str:
-    """Say what must be set before a token can be verified."""
-    if not settings.jwks_url:
-        return "BETTER_AUTH_URL: required to verify tokens"
-    missing = [] if settings.jwt_issuer else ["RESPONDER_JWT_ISSUER"]
-    missing += [] if settings.jwt_audience else ["RESPONDER_JWT_AUDIENCE"]
-    return f"{', '.join(missing)}: required to verify tokens, or BETTER_AUTH_URL for both"
 
 
 def _worker(

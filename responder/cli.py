@@ -17,7 +17,7 @@ from socket import socket
 import uvloop
 
 from responder import checks, logs
-from responder.app import Running, nats_options, serving
+from responder.app import Running, serving
 from responder.client import ask
 from responder.errors import ResponderError, SettingsError
 from responder.nats.connection import connected
@@ -157,7 +157,7 @@ async def _request(arguments: argparse.Namespace) -> int:
     async with connected(
         settings.nats_url,
         name="responder-request",
-        options=nats_options(settings),
+        options=settings.nats_options(),
         patience=settings.timeout,
     ) as connection:
         payload = os.fsencode(arguments.payload)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -19,12 +20,19 @@ from responder.postgres.overrides import Overrides, column_names, table_name
 from responder.postgres.visibility import Rules
 from responder.tokens.verifier import Issuer, api, origin
 
+MAX_PORT = 2**16 - 1
+NATS_SCHEMES = ("nats", "tls", "ws", "wss")
+
 
 def _split(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-def _server(value: str) -> str:
+def _members_table(value: str) -> tuple[str, ...]:
+    return () if value == "off" else table_name(value)
+
+
+def _nats_url(value: str) -> str:
     url = urlsplit(value if "://" in value else f"nats://{value}")
     try:
         good = url.scheme in NATS_SCHEMES and bool(url.hostname) and url.port != 0
@@ -44,11 +52,7 @@ def _address(value: object) -> object:
     return host.strip("[]"), int(port)
 
 
-def _members_table(value: str) -> tuple[str, ...]:
-    return () if value == "off" else table_name(value)
-
-
-def _http(value: str) -> str:
+def _http_url(value: str) -> str:
     url = urlsplit(value)
     try:
         good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
@@ -59,26 +63,25 @@ def _http(value: str) -> str:
     return url.geturl()
 
 
-def _public(value: str) -> str:
-    if "@" in urlsplit(value).netloc:  # callers are told of it
+def _without_password(value: str) -> str:
+    if "@" in urlsplit(value).netloc:  # answers to callers contain this URL
         raise ValueError("expected a URL without a password; RESPONDER_JWKS_URL may have one")
     return value
 
 
-def _http_or_file(value: str) -> str:
-    return _http(value) if "://" in value else value
+def _http_url_or_file(value: str) -> str:
+    return _http_url(value) if "://" in value else value
 
 
-MAX_PORT = 2**16 - 1
+TableName = tuple[str, ...]
+ColumnNames = Mapping[str, Mapping[str, str | None]]
+NatsUrls = Annotated[list[Annotated[str, AfterValidator(_nats_url)]], BeforeValidator(_split)]
+SubjectPrefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
+QueueGroup = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Address = Annotated[tuple[str, int] | None, BeforeValidator(_address)]
-NATS_SCHEMES = ("nats", "tls", "ws", "wss")
-Server = Annotated[str, AfterValidator(_server)]
-Url = Annotated[str, AfterValidator(_http), AfterValidator(_public)]
-Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
-Subject = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
-Names = list[Annotated[str, Field(min_length=1)]]
-TableParts = tuple[str, ...]
-Columns = Mapping[str, Mapping[str, str | None]]
+PublicUrl = Annotated[str, AfterValidator(_http_url), AfterValidator(_without_password)]
+KeySetSource = Annotated[str, AfterValidator(_http_url_or_file)]
+NameList = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 
@@ -88,9 +91,18 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     dsn: Annotated[Dsn | None, BeforeValidator(parse)] = Field(None, alias="DATABASE_URL")
-    nats_url: Annotated[list[Server], BeforeValidator(_split)] = Field(
-        ["nats://127.0.0.1:4222"], alias="NATS_URL", repr=False
+    users_table: Annotated[TableName | None, BeforeValidator(table_name)] = Field(
+        None, alias="RESPONDER_USERS_TABLE"
     )
+    members_table: Annotated[TableName | None, BeforeValidator(_members_table)] = Field(
+        None, alias="RESPONDER_MEMBERS_TABLE"
+    )
+    columns: Annotated[ColumnNames, BeforeValidator(column_names)] = Field(
+        {}, alias="RESPONDER_COLUMNS"
+    )
+    timezone: str = Field("UTC", alias="RESPONDER_TIMEZONE")
+
+    nats_url: NatsUrls = Field(["nats://127.0.0.1:4222"], alias="NATS_URL", repr=False)
     nats_user: str | None = Field(None, alias="NATS_USER")
     nats_password: str | None = Field(None, alias="NATS_PASSWORD", repr=False)
     nats_token: str | None = Field(None, alias="NATS_TOKEN", repr=False)
@@ -99,41 +111,29 @@ class Settings(BaseModel):
     nats_ca: str | None = Field(None, alias="NATS_CA")
     nats_cert: str | None = Field(None, alias="NATS_CERT")
     nats_key: str | None = Field(None, alias="NATS_KEY")
-    better_auth_url: Url | None = Field(None, alias="BETTER_AUTH_URL")
-    subject_prefix: Subject = Field("users", alias="RESPONDER_SUBJECT_PREFIX")
-    queue_group: Token = Field("responder", alias="RESPONDER_QUEUE_GROUP")
+    subject_prefix: SubjectPrefix = Field("users", alias="RESPONDER_SUBJECT_PREFIX")
+    queue_group: QueueGroup = Field("responder", alias="RESPONDER_QUEUE_GROUP")
+
     http_listen: Address = Field(("127.0.0.1", 8080), alias="RESPONDER_HTTP_LISTEN")
     admin_listen: Address = Field(("127.0.0.1", 8081), alias="RESPONDER_ADMIN_LISTEN")
-    jwks_url: Annotated[str, AfterValidator(_http_or_file)] | None = Field(
-        None, alias="RESPONDER_JWKS_URL", repr=False
-    )
-    jwt_issuer: Annotated[Names, BeforeValidator(_split)] = Field([], alias="RESPONDER_JWT_ISSUER")
-    jwt_audience: Annotated[Names, BeforeValidator(_split)] = Field(
-        [], alias="RESPONDER_JWT_AUDIENCE"
-    )
+
+    better_auth_url: PublicUrl | None = Field(None, alias="BETTER_AUTH_URL")
+    jwks_url: KeySetSource | None = Field(None, alias="RESPONDER_JWKS_URL", repr=False)
+    jwt_issuer: NameList = Field([], alias="RESPONDER_JWT_ISSUER")
+    jwt_audience: NameList = Field([], alias="RESPONDER_JWT_AUDIENCE")
     http_auth: Literal["required", "disabled"] = Field("required", alias="RESPONDER_HTTP_AUTH")
     nats_auth: Literal["required", "optional"] = Field("optional", alias="RESPONDER_NATS_AUTH")
     visibility: Literal["shared-organization", "all"] = Field(
         "shared-organization", alias="RESPONDER_VISIBILITY"
     )
-    admin_roles: Annotated[Names, BeforeValidator(_split)] = Field(
-        ["admin", "superadmin"], alias="RESPONDER_ADMIN_ROLES"
-    )
-    users_table: Annotated[TableParts | None, BeforeValidator(table_name)] = Field(
-        None, alias="RESPONDER_USERS_TABLE"
-    )
-    members_table: Annotated[TableParts | None, BeforeValidator(_members_table)] = Field(
-        None, alias="RESPONDER_MEMBERS_TABLE"
-    )
-    columns: Annotated[Columns, BeforeValidator(column_names)] = Field(
-        {}, alias="RESPONDER_COLUMNS"
-    )
-    timezone: str = Field("UTC", alias="RESPONDER_TIMEZONE")
+    admin_roles: NameList = Field(["admin", "superadmin"], alias="RESPONDER_ADMIN_ROLES")
+
     timeout: Seconds = Field(2.0, alias="RESPONDER_TIMEOUT")
+    drain_timeout: Seconds = Field(10.0, alias="RESPONDER_DRAIN_TIMEOUT")
     connections: int = Field(3, ge=1, le=1000, alias="RESPONDER_CONNECTIONS")
     max_batch: int = Field(256, ge=1, le=10_000, alias="RESPONDER_MAX_BATCH")
     max_pending: int = Field(4096, ge=1, le=1_000_000, alias="RESPONDER_MAX_PENDING")
-    drain_timeout: Seconds = Field(10.0, alias="RESPONDER_DRAIN_TIMEOUT")
+
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", alias="RESPONDER_LOG_LEVEL"
     )
@@ -144,26 +144,48 @@ class Settings(BaseModel):
 
     @classmethod
     def read(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the settings from variables; raises SettingsError, which never shows a value.
+        """Read the settings from variables.
 
-        Without an argument: from `.env` in the working directory, overruled by the environment.
+        Args:
+            environ: the variables; without them, those of the environment, and for what it does not
+                have those of `.env` in the working directory.
+
+        Raises SettingsError, which names a variable and never shows its value.
         """
         if environ is None:
             file = {key: value or "" for key, value in dotenv_values(Path(".env")).items()}
             environ = {**file, **os.environ}
         # An empty variable is how many tools write "not set".
         given: dict[str, Any] = {key: value for key, value in environ.items() if value.strip()}
+        cls._refuse_misspelled(given)
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            raise SettingsError(f"{problem['loc'][0]}: {problem['msg']}") from None
+
+    @classmethod
+    def _refuse_misspelled(cls, given: Iterable[str]) -> None:
+        """Raise SettingsError for a name that is nearly a setting's; other names are not ours."""
         names = [str(each.alias) for each in cls.model_fields.values()]
         for name in given:
             if name.upper().startswith("RESPONDER_") and name not in names:
                 near = difflib.get_close_matches(name.upper(), names, n=1, cutoff=0.85)
                 if near:
                     raise SettingsError(f"{name} is not a setting; did you mean {near[0]}?")
-        try:
-            return cls.model_validate(given)
-        except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]
-            raise SettingsError(f"{problem['loc'][0]}: {problem['msg']}") from None
+
+    def check(self, *, worker: bool) -> None:
+        """Raise SettingsError if a process with these settings, a worker or not, cannot work."""
+        if worker and not self.dsn:
+            raise SettingsError("DATABASE_URL: required, as the Better Auth application has it")
+        for file in self.dsn.files if worker and self.dsn else ():
+            if not os.access(file, os.R_OK):
+                raise SettingsError(
+                    "DATABASE_URL: a certificate or key that it names cannot be read"
+                )
+        over_http = self.http_listen and self.http_auth == "required"
+        if worker and (over_http or self.nats_auth == "required") and not self.issuer:
+            raise SettingsError(self.missing_issuer)
 
     @property
     def overrides(self) -> Overrides:
@@ -176,6 +198,33 @@ class Settings(BaseModel):
             preferred=self.dsn.schema if self.dsn else None,
         )
 
+    def nats_options(self) -> dict[str, Any]:
+        """Return credentials and TLS, as nats-py's `connect` takes them.
+
+        Raises SettingsError for a file that cannot be read, or is not what it should be.
+        """
+        options: dict[str, Any] = {
+            "user": self.nats_user,
+            "password": self.nats_password,
+            "token": self.nats_token,
+            "user_credentials": self.nats_creds,
+            "nkeys_seed": self.nats_nkey,
+        }
+        for name, file in (("NATS_CREDS", self.nats_creds), ("NATS_NKEY", self.nats_nkey)):
+            if file is not None and not os.access(file, os.R_OK):
+                raise SettingsError(f"{name}: cannot be read")
+        if self.nats_ca or self.nats_cert:
+            try:
+                context = ssl.create_default_context(cafile=self.nats_ca)
+                if self.nats_cert:
+                    context.load_cert_chain(self.nats_cert, self.nats_key)
+            except OSError as error:  # ssl.SSLError is one
+                raise SettingsError(
+                    f"NATS_CA, NATS_CERT, NATS_KEY: {error.strerror or type(error).__name__}"
+                ) from None
+            options["tls"] = context
+        return {name: value for name, value in options.items() if value is not None}
+
     @property
     def successors(self) -> str | None:
         """The base of Better Auth's HTTP API, where writes go; None if it is not known."""
@@ -183,7 +232,7 @@ class Settings(BaseModel):
 
     @property
     def issuer(self) -> Issuer | None:
-        """Whose tokens are accepted; None if it is not known."""
+        """The issuer whose tokens are accepted; None if its keys or its names are not known."""
         url = self.better_auth_url
         own = [origin(url)] if url else []
         key_set = self.jwks_url or (f"{self.successors}/jwks" if url else "")
@@ -192,6 +241,15 @@ class Settings(BaseModel):
             return None
         advice = f"{self.successors or '/api/auth'}/token"
         return Issuer(key_set=key_set, issuers=issuers, audiences=audiences, advice=advice)
+
+    @property
+    def missing_issuer(self) -> str:
+        """What must be set before there is an issuer, as an error or a log line says it."""
+        if not self.jwks_url:
+            return "BETTER_AUTH_URL: required to verify tokens"
+        missing = [] if self.jwt_issuer else ["RESPONDER_JWT_ISSUER"]
+        missing += [] if self.jwt_audience else ["RESPONDER_JWT_AUDIENCE"]
+        return f"{', '.join(missing)}: required to verify tokens, or BETTER_AUTH_URL for both"
 
     @property
     def rules(self) -> Rules:

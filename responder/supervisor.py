@@ -35,7 +35,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from responder.app import validate
 from responder.http.admin import NO_STORE, text
 from responder.http.listener import BACKLOG, bind, listening, url_of
 from responder.settings import Settings
@@ -58,7 +57,7 @@ async def supervise(settings: Settings, *, count: int) -> int:
 
     Raises SettingsError.
     """
-    validate(settings, worker=True)
+    settings.check(worker=True)
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="responder-")))
         bridge = None

@@ -14,7 +14,6 @@ import nats
 import nats.errors
 from nats.aio.client import Client
 
-from responder.app import nats_options
 from responder.checks.report import BROKEN, WARNING, Finding, Report
 from responder.endpoints import ENDPOINTS, SERVICE
 from responder.nats.service import VERBS, subjects
@@ -54,7 +53,7 @@ async def _connected(settings: Settings, violations: list[str]) -> AsyncIterator
             name="responder-check",
             error_cb=note,
             allow_reconnect=False,
-            **nats_options(settings),
+            **settings.nats_options(),
         )
     try:
         yield client

@@ -47,9 +47,10 @@ class Ended:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Variables for a program, and none of ours but where programs and temporary files are."""
+    """Variables for a program; of this process only those that say where its files are."""
     privacy.note_settings(variables)
-    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "HOME") if name in os.environ}
+    names = ("PATH", "PYTHONPATH", "TMPDIR", "HOME")
+    kept = {name: os.environ[name] for name in names if name in os.environ}
     return {**kept, **variables}
 
 

@@ -1,11 +1,19 @@
-"""The whole service, wired, in one `async with`."""
+"""The whole service: its parts, wired and opened in order."""
+
+# Strategy: this module alone knows every part. A part is made of the values it needs, without I/O,
+# and is opened as a context. What is opened last is closed first: HTTP takes no more requests while
+# NATS still answers, and the worker answers what has arrived while PostgreSQL is still there.
+#
+# The admin listener is opened before NATS is reached, so that a process that waits for NATS is seen
+# to be alive and is not killed. All other parts are made of the connection to NATS; once they are
+# made, the admin app shows them instead of the wait.
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from socket import socket
@@ -18,11 +26,12 @@ from responder.errors import (
     SettingsError,
     UnavailableError,
 )
-from responder.http.admin import Check, Metrics, Warn, admin
+from responder.http.admin import Admin, Metrics, Observed
 from responder.http.bridge import Bridge
-from responder.http.listener import bind, listening, url_of
+from responder.http.listener import listening
 from responder.nats.connection import Connection, connected
 from responder.postgres.discovery import Discovery
+from responder.postgres.dsn import Dsn
 from responder.postgres.pool import Pool
 from responder.settings import Settings
 from responder.tokens.key_set import Keys
@@ -34,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A service that runs: where it listens, and how one learns that it cannot go on."""
+    """A service that runs: where it listens, and how its owner learns that it cannot go on."""
 
     http_url: str | None
     admin_url: str | None
@@ -46,117 +55,106 @@ async def serving(
     settings: Settings,
     *,
     worker: bool = True,
-    http: socket | None = None,
-    operators: socket | None = None,
+    http_socket: socket | None = None,
+    admin_socket: socket | None = None,
 ) -> AsyncIterator[Running]:
     """Run worker, bridge and admin listener, or the bridge without the worker.
-
-    What is opened last is closed first: HTTP takes no more requests while NATS still answers, the
-    worker answers what has arrived while PostgreSQL is still there.
 
     Args:
         settings: of the process.
         worker: whether there is one.
-        http: what the bridge listens on, instead of the settings' address.
-        operators: what the admin listener listens on, likewise.
+        http_socket: what the bridge listens on, instead of the settings' address.
+        admin_socket: what the admin listener listens on, likewise.
 
     Raises SettingsError if the settings cannot work.
     """
     settings.check(worker=worker)
-    checks: list[Check] = [_not_started]
-    warnings: list[Warn] = []
-    metrics = Metrics()
     ended = asyncio.Event()
-    async with AsyncExitStack() as stack:
-        # Admin first, because waiting for NATS is nothing to be killed for.
-        if settings.admin_listen and not operators:
-            operators = bind(settings.admin_listen, setting="RESPONDER_ADMIN_LISTEN")
-        if operators:
-            app = admin(checks, metrics, warnings=warnings)
-            await stack.enter_async_context(listening(app, operators, drain_timeout=1, ended=ended))
-        connection = await stack.enter_async_context(
-            connected(
-                settings.nats_url, name="responder", options=settings.nats_options(), ended=ended
+    admin = Admin(Observed(checks=[_nats_is_awaited]))
+    admin_at = admin_socket or settings.admin_listen
+    http_at = http_socket or settings.http_listen
+    dsn = settings.dsn if worker else None
+    async with (
+        listening(admin, admin_at, "RESPONDER_ADMIN_LISTEN", drain_timeout=1, ended=ended)
+        if admin_at
+        else nullcontext() as admin_url,
+        connected(
+            settings.nats_url, name="responder", options=settings.nats_options(), ended=ended
+        ) as connection,
+    ):
+        parts = _WorkerParts(settings, dsn, connection) if dsn else None
+        bridge = _bridge(settings, connection) if http_at else None
+        admin.show(_observed(settings, connection, parts, bridge))
+        drain_timeout = settings.drain_timeout / 2
+        async with (
+            parts.running() if parts else nullcontext(),
+            listening(
+                bridge, http_at, "RESPONDER_HTTP_LISTEN", drain_timeout=drain_timeout, ended=ended
             )
-        )
-        checks[:] = [lambda: connection.check(settings.timeout)]
-        if worker and settings.dsn:
-            if settings.dsn.ignored:
-                log.info("DATABASE_URL: left out %s", ", ".join(settings.dsn.ignored))
-            discovery = Discovery(
-                overrides=settings.overrides, timezone=settings.timezone, rules=settings.rules
-            )
-            pool = Pool(
-                settings.dsn,
-                discovery,
-                connections=settings.connections,
-                timeout=settings.timeout,
-                max_pending=settings.max_pending,
-            )
-            await stack.enter_async_context(pool.running())
-            checks.append(pool.check)
-            tokens = None
-            if settings.issuer:
-                keys = await stack.enter_async_context(Keys(settings.issuer.key_set).running())
-                tokens = TokenVerifier(keys, settings.issuer)
-                metrics.keys = keys
-                warnings.append(keys.warn)
-            else:
-                log.info("tokens are answered unavailable: %s", settings.missing_issuer)
-            await _first_discovery(discovery, settings.timeout)
-            await stack.enter_async_context(
-                _worker(settings, connection, pool, metrics, tokens).running()
-            )
-        if settings.http_listen and not http:
-            http = bind(settings.http_listen, setting="RESPONDER_HTTP_LISTEN")
-        if http:
-            bridge = Bridge(
-                UsersClient(connection, prefix=settings.subject_prefix, timeout=settings.timeout),
-                auth_required=settings.http_auth == "required",
-                successors=settings.successors,
-            )
-            metrics.http_requests = bridge.requests
-            drain = settings.drain_timeout / 2
-            await stack.enter_async_context(
-                listening(bridge, http, drain_timeout=drain, ended=ended)
-            )
-        yield Running(
-            http_url=url_of(http) if http else None,
-            admin_url=url_of(operators) if operators else None,
-            ended=ended,
-        )
+            if bridge and http_at
+            else nullcontext() as http_url,
+        ):
+            yield Running(http_url=http_url, admin_url=admin_url, ended=ended)
 
 
-def _worker(
-    settings: Settings,
-    connection: Connection,
-    pool: Pool,
-    metrics: Metrics,
-    tokens: TokenVerifier | None,
-) -> Worker:
-    directory = Directory(
-        pool, max_reply=lambda: connection.max_payload, max_batch=settings.max_batch
-    )
-    worker = Worker(
-        connection,
-        directory,
-        pool.batching,
-        tokens=tokens,
-        token_required=settings.nats_auth == "required",
-        prefix=settings.subject_prefix,
-        queue_group=settings.queue_group,
-        timeout=settings.timeout,
-        drain_timeout=settings.drain_timeout / 2,
-        version=version("better-auth-responder"),
-    )
-    metrics.statistics = worker.service.statistics
-    metrics.pending = lambda: pool.batching.pending
-    metrics.images_omitted = lambda: directory.images_omitted
-    return worker
+class _WorkerParts:
+    """The worker and what it takes: tables, and keys where tokens can be verified.
+
+    Args:
+        settings: of the process.
+        dsn: of the settings.
+        connection: to NATS.
+    """
+
+    def __init__(self, settings: Settings, dsn: Dsn, connection: Connection) -> None:
+        self._settings = settings
+        self._dsn = dsn
+        self._discovery = Discovery(
+            overrides=settings.overrides, timezone=settings.timezone, rules=settings.rules
+        )
+        self.pool = Pool(
+            dsn,
+            self._discovery,
+            connections=settings.connections,
+            timeout=settings.timeout,
+            max_pending=settings.max_pending,
+        )
+        self.directory = Directory(
+            self.pool, max_reply=lambda: connection.max_payload, max_batch=settings.max_batch
+        )
+        issuer = settings.issuer
+        self.keys = Keys(issuer.key_set) if issuer else None
+        self.worker = Worker(
+            connection,
+            self.directory,
+            self.pool.batching,
+            tokens=TokenVerifier(self.keys, issuer) if self.keys and issuer else None,
+            token_required=settings.nats_auth == "required",
+            prefix=settings.subject_prefix,
+            queue_group=settings.queue_group,
+            timeout=settings.timeout,
+            drain_timeout=settings.drain_timeout / 2,
+            version=version("better-auth-responder"),
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Open the parts; the worker takes requests once the tables have been looked for."""
+        if self._dsn.ignored:
+            log.info("DATABASE_URL: left out %s", ", ".join(self._dsn.ignored))
+        if not self.keys:
+            log.info("tokens are answered unavailable: %s", self._settings.missing_issuer)
+        async with self.pool.running(), self.keys.running() if self.keys else nullcontext():
+            await _first_discovery(self._discovery, self._settings.timeout)
+            async with self.worker.running():
+                yield
 
 
 async def _first_discovery(discovery: Discovery, timeout: float) -> None:
-    """Wait a little for the tables to be found: what only the operator can decide ends the start."""
+    """Wait until the tables have been looked for, or `timeout` seconds have passed.
+
+    Raises SettingsError where only the operator can decide, for example which of two tables is meant.
+    """
     try:
         async with asyncio.timeout(timeout):
             await discovery.settled.wait()
@@ -167,5 +165,40 @@ async def _first_discovery(discovery: Discovery, timeout: float) -> None:
         log.warning("started without the tables; they are looked for until they are there")
 
 
-async def _not_started() -> None:
+def _bridge(settings: Settings, connection: Connection) -> Bridge:
+    return Bridge(
+        UsersClient(connection, prefix=settings.subject_prefix, timeout=settings.timeout),
+        auth_required=settings.http_auth == "required",
+        successors=settings.successors,
+    )
+
+
+def _observed(
+    settings: Settings,
+    connection: Connection,
+    parts: _WorkerParts | None,
+    bridge: Bridge | None,
+) -> Observed:
+    """Return what operators see of these parts."""
+
+    async def nats_answers() -> None:
+        await connection.check(settings.timeout)
+
+    http_requests = bridge.requests if bridge else None
+    if parts is None:
+        return Observed(checks=[nats_answers], metrics=Metrics(http_requests=http_requests))
+    return Observed(
+        checks=[nats_answers, parts.pool.check],
+        warnings=[parts.keys.warn] if parts.keys else [],
+        metrics=Metrics(
+            statistics=parts.worker.service.statistics,
+            pending=lambda: parts.pool.batching.pending,
+            images_omitted=lambda: parts.directory.images_omitted,
+            keys=parts.keys,
+            http_requests=http_requests,
+        ),
+    )
+
+
+async def _nats_is_awaited() -> None:
     raise UnavailableError("NATS is out of reach")

@@ -110,9 +110,10 @@ async def _serve(arguments: argparse.Namespace) -> int:
     if arguments.workers > 1:
         end_on_signals()
         return await supervise(settings, count=arguments.workers)
-    operators = arguments.admin_socket
-    end_on_signals(supervised=operators is not None)
-    return await _run(serving(settings, http=arguments.http_socket, operators=operators))
+    end_on_signals(supervised=arguments.admin_socket is not None)
+    return await _run(
+        serving(settings, http_socket=arguments.http_socket, admin_socket=arguments.admin_socket)
+    )
 
 
 async def _bridge(_: argparse.Namespace) -> int:

@@ -25,9 +25,7 @@ from time import monotonic
 from typing import Final
 
 import httpx
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
@@ -35,7 +33,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from responder.http.admin import NO_STORE, text
+from responder.http.admin import figures, text
 from responder.http.listener import BACKLOG, bind, listening, url_of
 from responder.settings import Settings
 
@@ -75,17 +73,16 @@ async def supervise(settings: Settings, *, count: int) -> int:
             )
             for number in range(1, count + 1)
         ]
-        operators = None
-        if settings.admin_listen:
-            operators = bind(settings.admin_listen, setting="RESPONDER_ADMIN_LISTEN")
-            await stack.enter_async_context(
-                listening(combined(workers), operators, drain_timeout=1)
-            )
+        admin_url = None
+        if at := settings.admin_listen:
+            app = combined(workers)
+            listener = listening(app, at, "RESPONDER_ADMIN_LISTEN", drain_timeout=1)
+            admin_url = await stack.enter_async_context(listener)
         log.info(
             "%d workers: HTTP %s, admin %s",
             count,
             url_of(bridge) if bridge else "off",
-            url_of(operators) if operators else "off",
+            admin_url or "off",
         )
         return await _until_one_cannot_work(workers)
 
@@ -207,15 +204,12 @@ def combined(workers: Sequence[Worker]) -> Starlette:
 
     async def metrics(_: Request) -> Response:
         answers = await asyncio.gather(*(each.ask("/metrics") for each in workers))
-        registry = CollectorRegistry(auto_describe=False)
         pages = {
             worker.number: page
             for worker, (status, page) in zip(workers, answers, strict=True)
             if status == OK
         }
-        registry.register(_Figures(workers, pages))
-        body = generate_latest(registry)
-        return Response(body, media_type=CONTENT_TYPE_LATEST, headers=NO_STORE)
+        return figures(_Figures(workers, pages))
 
     return Starlette(
         routes=[Route("/live", state), Route("/ready", state), Route("/metrics", metrics)]

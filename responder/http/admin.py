@@ -1,9 +1,13 @@
-"""Live, ready, metrics: an ASGI app for those who operate the service."""
+"""The admin app: /live, /ready and /metrics, for those who operate the service."""
+
+# Strategy: what the app shows is one value, `Observed`. A service that starts shows one in which it
+# is not ready, and replaces it once by one of its parts. The parts are not changed for it: whether
+# they work, and their figures, are looked at when a request for /ready or /metrics arrives.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -19,6 +23,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from responder.errors import ResponderError
 from responder.nats.service import BUCKETS, Statistics
@@ -30,49 +35,17 @@ Check = Callable[[], Awaitable[None]]
 Warn = Callable[[], str | None]
 
 
-def admin(
-    checks: Iterable[Check], collector: Collector, *, warnings: Iterable[Warn] = ()
-) -> Starlette:
-    """Return the app.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Metrics(Collector):
+    """The figures of a process, read where they are kept; those of parts it does not have are absent.
 
     Args:
-        checks: return if what they look at works, else raise a ResponderError that says what is wrong;
-            there may be more of them later.
-        collector: what /metrics shows.
-        warnings: say what should be mended, though the service is ready.
+        statistics: of each endpoint of the worker.
+        pending: returns how many lookups wait or are under way.
+        images_omitted: returns how many images did not fit into a message.
+        keys: of the issuer of tokens.
+        http_requests: how many the bridge has answered, by method, route and status.
     """
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(collector)
-
-    async def live(_: Request) -> Response:
-        return text("live")
-
-    async def ready(_: Request) -> Response:
-        for check in checks:
-            try:
-                await check()
-            except ResponderError as error:
-                return text(f"not ready: {error.message}", status=503)
-        found = [warning for warn in warnings if (warning := warn())]
-        return text("\n".join(["ready", *(f"warning: {each}" for each in found)]))
-
-    async def metrics(_: Request) -> Response:
-        body = generate_latest(registry)
-        return Response(body, media_type=CONTENT_TYPE_LATEST, headers=NO_STORE)
-
-    return Starlette(
-        routes=[Route("/live", live), Route("/ready", ready), Route("/metrics", metrics)]
-    )
-
-
-def text(lines: str, *, status: int = 200) -> Response:
-    """Return an answer for a person, and for programs that look at its status."""
-    return PlainTextResponse(f"{lines}\n", status_code=status, headers=NO_STORE)
-
-
-@dataclass(eq=False, kw_only=True)
-class Metrics(Collector):
-    """The figures of a process, read where they are kept when somebody asks for them."""
 
     statistics: Sequence[Statistics] = ()
     pending: Callable[[], int] | None = None
@@ -83,7 +56,7 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield every metric (called by prometheus_client)."""
         if self.statistics:
-            yield from self._answers()
+            yield from _answers(self.statistics)
         if self.pending:
             yield GaugeMetricFamily(
                 "responder_pending_requests", "waiting or being answered", self.pending()
@@ -97,34 +70,99 @@ class Metrics(Collector):
         if self.keys:
             yield from _key_set(self.keys)
         if self.http_requests is not None:
-            http = CounterMetricFamily(
-                "responder_http_requests",
-                "HTTP requests answered",
-                labels=["method", "route", "status"],
-            )
-            for (method, route, status), count in self.http_requests.items():
-                http.add_metric([method, route, str(status)], count)
-            yield http
+            yield _http(self.http_requests)
 
-    def _answers(self) -> Iterator[Metric]:
-        seconds = HistogramMetricFamily(
-            "responder_request_duration_seconds",
-            "from a request's arrival to its answer",
-            labels=["endpoint"],
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What operators see of a service.
+
+    Args:
+        checks: each returns if what it looks at works, else raises a ResponderError that says what
+            is wrong; the first that raises is what /ready says.
+        warnings: each says what should be mended though the service is ready, or returns None.
+        metrics: the figures that /metrics shows.
+    """
+
+    checks: Sequence[Check]
+    warnings: Sequence[Warn] = ()
+    metrics: Metrics = field(default_factory=Metrics)
+
+
+class Admin:
+    """Answers operators (an ASGI app).
+
+    Args:
+        observed: what they see while the service starts.
+    """
+
+    def __init__(self, observed: Observed) -> None:
+        self._observed = observed
+        self._app = Starlette(
+            routes=[
+                Route("/live", self._live),
+                Route("/ready", self._ready),
+                Route("/metrics", self._metrics),
+            ]
         )
-        errors = CounterMetricFamily(
-            "responder_errors", "requests answered with an error", labels=["endpoint", "code"]
-        )
-        for its in self.statistics:
-            total, buckets = 0, []
-            for bound, count in zip((*BUCKETS, "+Inf"), its.buckets, strict=True):
-                total += count
-                buckets.append((str(bound), total))
-            seconds.add_metric([its.name], buckets, its.seconds)
-            for code, count in its.errors.items():
-                errors.add_metric([its.name, code], count)
-        yield seconds
-        yield errors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI)."""
+        await self._app(scope, receive, send)
+
+    def show(self, observed: Observed) -> None:
+        """Show this from now on: the parts of the service, once they are made."""
+        self._observed = observed
+
+    async def _live(self, _: Request) -> Response:
+        return text("live")
+
+    async def _ready(self, _: Request) -> Response:
+        observed = self._observed
+        for check in observed.checks:
+            try:
+                await check()
+            except ResponderError as error:
+                return text(f"not ready: {error.message}", status=503)
+        found = [warning for warn in observed.warnings if (warning := warn())]
+        return text("\n".join(["ready", *(f"warning: {each}" for each in found)]))
+
+    async def _metrics(self, _: Request) -> Response:
+        return figures(self._observed.metrics)
+
+
+def text(lines: str, *, status: int = 200) -> Response:
+    """Return an answer for a person, and for programs that look at its status."""
+    return PlainTextResponse(f"{lines}\n", status_code=status, headers=NO_STORE)
+
+
+def figures(collector: Collector) -> Response:
+    """Return what a collector yields, as Prometheus reads it."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    body = generate_latest(registry)
+    return Response(body, media_type=CONTENT_TYPE_LATEST, headers=NO_STORE)
+
+
+def _answers(statistics: Sequence[Statistics]) -> Iterator[Metric]:
+    seconds = HistogramMetricFamily(
+        "responder_request_duration_seconds",
+        "from a request's arrival to its answer",
+        labels=["endpoint"],
+    )
+    errors = CounterMetricFamily(
+        "responder_errors", "requests answered with an error", labels=["endpoint", "code"]
+    )
+    for its in statistics:
+        total, buckets = 0, []
+        for bound, count in zip((*BUCKETS, "+Inf"), its.buckets, strict=True):
+            total += count
+            buckets.append((str(bound), total))
+        seconds.add_metric([its.name], buckets, its.seconds)
+        for code, count in its.errors.items():
+            errors.add_metric([its.name, code], count)
+    yield seconds
+    yield errors
 
 
 def _key_set(keys: Keys) -> Iterator[Metric]:
@@ -134,3 +172,12 @@ def _key_set(keys: Keys) -> Iterator[Metric]:
     yield GaugeMetricFamily(f"{name}_age_seconds", "since the last good fetch", keys.age)
     yield CounterMetricFamily(f"{name}_fetches", "attempts to fetch the key set", keys.fetches)
     yield CounterMetricFamily(f"{name}_failures", "attempts that failed", keys.failures)
+
+
+def _http(requests: Mapping[tuple[str, str, int], int]) -> Metric:
+    answered = CounterMetricFamily(
+        "responder_http_requests", "HTTP requests answered", labels=["method", "route", "status"]
+    )
+    for (method, route, status), count in requests.items():
+        answered.add_metric([method, route, str(status)], count)
+    return answered

@@ -19,49 +19,51 @@ NOT_HTTP: Final = (
     b'{"type":"about:blank","title":"Bad Request","status":400,'
     b'"detail":"not a request of HTTP/1.1","code":"invalid_request"}'
 )
-PATIENCE: Final = 10  # seconds for the head of a request to arrive
+HEAD_TIMEOUT: Final = 10  # seconds within which the head of a request has to arrive
 BACKLOG: Final = 2048  # connections that may wait to be accepted
 
 
 class _Protocol(HttpToolsProtocol):
+    """One connection of a client; closed where a request does not arrive in time."""
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         # uvicorn turns it on for any handler it finds on its logger, and paths hold emails.
         self.access_log = False
-        self._patience: asyncio.TimerHandle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Wait only so long for a request: a silent connection holds a place that others need."""
+        """Wait for the first request, but not for ever: a silent client holds a connection."""
         super().connection_made(transport)
-        self._patience = self.loop.call_later(PATIENCE, self._give_up)
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._close_unless_answering)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop waiting for a request."""
         super().connection_lost(exc)
-        if self._patience is not None:
-            self._patience.cancel()
+        if self._head_timer is not None:
+            self._head_timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Take what has arrived; of a new request, the rest must follow soon."""
-        if self._patience is None:
-            self._patience = self.loop.call_later(PATIENCE, self._give_up)
+        """Take what has arrived; the rest of a request that begins here has to follow in time."""
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._close_unless_answering)
         super().data_received(data)
 
     def on_headers_complete(self) -> None:
-        """The request is there."""
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        """Begin to answer: the head of a request has arrived."""
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
         super().on_headers_complete()
 
-    def _give_up(self) -> None:
-        self._patience = None
+    def _close_unless_answering(self) -> None:
+        self._head_timer = None
         cycle: Any = self.cycle  # None before the first request
         if cycle is None or cycle.response_complete:
             self.transport.close()
 
     def send_400_response(self, _: str) -> None:
-        """Answer what is not HTTP, or too much of it, as any other error is answered."""
+        """Answer what is not HTTP, or has too large a head, as other errors are answered."""
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n"
             b"cache-control: no-store\r\nconnection: close\r\n"
@@ -78,7 +80,7 @@ class _Server(uvicorn.Server):
 
 
 def bind(address: tuple[str, int], *, setting: str) -> socket.socket:
-    """Listen on a host and port; port 0 is any free one.
+    """Return a socket that listens on a host and port; port 0 is any free one.
 
     Raises SettingsError, with the name of the setting that the address is from.
     """
@@ -88,8 +90,8 @@ def bind(address: tuple[str, int], *, setting: str) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
-        # At once: whoever connects from here on waits, and a port in use is found out here (Linux
-        # lets two bind it, as long as neither listens).
+        # Linux lets two processes bind one port as long as neither listens. Listening here shows a
+        # port in use at once, and from here on a client that connects waits to be accepted.
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
@@ -110,19 +112,24 @@ def url_of(sock: socket.socket) -> str:
 @asynccontextmanager
 async def listening(
     app: ASGIApp,
-    sock: socket.socket,
+    at: socket.socket | tuple[str, int],
+    setting: str,
     *,
     drain_timeout: float,
     ended: asyncio.Event | None = None,
-) -> AsyncIterator[None]:
-    """Serve an app; leaving the context answers the requests that have arrived, and closes the socket.
+) -> AsyncIterator[str]:
+    """Serve an app; yields its URL. Leaving answers what has arrived, and closes the socket.
 
     Args:
         app: to serve.
-        sock: listens.
+        at: a socket that listens, or the host and port of one to be bound.
+        setting: the name of the setting that host and port are from.
         drain_timeout: seconds that leaving may take.
-        ended: set when serving has ended, whyever.
+        ended: set when serving has ended, by itself or because the context was left.
+
+    Raises SettingsError if the address cannot be listened on.
     """
+    sock = at if isinstance(at, socket.socket) else bind(at, setting=setting)
     server = _Server(
         uvicorn.Config(
             app,
@@ -141,7 +148,7 @@ async def listening(
     if ended is not None:
         serving.add_done_callback(lambda _: ended.set())
     try:
-        yield
+        yield url_of(sock)
     finally:
         server.should_exit = True
         await serving

@@ -35,7 +35,7 @@ from responder.dev import nats, people, postgres
 from responder.dev.tokens import Mint
 from responder.errors import BY_CODE, SettingsError
 from responder.http.bridge import Bridge
-from responder.http.listener import bind, listening, url_of
+from responder.http.listener import bind, listening
 from responder.settings import Settings
 
 ODD_IDS = ("a/b", "a+b", "..", "email", "jörg", "%41", "a b", "a?b")
@@ -154,10 +154,9 @@ async def lone() -> AsyncIterator[Listeners]:
 async def strict(people_service) -> AsyncIterator[httpx.AsyncClient]:
     """A bridge that requires tokens, before the demo people."""
     bridge = Bridge(people_service.users, auth_required=True)
-    sock = bind(("127.0.0.1", 0), setting="RESPONDER_HTTP_LISTEN")
     async with (
-        listening(bridge, sock, drain_timeout=1),
-        httpx.AsyncClient(base_url=url_of(sock), trust_env=False) as client,
+        listening(bridge, ("127.0.0.1", 0), "RESPONDER_HTTP_LISTEN", drain_timeout=1) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
     ):
         yield client
 
@@ -1132,10 +1131,10 @@ async def test_two_listeners_never_share_a_port():
 
 
 async def test_a_listener_takes_connections_from_the_start():
-    """Whoever is told the address of a listener can connect to it, however quickly."""
-    sock = bind(("127.0.0.1", 0), setting="RESPONDER_HTTP_LISTEN")
-    async with listening(nothing, sock, drain_timeout=1):
-        response = await send(url_of(sock), b"GET /")
+    """A client that is told the address of a listener can connect to it, however quickly."""
+    address, setting = ("127.0.0.1", 0), "RESPONDER_HTTP_LISTEN"
+    async with listening(nothing, address, setting, drain_timeout=1) as url:
+        response = await send(url, b"GET /")
 
     assert 204 == response.status
 

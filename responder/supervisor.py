@@ -1,13 +1,15 @@
 """Several worker processes, supervised, as one service."""
 
-# Strategy: each worker is a `responder serve` of its own, with its own connections and its own place in
-# the queue group; NATS shares the requests out. What must be one is held here and passed on: the socket
-# of the bridge, on which all of them accept, so that a worker that ends takes no connection along that it
-# has not accepted; and the listener for operators, which asks all of them. Figures are told apart by a
-# label, because the counters of a worker that was started again begin at nothing.
+# Strategy: each child is a `responder serve` of its own, with its own connections and its own place
+# in the queue group; NATS shares the requests out among them. Two things exist once, and are held
+# here. All children accept connections on the one socket of the bridge, so that a child that ends
+# takes with it only those it has accepted. The one admin listener gets the same page of each child
+# and shows them together. There figures have a label `worker`, because the counters of a child that
+# was started again begin at zero.
 #
-# A worker that ends by itself is started again, later each time; one that says its settings cannot work is
-# not. A worker whose supervisor is gone, however that ended, reads the end of its standard input, and ends.
+# A child that ends by itself is started again, after a pause that grows. A child whose exit status
+# says that its settings cannot work would only say so again: all of them end. A child whose
+# supervisor has ended, even by SIGKILL, reads the end of its standard input, and ends.
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -39,56 +41,50 @@ from responder.settings import Settings
 
 log = logging.getLogger(__name__)
 
-MIN_PAUSE, MAX_PAUSE = 0.1, 10.0  # seconds before a worker is started again
-HEALTHY: Final = 10.0  # seconds after which a worker has not failed to start
-GRACE: Final = 5.0  # seconds beyond its drain timeout, before a worker is killed
-CANNOT_WORK: Final = 2  # exit status of one whose settings cannot work
+MIN_PAUSE, MAX_PAUSE = 0.1, 10.0  # seconds before a child is started again
+HEALTHY: Final = 10.0  # seconds after which a child has not failed to start
+GRACE: Final = 5.0  # seconds beyond its drain timeout, before a child is killed
+CANNOT_WORK: Final = 2  # exit status of a child whose settings cannot work
 OK, UNAVAILABLE = 200, 503
 
 
 async def supervise(settings: Settings, *, count: int) -> int:
-    """Run workers until cancelled, or until one says that the settings cannot work; then return 2.
+    """Run children until cancelled, or until one says that the settings cannot work; then return 2.
 
     Args:
-        settings: as the workers will read them from the environment too.
-        count: how many.
+        settings: as the children will read them from the environment too.
+        count: how many children.
 
-    Raises SettingsError.
+    Raises SettingsError if the settings cannot work.
     """
     settings.check(worker=True)
-    async with AsyncExitStack() as stack:
-        directory = Path(stack.enter_context(TemporaryDirectory(prefix="responder-")))
-        bridge = None
-        if settings.http_listen:
-            bridge = stack.enter_context(
-                bind(settings.http_listen, setting="RESPONDER_HTTP_LISTEN")
-            )
-        workers = [
-            Worker(
+    http_at, admin_at = settings.http_listen, settings.admin_listen
+    with (
+        TemporaryDirectory(prefix="responder-") as directory,
+        bind(http_at, setting="RESPONDER_HTTP_LISTEN") if http_at else nullcontext() as bridge,
+    ):
+        children = [
+            Child(
                 number,
-                directory / f"{number}.sock",
+                Path(directory) / f"{number}.sock",
                 bridge,
                 patience=2 * settings.timeout + 1,
                 drain_timeout=settings.drain_timeout,
             )
             for number in range(1, count + 1)
         ]
-        admin_url = None
-        if at := settings.admin_listen:
-            app = combined(workers)
-            listener = listening(app, at, "RESPONDER_ADMIN_LISTEN", drain_timeout=1)
-            admin_url = await stack.enter_async_context(listener)
-        log.info(
-            "%d workers: HTTP %s, admin %s",
-            count,
-            url_of(bridge) if bridge else "off",
-            admin_url or "off",
-        )
-        return await _until_one_cannot_work(workers)
+        async with (
+            listening(combined(children), admin_at, "RESPONDER_ADMIN_LISTEN", drain_timeout=1)
+            if admin_at
+            else nullcontext() as admin_url
+        ):
+            http_url = url_of(bridge) if bridge else None
+            log.info("%d workers: HTTP %s, admin %s", count, http_url or "off", admin_url or "off")
+            return await _until_one_cannot_work(children)
 
 
-async def _until_one_cannot_work(workers: Sequence[Worker]) -> int:
-    tasks = [asyncio.create_task(each.keep(), name=f"worker-{each.number}") for each in workers]
+async def _until_one_cannot_work(children: Sequence[Child]) -> int:
+    tasks = [asyncio.create_task(each.run(), name=f"worker-{each.number}") for each in children]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return done.pop().result()
@@ -98,15 +94,15 @@ async def _until_one_cannot_work(workers: Sequence[Worker]) -> int:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class Worker:
-    """A worker process that is there again whenever it has ended.
+class Child:
+    """A worker process that is started again when it has ended.
 
     Args:
         number: from 1.
-        path: of the socket on which it answers for itself.
+        path: of the socket of its admin listener.
         bridge: the socket on which it accepts HTTP, if it does.
-        patience: seconds it may take to answer for itself.
-        drain_timeout: seconds it takes to end at most.
+        patience: seconds within which its admin listener has to answer.
+        drain_timeout: seconds that it takes to end at most.
     """
 
     def __init__(
@@ -124,16 +120,16 @@ class Worker:
         self._path = path
         self._bridge = bridge
         self._drain_timeout = drain_timeout
-        self._client = httpx.AsyncClient(
+        self._admin = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(path)),
             base_url="http://worker",
             timeout=patience,
         )
 
-    async def keep(self) -> int:
-        """Run it again and again; return the status of one that need not be tried again."""
+    async def run(self) -> int:
+        """Run the process again and again; return the exit status once it says CANNOT_WORK."""
         pause = MIN_PAUSE
-        async with self._client:
+        async with self._admin:
             while True:
                 start = monotonic()
                 async with self._process() as process:
@@ -145,26 +141,26 @@ class Worker:
                 await asyncio.sleep(pause)
                 self.restarts += 1
 
-    async def ask(self, path: str) -> tuple[int, str]:
-        """Ask the worker for a page of its listener for operators: HTTP status and text."""
+    async def get(self, path: str) -> tuple[int, str]:
+        """Return HTTP status and text of a page of its admin listener, such as /ready."""
         if not self.running:
             return UNAVAILABLE, "not running"
         try:
-            answer = await self._client.get(path)
+            answer = await self._admin.get(path)
         except httpx.HTTPError:
             return UNAVAILABLE, "no answer"
         return answer.status_code, answer.text.strip()
 
     @asynccontextmanager
     async def _process(self) -> AsyncIterator[Process]:
-        """Start the process; leaving ends it, and kills it if it does not."""
-        with self._listening() as operators:
-            sockets = {"admin": operators} | ({"http": self._bridge} if self._bridge else {})
+        """Start the process; leaving the context ends it, and kills one that does not end."""
+        with self._listen_for_admin() as admin:
+            sockets = {"admin": admin} | ({"http": self._bridge} if self._bridge else {})
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "responder", "serve"),
                 *(f"--{name}-socket={sock.fileno()}" for name, sock in sockets.items()),
                 *([] if self._bridge else ["--no-http"]),
-                stdin=PIPE,  # ends when we do
+                stdin=PIPE,  # ends when this process does
                 pass_fds=[sock.fileno() for sock in sockets.values()],
             )
         self.running = True
@@ -181,7 +177,8 @@ class Worker:
                 process.kill()
             await process.wait()
 
-    def _listening(self) -> socket.socket:
+    def _listen_for_admin(self) -> socket.socket:
+        """Return a new socket at the path, on which the process will accept connections."""
         self._path.unlink(missing_ok=True)
         sock = socket.socket(socket.AF_UNIX)
         sock.bind(os.fspath(self._path))
@@ -189,38 +186,43 @@ class Worker:
         return sock
 
 
-def combined(workers: Sequence[Worker]) -> Starlette:
-    """Return the listener for operators of all workers: it says good of them if all do."""
+def combined(children: Sequence[Child]) -> Starlette:
+    """Return the admin app of all children; its status is 200 if that of each child is."""
 
     async def state(request: Request) -> Response:
-        answers = await asyncio.gather(*(each.ask(request.url.path) for each in workers))
+        answers = await asyncio.gather(*(each.get(request.url.path) for each in children))
         lines = [
-            f"worker {worker.number}: {line}"
-            for worker, (_, answer) in zip(workers, answers, strict=True)
+            f"worker {child.number}: {line}"
+            for child, (_, answer) in zip(children, answers, strict=True)
             for line in answer.splitlines()
         ]
         good = all(status == OK for status, _ in answers)
         return text("\n".join(lines), status=OK if good else UNAVAILABLE)
 
     async def metrics(_: Request) -> Response:
-        answers = await asyncio.gather(*(each.ask("/metrics") for each in workers))
+        answers = await asyncio.gather(*(each.get("/metrics") for each in children))
         pages = {
-            worker.number: page
-            for worker, (status, page) in zip(workers, answers, strict=True)
+            child.number: page
+            for child, (status, page) in zip(children, answers, strict=True)
             if status == OK
         }
-        return figures(_Figures(workers, pages))
+        return figures(_CombinedMetrics(children, pages))
 
     return Starlette(
         routes=[Route("/live", state), Route("/ready", state), Route("/metrics", metrics)]
     )
 
 
-class _Figures(Collector):
-    """The figures of all workers, each with the worker it is of."""
+class _CombinedMetrics(Collector):
+    """The figures of all children, each labelled with the number of its child.
 
-    def __init__(self, workers: Sequence[Worker], pages: Mapping[int, str]) -> None:
-        self._workers = workers
+    Args:
+        children: all of them.
+        pages: /metrics of those that have answered, by number.
+    """
+
+    def __init__(self, children: Sequence[Child], pages: Mapping[int, str]) -> None:
+        self._children = children
         self._pages = pages
 
     def collect(self) -> Iterator[Metric]:
@@ -228,9 +230,9 @@ class _Figures(Collector):
         restarts = CounterMetricFamily(
             "responder_worker_restarts", "times a worker was started again", labels=["worker"]
         )
-        for worker in self._workers:
-            restarts.add_metric([str(worker.number)], worker.restarts)
-        running = sum(worker.running for worker in self._workers)
+        for child in self._children:
+            restarts.add_metric([str(child.number)], child.restarts)
+        running = sum(child.running for child in self._children)
         yield GaugeMetricFamily("responder_workers", "worker processes that run", running)
         yield restarts
         merged: dict[str, Metric] = {}

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], Coroutine[None, None, int]] = arguments.run
     try:
         return uvloop.run(run(arguments))
-    except asyncio.CancelledError:  # by a signal
+    except asyncio.CancelledError:  # by `end_on_signals`
         return GOOD
     except SettingsError as error:
         print(f"responder: {error}", file=sys.stderr)
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ResponderError as error:
         print(f"responder: {error.code}: {error.message}", file=sys.stderr)
         return FAILED
-    except Exception as error:  # noqa: BLE001 - a bug, shown without its values
+    except Exception as error:  # noqa: BLE001 - a bug; its message may hold values
         print(
             f"responder: internal error\n{logs.traceback_without_messages(error)}", file=sys.stderr
         )
@@ -70,15 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     dev = commands.add_parser("dev", help="everything, with real servers and demo people")
     dev.set_defaults(run=_dev)
-    serve = commands.add_parser("serve", help="worker, HTTP bridge and admin listener")
-    serve.add_argument("--no-http", action="store_true", help="without the bridge")
-    serve.add_argument(
-        "--workers", type=_count, default=1, metavar="N", help="processes that share the work"
-    )
-    # How a supervisor (see `workers`) passes on what it listens on.
-    serve.add_argument("--admin-socket", type=_socket, help=argparse.SUPPRESS)
-    serve.add_argument("--http-socket", type=_socket, help=argparse.SUPPRESS)
-    serve.set_defaults(run=_serve)
+    _add_serve(commands.add_parser("serve", help="worker, HTTP bridge and admin listener"))
     bridge = commands.add_parser("bridge", help="the HTTP bridge alone")
     bridge.set_defaults(run=_bridge)
     check = commands.add_parser("check", help="what responder finds, and what is to be mended")
@@ -87,7 +79,22 @@ def _parser() -> argparse.ArgumentParser:
     grants = commands.add_parser("grants", help="SQL for a role that may do no more than it needs")
     grants.add_argument("role", nargs="?", default="responder", metavar="ROLE")
     grants.set_defaults(run=_grants)
-    request = commands.add_parser("request", help="one request over NATS, and its reply")
+    _add_request(commands.add_parser("request", help="one request over NATS, and its reply"))
+    return parser
+
+
+def _add_serve(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument("--no-http", action="store_true", help="without the bridge")
+    serve.add_argument(
+        "--workers", type=_count, default=1, metavar="N", help="processes that share the work"
+    )
+    # A supervisor passes on to its children what they listen on (see `supervisor`).
+    serve.add_argument("--admin-socket", type=_socket, help=argparse.SUPPRESS)
+    serve.add_argument("--http-socket", type=_socket, help=argparse.SUPPRESS)
+    serve.set_defaults(run=_serve)
+
+
+def _add_request(request: argparse.ArgumentParser) -> None:
     request.add_argument("subject", help="such as users.get")
     request.add_argument("payload", nargs="?", default="", help="JSON, or a bare id or email")
     request.add_argument(
@@ -99,7 +106,6 @@ def _parser() -> argparse.ArgumentParser:
         help="such as 'Authorization: Bearer …'; may be repeated",
     )
     request.set_defaults(run=_request)
-    return parser
 
 
 async def _serve(arguments: argparse.Namespace) -> int:
@@ -128,7 +134,7 @@ async def _run(service: AbstractAsyncContextManager[Running]) -> int:
     async with service as running:
         log.info("ready: HTTP %s, admin %s", running.http_url or "off", running.admin_url or "off")
         await running.ended.wait()
-    return FAILED  # what ended by itself is for the supervisor to start again
+    return FAILED  # it has ended by itself, and is to be started again from outside
 
 
 async def _check(arguments: argparse.Namespace) -> int:
@@ -148,12 +154,7 @@ async def _grants(arguments: argparse.Namespace) -> int:
 async def _request(arguments: argparse.Namespace) -> int:
     if not SUBJECT.fullmatch(arguments.subject):
         raise SettingsError(f"not a subject: {arguments.subject!r}")
-    headers = {}
-    for header in arguments.header:
-        name, colon, value = header.partition(":")
-        if not colon or not HEADER.fullmatch(name):
-            raise SettingsError("--header: expected NAME:VALUE")
-        headers[name] = value.strip()
+    headers = _headers(arguments.header)
     settings = Settings.read()
     async with connected(
         settings.nats_url,
@@ -172,6 +173,17 @@ async def _request(arguments: argparse.Namespace) -> int:
     return GOOD
 
 
+def _headers(given: Sequence[str]) -> dict[str, str]:
+    """Return the headers that are given as NAME:VALUE; raises SettingsError for any other form."""
+    headers = {}
+    for header in given:
+        name, colon, value = header.partition(":")
+        if not colon or not HEADER.fullmatch(name):
+            raise SettingsError("--header: expected NAME:VALUE")
+        headers[name] = value.strip()
+    return headers
+
+
 async def _dev(_: argparse.Namespace) -> int:
     try:
         from responder.dev import service  # noqa: PLC0415 - its servers are an extra
@@ -188,9 +200,11 @@ async def _dev(_: argparse.Namespace) -> int:
 
 
 def end_on_signals(*, supervised: bool = False) -> None:
-    """Let the first SIGINT or SIGTERM cancel this task, wherever it is, so that it closes what is open.
+    """Let the first SIGINT or SIGTERM cancel this task, so that it closes what it has opened.
 
-    The end of a supervisor, which shows at standard input, is such a signal too.
+    Args:
+        supervised: whether the end of standard input, which shows the end of the supervisor, is
+            such a signal too.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()

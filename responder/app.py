@@ -153,7 +153,7 @@ class _WorkerParts:
 async def _first_discovery(discovery: Discovery, timeout: float) -> None:
     """Wait until the tables have been looked for, or `timeout` seconds have passed.
 
-    Raises SettingsError where only the operator can decide, for example which of two tables is meant.
+    Raises SettingsError where only the operator can decide, for example between two sets of tables.
     """
     try:
         async with asyncio.timeout(timeout):

@@ -1,8 +1,8 @@
 """Log lines, as text or JSON."""
 
-# The messages of errors are left out: a driver's error may quote a value of a row, and an error about
-# a URL the password in it. A traceback says where an error was raised and of which class it is, and
-# so do the errors that caused it.
+# Tracebacks leave the messages of errors out: a driver's error may quote a value of a row, and an
+# error about a URL the password in it. What is left says where an error and those that caused it
+# were raised, and of which classes they are.
 
 from __future__ import annotations
 

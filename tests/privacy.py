@@ -1,12 +1,13 @@
-"""A plugin for pytest: nothing personal or secret that the suite has used is in what responder tells of itself."""
+"""A plugin for pytest: what responder tells of itself holds nothing personal or secret."""
 
-# What is used: emails, tokens and passwords, noted where they are made or sent, and every email in the
-# tables of a service. What is heard: log lines at every level as operators have them, what programs
-# write to standard error, error texts, and for every service its metrics, readiness and statistics.
+# What the suite uses: emails, tokens and passwords, noted where they are made or sent, and every
+# email in the tables of a service. What is heard: log lines at every level as operators have them,
+# what programs write to standard error, error texts, and for every service its metrics, readiness
+# and statistics.
 #
-# The session fails if anything used is in anything heard, or if something heard looks like an email or a
-# JWT, used or not. An unknown key that a request names is repeated by contract (64 characters), and is
-# left out here. What is shorter than eight characters cannot be told from ordinary words.
+# The session fails if anything used is in anything heard, or if something heard looks like an email
+# or a JWT, used or not. An unknown key that a request names is repeated in the error (64 characters
+# of it), and is left out here. What is shorter than eight characters cannot be told from words.
 
 from __future__ import annotations
 
@@ -146,7 +147,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     leaks = LEDGER.found
     terminalreporter.write_line(
-        f"privacy: {len(LEDGER.used)} secrets looked for in {len(LEDGER.heard)} texts, {len(leaks)} found"
+        f"privacy: {len(LEDGER.used)} secrets looked for in {len(LEDGER.heard)} texts, "
+        f"{len(leaks)} found"
     )
     for leak in leaks:
         terminalreporter.write_line(f"LEAK: {leak[:500]}", red=True)

@@ -1,4 +1,4 @@
-"""The command line does what the contract's section 8 says: each test runs the program itself."""
+"""The command line does what the README says: each test runs the program itself."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def free_port() -> int:
 
 
 async def status(url: str) -> int:
-    """The status that a URL answers with, 0 if nobody listens there."""
+    """The status that a URL answers with, 0 if no server listens there."""
     async with httpx.AsyncClient(trust_env=False) as client:
         try:
             return (await client.get(url)).status_code
@@ -246,7 +246,7 @@ async def test_request_without_a_payload_asks_with_nothing(people_service, tmp_p
 
 
 async def test_request_without_a_worker_fails(server, tmp_path):
-    """With nobody listening the exit is 1, and the code is unavailable."""
+    """If no worker listens the exit is 1, and the code is unavailable."""
     result = await run("request", "users.get", "x", cwd=tmp_path, NATS_URL=server.url)
 
     assert Ended(1, "", "responder: unavailable: no worker listens\n") == result
@@ -269,7 +269,7 @@ async def test_request_without_nats_fails(tmp_path):
 
 @pytest.mark.parametrize("subject", ["other", "other.service.of.mine"])
 async def test_request_asks_any_service(server, tmp_path, subject):
-    """Any service can be asked, with and without dots in its subject, and is shown what was typed."""
+    """Any service can be asked, with and without dots in its subject, and gets what was typed."""
     async with answering(server, subject, b'{"a": 1}') as payloads:
         result = await run("request", subject, "typed", cwd=tmp_path, NATS_URL=server.url)
 
@@ -287,7 +287,7 @@ async def test_request_shows_what_is_not_json(server, tmp_path):
 
 @asynccontextmanager
 async def answering(server: NatsServer, subject: str, reply: bytes) -> AsyncIterator[list[bytes]]:
-    """A service in another language, say, that always answers the same; yields what it was asked."""
+    """A service that always answers the same; yields the payloads of its requests."""
     payloads: list[bytes] = []
     async with await nats_py.connect(server.url) as nc:
 
@@ -492,7 +492,7 @@ async def test_operators_see_a_start_without_nats(demo_url, tmp_path):
 
 
 class Load:
-    """Callers that each have one request outstanding, until nobody is there to answer."""
+    """Callers that each have one request outstanding, until no worker is there to answer."""
 
     def __init__(self, url: str, ids: list[str]) -> None:
         self.answers = 0
@@ -511,7 +511,7 @@ class Load:
                         reply = await nc.request("users.get", id_.encode(), timeout=8)
                     except NoRespondersError:
                         if enough:
-                            self.wrong.append("nobody was there")
+                            self.wrong.append("no worker was there")
                         return
                     except nats_py.errors.Error as error:
                         self.wrong.append(type(error).__name__)
@@ -582,7 +582,7 @@ async def test_a_rolling_restart_loses_nothing(demo_url, server, tmp_path):
 
 @pytest.mark.heavy
 async def test_serve_starts_before_postgresql(server, cast, tmp_path):
-    """With PostgreSQL unreachable serve starts and is not ready; it answers once PostgreSQL is there."""
+    """Without PostgreSQL serve starts and is not ready; it answers once PostgreSQL is there."""
     port = free_port()
     url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
     variables = serving(url, server.url, RESPONDER_TIMEOUT="0.5")
@@ -766,7 +766,7 @@ async def test_sigterm_under_load_ends_all_workers_without_loss(demo_url, server
 
 @contextmanager
 def open_directory() -> Iterator[Path]:
-    """A directory for temporary files that everyone may enter, as PostgreSQL's account must."""
+    """A directory for temporary files that every account may enter, as PostgreSQL's must."""
     place = Path(tempfile.mkdtemp(prefix="responder-cli-"))
     try:
         place.chmod(0o755)
@@ -808,7 +808,7 @@ async def shell(line: str, cwd: Path) -> Ended:
     "part", [slice(-1, None), pytest.param(slice(-1), marks=pytest.mark.heavy)]
 )
 async def test_dev_prints_requests_that_work(dev, temporary, part):
-    """Each `responder request` line of `responder dev`, pasted, prints JSON, or the error it is for."""
+    """Each `responder request` line of `responder dev` prints JSON, or the error it is for."""
     requests = lines(dev, "NATS_URL=")[part]
 
     results = await asyncio.gather(*(shell(line, temporary) for line in requests))
@@ -822,7 +822,7 @@ async def test_dev_prints_requests_that_work(dev, temporary, part):
 
 
 async def test_dev_prints_nats_lines_that_work(dev, cast):
-    """Each line for the nats CLI, sent as that sends it, is answered; only the one for nobody with an error."""
+    """Each line for the nats CLI is answered; only that for an unknown user with an error."""
     answers = {}
     for line in lines(dev, "nats "):
         program, flag, url, *command = shlex.split(line)
@@ -869,7 +869,7 @@ async def test_dev_prints_curl_lines_that_work(dev, temporary, cast):
 
 
 async def test_dev_prints_where_to_read_and_to_change(dev, cast):
-    """The page and the database that `responder dev` names are there, and a change is seen at once."""
+    """The page and the database that `responder dev` names exist, and a change is seen at once."""
     docs = re.search(r"http://\S+/docs", dev)
     database = re.search(r"psql (\S+)", dev)
     assert docs
@@ -888,7 +888,7 @@ async def test_dev_prints_where_to_read_and_to_change(dev, cast):
 
 
 async def test_dev_prints_tokens_of_every_kind(dev, cast):
-    """The lines of callers show who may see whom: an admin everybody, the others not this one."""
+    """The lines of callers show who may see whom: an admin every user, the others not this one."""
     statuses = {}
     for line in lines(dev, "curl "):
         words = shlex.split(line)
@@ -945,7 +945,7 @@ async def test_ctrl_c_leaves_nothing_behind(moment):
 
 @pytest.mark.parametrize("place", ["a b", "it's", "$HOME"])
 def test_dev_names_itself_so_that_it_can_be_pasted(tmp_path, monkeypatch, place):
-    """The program's path in the lines of `responder dev` is one word for a shell, from where one is."""
+    """In the lines of `responder dev` the program's path is one word for a shell."""
     program = tmp_path / place / "responder"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")

@@ -33,7 +33,7 @@ def ledger() -> Iterator[privacy.Ledger]:
 
 
 def test_a_leak_is_found(ledger):
-    """Passwords, tokens and their parts are found in what was said, emails even if nobody noted them."""
+    """Passwords, tokens and their parts are found in what was said, emails even if not noted."""
     token = Mint().token("ann")
     ledger.use("a long password", token)
     log = logging.getLogger("responder.worker")

@@ -1,4 +1,4 @@
-"""The settings are read as the contract's section 7 says."""
+"""The settings are read as the README says."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def refusal(**variables: str) -> str:
 
 
 def test_nothing_set_is_the_defaults():
-    """Without any variable each setting has the default that the contract names."""
+    """Without any variable each setting has the default that the README names."""
     settings = Settings.read({})
 
     assert {
@@ -86,7 +86,7 @@ def test_nothing_set_is_the_defaults():
     ],
 )
 def test_a_variable_sets_its_setting(variable, value, field, expected):
-    """Each variable of the contract sets the setting it is named for."""
+    """Each variable sets the setting it is named for."""
     assert expected == getattr(Settings.read({variable: value}), field)
 
 
@@ -111,7 +111,7 @@ def test_an_empty_variable_is_not_set(value):
     ],
 )
 def test_a_near_miss_names_the_setting(written, meant):
-    """A name that is nearly a setting's is an error that says which was meant, and not its value."""
+    """A name that is nearly a setting's is an error that says which was meant, not its value."""
     assert f"{written} is not a setting; did you mean {meant}?" == refusal(**{written: SECRET})
 
 
@@ -190,7 +190,7 @@ def test_a_wrong_value_is_refused_by_name_and_never_shown(name, value):
     ],
 )
 def test_better_auth_s_url_is_one(url):
-    """A BETTER_AUTH_URL that no one could follow is an error, not a broken Link."""
+    """A BETTER_AUTH_URL that no client could follow is an error, not a broken Link."""
     assert refusal(BETTER_AUTH_URL=url).startswith("BETTER_AUTH_URL: ")
 
 

@@ -1,4 +1,4 @@
-"""Workers and servers that come and go: what was received is answered, whoever stops."""
+"""Workers and servers that come and go: what was received is answered, whichever stops."""
 
 from __future__ import annotations
 

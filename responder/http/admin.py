@@ -37,7 +37,7 @@ Warn = Callable[[], str | None]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Metrics(Collector):
-    """The figures of a process, read where they are kept; those of parts it does not have are absent.
+    """The figures of a process, read where they are kept; a part that is missing has none.
 
     Args:
         statistics: of each endpoint of the worker.

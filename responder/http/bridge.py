@@ -1,8 +1,10 @@
-"""Ask the worker, from HTTP: an ASGI app over a client."""
+"""The HTTP bridge: requests are answered by asking a worker over NATS (an ASGI app)."""
 
-# Strategy: HTTP in, NATS out, and the same bytes back; nothing is decided here that the worker decides.
-# Starlette gives requests and responses. Routes are matched here, on the path as it was sent: a `%2F`
-# in an email belongs to the email, which a router that decodes first can no longer tell.
+# Strategy: a request over HTTP becomes one over NATS, and the bytes of its reply become the body of
+# the answer; what the worker decides is not decided here. Starlette gives requests and responses,
+# and not its router: routes are matched here, on the path as it was sent. For example, the `%2F` of
+# /api/v1/users/email/a%2Fb@x.example belongs to the email, and a router that decodes first would
+# take it for the slash between two segments.
 
 from __future__ import annotations
 
@@ -59,9 +61,9 @@ class Bridge:
     """Answers HTTP requests by asking a worker over NATS.
 
     Args:
-        client: asks.
+        client: asks the worker.
         auth_required: whether a request without a token is refused.
-        successors: base of Better Auth's HTTP API, where writes go, if it is known.
+        successors: the base of Better Auth's HTTP API, where writes go, if it is known.
     """
 
     def __init__(
@@ -131,7 +133,10 @@ class Bridge:
         return ask
 
     def _headers(self, request: Request) -> dict[str, str]:
-        """What is passed on to the worker: the token, and the trace."""
+        """Return the headers that are passed on to the worker: the token, and the trace.
+
+        Raises UnauthenticatedError without a token where one is required, and for more than one.
+        """
         headers = {}
         authorization = request.headers.getlist(wire.AUTHORIZATION)
         if not authorization and self._auth_required:
@@ -145,7 +150,7 @@ class Bridge:
         return headers
 
     def _gone(self, endpoint: str) -> Serve:
-        """A write that this service does not do; Better Auth does, and this is where."""
+        """Return what answers a write: 410, with the endpoint of Better Auth that does it."""
         base = self._successors or DEFAULT_SUCCESSORS
         name = f"POST {urlsplit(base).path}/{endpoint}"
         headers = dict(NO_STORE)
@@ -183,7 +188,10 @@ def _static(body: bytes, media_type: str, headers: Mapping[str, str] | None = No
 
 
 def _policy(page: bytes) -> str:
-    """What a page may do: run its own script, wear its own style, ask its own origin."""
+    """Return the Content-Security-Policy of a page.
+
+    The page may run its own script, use its own style, and send requests to its own origin.
+    """
     allowed = []
     for kind in ("script", "style"):
         parts = re.findall(rf"<{kind}>(.*?)</{kind}>".encode(), page, re.DOTALL)
@@ -194,7 +202,10 @@ def _policy(page: bytes) -> str:
 
 
 async def _read_to_end(request: Request) -> None:
-    """Read the body nobody wants: closing while a client still sends would lose it the answer."""
+    """Read the body of a request and drop it, for BODY_TIMEOUT seconds at most.
+
+    If the connection were closed while the client still sends, the client would lose the answer.
+    """
     with suppress(TimeoutError, ClientDisconnect):
         async with asyncio.timeout(BODY_TIMEOUT):
             async for _ in request.stream():
@@ -202,7 +213,7 @@ async def _read_to_end(request: Request) -> None:
 
 
 def _decode(segment: bytes) -> str:
-    """Decode a segment of a path, once; `+` is literal there."""
+    """Decode a segment of a path, once; raises InvalidRequestError. `+` stands for itself there."""
     if _BAD_ESCAPE.search(segment):
         raise InvalidRequestError("path: % is not followed by two hexadecimal digits")
     try:
@@ -215,7 +226,10 @@ _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 def _organization(request: Request) -> str | None:
-    """Read the one query parameter there is."""
+    """Return `organizationId` from the query.
+
+    Raises InvalidRequestError for any other parameter, a repeated one, and what is not UTF-8.
+    """
     try:
         query = request.scope["query_string"].decode("ascii")
         given = parse_qsl(query, keep_blank_values=True, errors="strict")
@@ -242,7 +256,10 @@ def _problem(error: ResponderError, request: Request) -> Response:
 
 
 def _challenge(error: ResponderError, request: Request) -> str:
-    """What RFC 6750, 3 has a client told; nothing but the scheme to one that has not used it."""
+    """Return the WWW-Authenticate header of an error, as RFC 6750, section 3 wants it.
+
+    It says what is wrong with a bearer token. A client that has sent none is told the scheme only.
+    """
     challenge = 'Bearer realm="users"'
     scheme, _, _ = request.headers.get(wire.AUTHORIZATION, "").partition(" ")
     if scheme.lower() != "bearer":
@@ -251,7 +268,7 @@ def _challenge(error: ResponderError, request: Request) -> str:
     return f'{challenge}, error="{code}", error_description="{_QUOTED.sub("", error.message)}"'
 
 
-_QUOTED = re.compile(r"[^ !#-\[\]-~]")  # what may not stand between quotes there
+_QUOTED = re.compile(r"[^ !#-\[\]-~]")  # not allowed in error_description (RFC 6750, section 3)
 
 
 def _method_not_allowed(methods: dict[str, Serve]) -> Response:

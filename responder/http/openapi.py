@@ -1,4 +1,4 @@
-"""The HTTP contract, machine-readable: OpenAPI 3.1, made from the models."""
+"""The bridge's routes as OpenAPI 3.1, made from the table of endpoints and the models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HEADERS: Final = {
     "410": {"Link": "the successor, where its address is known"},
     "503": {"Retry-After": "seconds"},
 }
-_EXAMPLES: Final = {  # of the demo people, so that each can be sent to `responder dev`
+_EXAMPLES: Final = {  # these are demo people, so that `responder dev` answers each example
     "id": "KbO8WbOTItGbdi0KY5YfJyfimmurNJra",
     "email": "zoe.lindqvist@lumen.example.com",
     "organizationId": "9RBGxYHOUXWoEsPAMPIvebNnIeXT3iud",

@@ -1,4 +1,4 @@
-"""The HTTP bridge and the admin listener answer as the contract's section 4 says."""
+"""The HTTP bridge and the admin listener answer as the README and the OpenAPI document say."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Raw:
 async def listeners(
     *, worker: bool = False, server: nats.NatsServer | None = None, **variables: str
 ) -> AsyncIterator[Listeners]:
-    """Run a responder, by default a lone bridge, on a NATS server of its own unless one is given."""
+    """Run a responder, by default a lone bridge, and a NATS server unless one is given."""
     if server is None:
         async with (
             nats.running() as own,
@@ -394,7 +394,7 @@ async def test_a_silent_worker_is_504(lone):
 
 
 async def test_the_worker_s_errors_keep_their_numbers(lone):
-    """Every code of the contract arrives with its own number and message, over HTTP as over NATS."""
+    """Every code of subjects.md, Errors, has its own number and message over HTTP, too."""
     codes = iter(BY_CODE.values())
 
     async def refuse(message: Any) -> None:
@@ -480,7 +480,7 @@ GONE = [
 async def test_a_write_is_gone_and_names_its_successor(
     people_service, prefix, method, path, successor
 ):
-    """A write is 410 that names Better Auth's endpoint, with or without /api/v1 and with any body."""
+    """A write is 410 and names Better Auth's endpoint, with or without /api/v1, with any body."""
     response = await people_service.http.request(method, prefix + path, json={"role": "admin"})
 
     body = await problem(response, "gone", 410)
@@ -574,7 +574,7 @@ async def test_a_malformed_token_is_401_where_none_is_required(people_service, c
     ],
 )
 async def test_only_who_knows_the_scheme_is_told_what_is_wrong(keyed, headers, told):
-    """A challenge has an error code for who sent a bearer token, and none for who did not (RFC 6750, 3)."""
+    """A challenge has an error code if a bearer token was sent, else none (RFC 6750, section 3)."""
     response = await keyed.get("/api/v1/me", headers=headers)
 
     assert 401 == response.status_code
@@ -582,7 +582,7 @@ async def test_only_who_knows_the_scheme_is_told_what_is_wrong(keyed, headers, t
 
 
 async def test_a_token_is_never_taken_for_none(people_service, cast):
-    """A token that nobody can verify does not get the answer that no token would get."""
+    """A token that cannot be verified does not get the answer that no token would get."""
     response = await people_service.http.get(
         f"/api/v1/users/{cast.owner.id}", headers={"Authorization": "Bearer a.b.c"}
     )
@@ -591,7 +591,7 @@ async def test_a_token_is_never_taken_for_none(people_service, cast):
 
 
 async def test_a_huge_header_is_a_problem(people_service, cast):
-    """A token that does not fit into a NATS message is 413, and harms nobody else."""
+    """A token that does not fit into a NATS message is 413, and harms no other caller."""
     path = f"/api/v1/users/{cast.owner.id}"
     headers = {"Authorization": f"Bearer {'a' * 1_100_000}"}
 
@@ -647,7 +647,7 @@ async def test_an_id_in_a_path_is_split_raw_and_decoded_once(odd, written, id_):
     ],
 )
 async def test_an_email_in_a_path_is_split_raw_and_decoded_once(odd, written, email):
-    """An email arrives as it was meant: + is a plus, %2F a slash of its own, and nothing is decoded twice."""
+    """An email arrives as it was meant: + is a plus, %2F a slash, and nothing is decoded twice."""
     response = await send(odd.running.http_url, b"GET /api/v1/users/email/" + written)
 
     assert (200, email) == (response.status, response.json.get("email"))
@@ -672,8 +672,8 @@ async def test_a_path_that_is_not_utf_8_is_a_problem(odd, written):
 
 
 @pytest.mark.parametrize("written", [b"a%00b", b"%0D%0AX: y", b"%F0%9F%8E%B8", b"a" * 20_000])
-async def test_what_cannot_be_anybody_is_not_found(odd, written):
-    """A NUL, line breaks or very much of anything are nobody's id and nobody's email."""
+async def test_what_cannot_be_an_id_or_an_email_is_not_found(odd, written):
+    """A NUL, line breaks or very much of anything are no user's id and no user's email."""
     written = written.replace(b" ", b"%20")
     for prefix in (b"/api/v1/users/", b"/api/v1/users/email/"):
         await problem(
@@ -770,7 +770,7 @@ def operations(contract: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
 
 
 async def test_the_document_is_openapi_3_1(contract):
-    """The document has what OpenAPI 3.1 requires, its references resolve, its schemas are schemas."""
+    """The document has what OpenAPI 3.1 requires; its references resolve, its schemas are valid."""
     assert re.fullmatch(r"3\.1\.\d+", contract["openapi"])
     assert {"title", "version"} <= contract["info"].keys()
     found = list(references(contract))
@@ -817,7 +817,7 @@ async def test_every_example_can_be_sent(contract, people_service):
             method, path.format(**examples["path"]), params=examples["query"]
         )
 
-        # Nobody is the caller where no token is required; `responder dev` prints tokens.
+        # Without a token there is no caller to tell of; `responder dev` prints tokens.
         expected = 401 if path.endswith("/me") else 200 if method in {"get", "head"} else 410
         assert (path, expected) == (path, response.status_code)
         described = operation["responses"][str(response.status_code)]
@@ -1121,7 +1121,7 @@ async def nothing(_: Any, __: Any, send: Any) -> None:
 
 
 async def test_two_listeners_never_share_a_port():
-    """The second responder on an address is refused even in the moment in which the first starts."""
+    """The second responder on an address is refused even while the first is starting."""
     setting = "RESPONDER_HTTP_LISTEN"
     with (
         bind(("127.0.0.1", 0), setting=setting) as first,

@@ -54,8 +54,11 @@ def largest_image(users: int) -> int:
 
 def user(row: Row, limit: int) -> Written:
     """Write a User of at most `limit` bytes; raises PayloadTooLargeError."""
-    body, omitted = _user(row[UserRow.USER], limit)
-    return body, omitted + (row[UserRow.IMAGE_SIZE] is not None)
+    fields, left_out = row[UserRow.USER], row[UserRow.IMAGE_SIZE]
+    body = wire.encode_user(fields)
+    if len(body) <= limit:
+        return body, left_out is not None
+    return _without_image(fields, limit)
 
 
 def whoami(identity: Identity, written: bytes | None, limit: int) -> Written:
@@ -114,8 +117,10 @@ def batch(rows: Sequence[Row], missing: Sequence[str], limit: int) -> Written | 
 
 def _user(fields: Fields, limit: int) -> Written:
     body = wire.encode_user(fields)
-    if len(body) <= limit:
-        return body, 0
+    return (body, 0) if len(body) <= limit else _without_image(fields, limit)
+
+
+def _without_image(fields: Fields, limit: int) -> Written:
     body = wire.encode_user_without_image(fields)
     if len(body) > limit:
         raise PayloadTooLargeError("the record does not fit into one message")

@@ -27,7 +27,8 @@ from responder.models import (
     UserBatch,
     WhoAmI,
 )
-from responder.nats.connection import Connection, NoRespondersError, connected
+from responder.nats.connection import connected
+from responder.requester import NoRespondersError, Requester
 
 # How long to look for a worker when none listens (seconds): one that restarts is back by then, and
 # such a request has reached nobody, so that repeating it is safe.
@@ -51,7 +52,7 @@ class UsersClient:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Requester,
         *,
         prefix: str = "users",
         timeout: float = 2.0,
@@ -169,7 +170,7 @@ class UsersClient:
 
 
 async def ask(
-    connection: Connection,
+    connection: Requester,
     subject: str,
     payload: bytes,
     *,

@@ -39,6 +39,7 @@ from nats.aio.subscription import Subscription
 
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
 from responder.nats.protocol import Parser
+from responder.requester import NoRespondersError
 from responder.wire import is_no_responders
 
 log = logging.getLogger(__name__)
@@ -54,10 +55,6 @@ MAX_UNSENT: Final = 8 * 1024 * 1024  # bytes kept for the time after a reconnect
 
 async def _at_once() -> None:
     pass
-
-
-class NoRespondersError(Exception):
-    """Nobody listens on the subject: the request reached no one, and may safely be repeated."""
 
 
 class Connection(Client):
@@ -138,12 +135,7 @@ class Connection(Client):
     async def ask(
         self, subject: str, payload: bytes, *, headers: bytes = b"", timeout: float
     ) -> tuple[bytes, bytes]:
-        """Send a request and return headers and payload of its reply.
-
-        Raises NoRespondersError if nobody listens, RequestTimeoutError if nobody answers within
-        `timeout` seconds, UnavailableError if that is because there is no connection,
-        PayloadTooLargeError if the request is too large to send.
-        """
+        """Send a request, and return headers and payload of its reply (see `Requester`)."""
         if len(headers) + len(payload) > self.max_payload:
             raise PayloadTooLargeError("the request does not fit into one message")
         reply = b"%b%d" % (self._inbox, next(self._numbers))

@@ -13,7 +13,8 @@ from nats.errors import Error
 
 from responder.dev import nats
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
-from responder.nats.connection import NoRespondersError, connected
+from responder.nats.connection import connected
+from responder.requester import NoRespondersError
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import uvloop
 
 from responder import checks, logs
 from responder.app import Running, serving
-from responder.client import ask
+from responder.client import reply_on
 from responder.errors import ResponderError, SettingsError
 from responder.nats.connection import connected
 from responder.postgres.grants import grants_for
@@ -163,7 +163,7 @@ async def _request(arguments: argparse.Namespace) -> int:
         patience=settings.timeout,
     ) as connection:
         payload = os.fsencode(arguments.payload)
-        reply = await ask(
+        reply = await reply_on(
             connection, arguments.subject, payload, headers=headers, timeout=settings.timeout
         )
     try:

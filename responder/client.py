@@ -30,9 +30,10 @@ from responder.models import (
 from responder.nats.connection import connected
 from responder.requester import NoRespondersError, Requester
 
-# How long to look for a worker when none listens (seconds): one that restarts is back by then, and
-# such a request has reached nobody, so that repeating it is safe.
+# How long to try again when no worker listens (seconds): one that restarts is back by then. Such a
+# request has reached no worker, so that repeating it is safe.
 PATIENCE: Final = 0.3
+FIRST_PAUSE: Final = 0.01  # seconds between two tries; each pause is twice as long as the last
 
 MARGIN: Final = 0.05  # seconds that a reply may be under way
 
@@ -97,16 +98,16 @@ class UsersClient:
 
     async def get(self, id: str, *, organization_id: str | None = None) -> User:  # noqa: A002
         """Return the user with an id; raises NotFoundError."""
-        return await self._ask(endpoints.GET, ById(id, organization_id))
+        return await self._reply(endpoints.GET, ById(id, organization_id))
 
     async def by_email(self, email: str, *, organization_id: str | None = None) -> User:
         """Return the user with an email, in any case; raises NotFoundError."""
-        return await self._ask(endpoints.BY_EMAIL, ByEmail(email, organization_id))
+        return await self._reply(endpoints.BY_EMAIL, ByEmail(email, organization_id))
 
     async def get_many(
         self, ids: Sequence[str], *, organization_id: str | None = None
     ) -> UserBatch:
-        """Return the users among any number of ids, and the ids that are nobody's.
+        """Return the users among any number of ids, and the ids that no user has.
 
         More ids than one request may hold, or one reply, are asked for in parts.
         """
@@ -117,7 +118,7 @@ class UsersClient:
         while parts:
             part = parts.pop(0)
             try:
-                batch = await self._ask(endpoints.GET_MANY, ByIds(part, organization_id))
+                batch = await self._reply(endpoints.GET_MANY, ByIds(part, organization_id))
             except PayloadTooLargeError:
                 if len(part) == 1:
                     raise
@@ -133,7 +134,7 @@ class UsersClient:
         cursor = None
         while True:
             request = OrgList(organization_id, page, cursor)
-            answer = await self._ask(endpoints.ORG_LIST, request)
+            answer = await self._reply(endpoints.ORG_LIST, request)
             for user in answer.users:
                 yield user
             cursor = answer.next_cursor
@@ -142,25 +143,31 @@ class UsersClient:
 
     async def whoami(self, *, organization_id: str | None = None) -> WhoAmI:
         """Return who the token of this client speaks for; raises UnauthenticatedError."""
-        return await self._ask(endpoints.WHOAMI, Myself(organization_id))
+        return await self._reply(endpoints.WHOAMI, Myself(organization_id))
 
-    async def _ask(self, endpoint: Endpoint[Asked, Answered], request: Asked) -> Answered:
-        body = await self.ask(endpoint, wire.encode_request(request))
+    async def _reply(self, endpoint: Endpoint[Asked, Answered], request: Asked) -> Answered:
+        body = await self.reply_bytes(endpoint, wire.encode_request(request))
         try:
             # The standard library reads lone surrogates, which pydantic's own reader does not.
             return endpoint.reply.model_validate(json.loads(body))
         except ValueError:  # pydantic's ValidationError is one
             raise InternalError("the worker answered with something else") from None
 
-    async def ask(
+    async def reply_bytes(
         self,
         endpoint: Endpoint[Any, Any],
         payload: bytes,
         *,
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
-        """Return the payload of an endpoint's reply, or raise the error that it is (see `ask`)."""
-        return await ask(
+        """Return the payload of an endpoint's reply as it came; raises the error that it is.
+
+        Args:
+            endpoint: whose reply it is.
+            payload: of the request (see `wire.encode_request`).
+            headers: of the request, besides those of this client.
+        """
+        return await reply_on(
             self._connection,
             endpoint.subject(self._prefix),
             payload,
@@ -169,7 +176,7 @@ class UsersClient:
         )
 
 
-async def ask(
+async def reply_on(
     connection: Requester,
     subject: str,
     payload: bytes,
@@ -177,17 +184,25 @@ async def ask(
     timeout: float,
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Return the payload of a reply, or raise the error that it is.
+    """Return the payload of the reply to a request; raises the error that the reply is.
 
-    Raises UnavailableError if no worker listens, RequestTimeoutError if none answers within
-    `timeout` seconds.
+    The worker is told how long there is. While no worker listens, the request is sent again.
+
+    Args:
+        connection: to NATS.
+        subject: of the request.
+        payload: of the request.
+        timeout: seconds that all of this may take.
+        headers: of the request.
+
+    Raises UnavailableError if no worker listens, RequestTimeoutError if none answers in time.
     """
     loop = asyncio.get_running_loop()
     start = loop.time()
-    pause = 0.01
+    pause = FIRST_PAUSE
     while True:
         left = timeout - (loop.time() - start)
-        # The worker's last word needs some time to arrive.
+        # A worker that answers at the last moment is heard if its reply has the time to arrive.
         given = max(round(1000 * (left - min(MARGIN, left / 10))), 1)
         block = wire.encode_headers({**(headers or {}), wire.TIMEOUT: str(given)})
         try:

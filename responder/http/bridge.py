@@ -127,7 +127,7 @@ class Bridge:
             organization = _organization(request)
             headers = self._headers(request)
             payload = wire.encode_request(endpoint.request(**asked, organization_id=organization))
-            body = await self._client.ask(endpoint, payload, headers=headers)
+            body = await self._client.reply_bytes(endpoint, payload, headers=headers)
             return Response(body, media_type="application/json", headers=NO_STORE)
 
         return ask

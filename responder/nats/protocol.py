@@ -1,8 +1,13 @@
 """What a NATS server says, as bytes and then as calls; no I/O."""
 
-# nats-py's own parser takes any white space for the end of a word, while the server ends words at
-# spaces and tabs only: a reply subject with a form feed in it, which any client may send, makes that
-# parser give up its connection, or wait for ever for what it has already got.
+# Strategy: this parser stands in for nats-py's own, which takes any white space for the end of a
+# word. The server ends words at spaces and tabs only, and passes on a reply subject with a form
+# feed in it, which any client may send. nats-py's parser then gives up its connection, or waits for
+# ever for bytes that it already has.
+#
+# The server says two kinds of things. A message is delivered at once, from `take`. All else (PING,
+# PONG, INFO, an error) has nats-py do something that may wait, so it is left to `parse`, and with
+# it all that came after: of `MSG a`, `PING`, `MSG b` in one read, `take` delivers a.
 
 from __future__ import annotations
 
@@ -14,13 +19,13 @@ from nats.errors import ProtocolError
 MAX_LINE: Final = 1024 * 1024  # bytes; the longest is INFO, with the addresses of a whole cluster
 
 
-class Client(Protocol):
-    """Who is told; all but `receive` are methods of nats-py's client."""
+class Recipient(Protocol):
+    """Is told what the server says; all but `receive` are methods of nats-py's client."""
 
     def receive(
         self, sid: int, subject: bytes, reply: bytes, headers: bytes, payload: bytes
     ) -> None:
-        """A message has arrived."""
+        """A message has arrived, for the subscription with that id."""
 
     async def _process_ping(self) -> None: ...
 
@@ -32,42 +37,44 @@ class Client(Protocol):
 
 
 class Parser:
-    """Takes the bytes as they come, in pieces of any size; stands in for nats-py's parser.
+    """Takes the bytes of the server as they come, in pieces of any size.
 
-    `take` delivers messages at once. What nats-py has to act upon, and what follows it, has to wait until
-    it is given to `parse`, in pieces of any size too.
+    What `take` returns has to wait until it is given to `parse`, again in pieces of any size.
     """
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, recipient: Recipient) -> None:
+        self._recipient = recipient
         self.reset()
 
     def reset(self) -> None:
         """Forget what has arrived: the next byte is from another connection."""
         self._partial = bytearray()  # the beginning of a message or line
-        self._enough = 0  # bytes of it, before it is worth looking at again
-        self._waiting = 0  # bytes that `take` has returned, and `parse` not had
+        self._enough = 0  # bytes that it must have before it is worth looking at again
+        self._waiting = 0  # bytes that `take` has returned, and that `parse` has not been given
 
     def take(self, data: bytes) -> bytes:
-        """Take some bytes, and return what has to wait for `parse`; raises ProtocolError."""
+        """Deliver the messages in some bytes, and return what has to wait for `parse`.
+
+        Raises ProtocolError for what no server says.
+        """
         if not self._waiting:
             data = self._deliver(data)
         self._waiting += len(data)
         return data
 
     async def parse(self, data: bytes) -> None:
-        """Take some bytes, and tell the client of all that is complete; raises ProtocolError."""
+        """Tell the recipient all that some bytes complete; raises ProtocolError."""
         size = len(data)
         while data := self._deliver(data):
             line, _, data = data.partition(b"\r\n")
             partial = self._partial
             await self._control(line)
-            if self._partial is not partial:  # reset meanwhile
+            if self._partial is not partial:  # there was a reset while the recipient was told
                 return
         self._waiting = max(self._waiting - size, 0)
 
     def _deliver(self, data: bytes) -> bytes:
-        """Deliver messages, and return what begins with a line that is something else."""
+        """Deliver messages, up to the first line that is none; return the rest, from that line."""
         if self._partial:
             self._partial += data
             if len(self._partial) < self._enough:
@@ -92,9 +99,9 @@ class Parser:
         return b""
 
     def _message(self, line: bytes, data: bytes, start: int) -> int:
-        """Deliver a message if it is complete, and return where it ends."""
+        """Deliver a message if it is complete; return where it ends, or will end."""
         words = line.split(b" ")
-        fixed = 5 if words[0] == b"HMSG" else 4  # words, without a reply subject
+        fixed = 5 if words[0] == b"HMSG" else 4  # the number of words without a reply subject
         try:
             size = int(words[-1])
             head = int(words[-2]) if words[0] == b"HMSG" else 0
@@ -107,20 +114,21 @@ class Parser:
         if end + 2 <= len(data):
             reply = words[3] if len(words) > fixed else b""
             middle = start + head
-            self._client.receive(sid, words[1], reply, data[start:middle], data[middle:end])
+            self._recipient.receive(sid, words[1], reply, data[start:middle], data[middle:end])
         return end + 2
 
     async def _control(self, line: bytes) -> None:
         word, _, rest = line.partition(b" ")
         match word.strip().upper():
             case b"PING":
-                await self._client._process_ping()  # noqa: SLF001
+                await self._recipient._process_ping()  # noqa: SLF001
             case b"PONG":
-                await self._client._process_pong()  # noqa: SLF001
+                await self._recipient._process_pong()  # noqa: SLF001
             case b"INFO":
-                await self._client._process_info(json.loads(rest))  # noqa: SLF001
+                await self._recipient._process_info(json.loads(rest))  # noqa: SLF001
             case b"-ERR":
-                await self._client._process_err(rest.decode(errors="replace").lower())  # noqa: SLF001
+                error = rest.decode(errors="replace").lower()
+                await self._recipient._process_err(error)  # noqa: SLF001
             case b"+OK":
                 pass
             case _:

@@ -2,8 +2,8 @@
 
 # https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-32.md
 #
-# nats-py has a service of its own. It sends the text of exceptions to callers, drops requests when it
-# stops, and is passed over by `nats micro ls` without a description.
+# nats-py has a service of its own. It sends the text of exceptions to callers, drops requests when
+# it stops, and is passed over by `nats micro ls` if it has no description.
 
 from __future__ import annotations
 

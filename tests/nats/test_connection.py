@@ -77,14 +77,14 @@ async def test_all_that_is_sent_in_one_turn_arrives_in_order(connection, other):
 async def test_a_flush_comes_after_what_was_sent_before_it(connection, monkeypatch):
     """The PING of a flush is written behind all that waited (nats-py writes it in front)."""
     written = []
-    writelines = connection._transport.writelines
+    writelines = connection._client._transport.writelines
 
     def spy(lines: list[bytes]) -> None:
         written.extend(lines)
         writelines(lines)
 
-    monkeypatch.setattr(connection._transport, "write", written.append)
-    monkeypatch.setattr(connection._transport, "writelines", spy)
+    monkeypatch.setattr(connection._client._transport, "write", written.append)
+    monkeypatch.setattr(connection._client._transport, "writelines", spy)
 
     await connection.listen("late", lambda *_: None)
     connection.send(b"subject", b"message")
@@ -142,27 +142,27 @@ async def test_a_late_pong_does_not_make_it_deaf(connection):
     gone: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     gone.cancel()
 
-    await connection._send_ping(gone)
+    await connection._client._send_ping(gone)
     await connection.flush()
 
     assert (b"", b"hear me") == await connection.ask("echo", b"hear me", timeout=1)
-    assert 0 == connection.stats["reconnects"]
+    assert 0 == connection._client.stats["reconnects"]
 
 
 async def test_whatever_ends_the_read_loop_is_followed_by_a_reconnect(connection, monkeypatch):
     """When nats-py stops reading for an unforeseen reason, the connection is made anew."""
     await echo(connection)
-    parse = connection._ps.parse
+    parse = connection._client._ps.parse
 
     async def fail(data: bytes = b"") -> None:
-        monkeypatch.setattr(connection._ps, "parse", parse)
+        monkeypatch.setattr(connection._client._ps, "parse", parse)
         raise RuntimeError
 
-    monkeypatch.setattr(connection._ps, "parse", fail)
+    monkeypatch.setattr(connection._client._ps, "parse", fail)
     with suppress(RequestTimeoutError, UnavailableError, Error):
         await connection.ask("echo", b"lost", timeout=0.2)
     async with asyncio.timeout(10):
-        while connection.stats["reconnects"] == 0 or not connection.is_connected:
+        while connection._client.stats["reconnects"] == 0 or not connection._client.is_connected:
             await asyncio.sleep(0.01)
 
     assert (b"", b"again") == await connection.ask("echo", b"again", timeout=2)
@@ -174,12 +174,12 @@ async def test_closing_while_there_is_no_server():
         async with nats.running() as server:
             connection = await stack.enter_async_context(connected([server.url], name="test"))
         async with asyncio.timeout(5):
-            while connection.is_connected:
+            while connection._client.is_connected:
                 await asyncio.sleep(0.01)
 
         connection.send(b"nowhere", b"never")
 
-    assert connection.is_closed
+    assert connection._client.is_closed
 
 
 @pytest.mark.parametrize("size", [3, 5000])
@@ -194,7 +194,7 @@ async def test_a_reply_subject_with_odd_bytes_disturbs_nobody(connection, server
         pass
 
     assert (b"", b"hear me") == await connection.ask("echo", b"hear me", timeout=2)
-    assert 0 == connection.stats["reconnects"]
+    assert 0 == connection._client.stats["reconnects"]
     writer.close()
 
 
@@ -205,7 +205,7 @@ async def test_a_message_larger_than_the_server_allows_is_not_sent(connection):
     connection.send(b"nowhere", b"x" * (connection.max_payload + 1))
 
     assert (b"", b"still here") == await connection.ask("echo", b"still here", timeout=2)
-    assert 0 == connection.stats["reconnects"]
+    assert 0 == connection._client.stats["reconnects"]
 
 
 async def test_being_denied_a_subject_is_known():
@@ -236,7 +236,7 @@ async def test_the_server_that_restarts_is_found_again():
     try:
         async with nats.running(port=port):
             async with asyncio.timeout(20):
-                while not connection.is_connected:
+                while not connection._client.is_connected:
                     await asyncio.sleep(0.01)
 
             assert (b"", b"back") == await connection.ask("echo", b"back", timeout=2)
@@ -260,7 +260,9 @@ async def test_rotated_credentials_do_not_close_it_for_good():
         os.kill(server.pid, signal.SIGHUP)
 
         async with asyncio.timeout(20):
-            while connection.stats["reconnects"] == 0 or not connection.is_connected:
+            while (
+                connection._client.stats["reconnects"] == 0 or not connection._client.is_connected
+            ):
                 await asyncio.sleep(0.01)
         assert (b"", b"hello") == await connection.ask("echo", b"hello", timeout=2)
 

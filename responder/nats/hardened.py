@@ -1,0 +1,232 @@
+"""nats-py's client, without what makes it lose messages or go deaf."""
+
+# Strategy: nats-py does what it is good at: TLS, credentials, the handshake, reconnecting. How
+# messages pass, and how an outage is noticed, is replaced here, because a service cannot live with
+# nats-py's way of it. This is the only module that touches what is private to nats-py.
+#
+# pyproject.toml pins nats-py to one version, whose insides these are; the tests of this package
+# fail if those of another version behave differently.
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from nats import errors
+from nats.aio.client import PING_PROTO, Client
+from nats.aio.subscription import Subscription
+
+from responder.nats.protocol import Parser
+
+log = logging.getLogger(__name__)
+
+# Called with subject, reply subject, headers and payload; must not wait, and should not raise.
+Receive: TypeAlias = Callable[[bytes, bytes, bytes, bytes], None]
+
+SILENCE: Final = 20_000  # milliseconds after which TCP gives up on bytes that are not acknowledged
+MAX_UNSENT: Final = 8 * 1024 * 1024  # bytes kept for the time after a reconnect
+
+
+class HardenedClient(Client):
+    """A client of nats-py; see `connection` for what is made of it.
+
+    Replaced as a whole:
+
+    `subscribe` with a callback, by `listen`. nats-py puts messages into a queue for each
+        subscription, and a task awaits its callback for one at a time. Here a message is passed on
+        as it is read, to a function that must not wait: all that arrived in one read is known
+        before anything is done about it.
+    `publish`, by `send`. nats-py wakes a task to write. Here all that is sent in one turn of the
+        loop leaves in one write at its end.
+    The parser, and the reader of headers. nats-py's end the read loop over some bytes that the
+        server lets through, and the client stays "connected" and deaf. Here subject and headers
+        stay bytes until the receiver reads them (see `protocol`).
+
+    Overridden, each for the reason it gives: `_read_loop`, `_send_ping`, `_process_pong`,
+    `_process_info` with `max_payload`, `_process_err`, `close`.
+
+    Attributes:
+        max_payload: bytes that a message may have, headers included.
+        denied: whether the server has refused a subscription, until it is set to False.
+    """
+
+    max_payload: int = 1024 * 1024
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.denied = False
+        self._receivers: dict[int, Receive] = {}
+        self._ps = Parser(self)  # type: ignore[assignment]  # stands in for nats-py's own
+        self._writing = False  # whether a write will follow in this turn of the loop
+        self._call_soon = asyncio.get_running_loop().call_soon
+
+    # In place of nats-py's own ways.
+
+    async def listen(self, subject: str, receive: Receive, *, queue: str) -> None:
+        """Pass every message on a subject to `receive`, until the subscription is drained."""
+        # Nothing is received in between: subscribing does not wait for the server.
+        subscription = await self.subscribe(subject, queue=queue)
+        self._receivers[subscription._id] = receive  # noqa: SLF001
+
+    def receive(
+        self, sid: int, subject: bytes, reply: bytes, headers: bytes, payload: bytes
+    ) -> None:
+        """Pass a message on to the receiver of its subscription (called by the parser)."""
+        receive = self._receivers.get(sid)
+        if receive is None:
+            return
+        try:
+            receive(subject, reply, headers, payload)
+        except Exception:
+            # There is no caller to raise to, and the read loop must go on.
+            log.exception("a message was not received")
+
+    def send(self, subject: bytes, payload: bytes, headers: bytes = b"") -> None:
+        """Send a message; what is sent in one turn of the loop leaves in one write.
+
+        While there is no connection messages are kept, up to a bound, and then dropped.
+        """
+        if headers:
+            size = len(headers)
+            head = b"HPUB %b %d %d\r\n%b" % (subject, size, size + len(payload), headers)
+        else:
+            head = b"PUB %b %d\r\n" % (subject, len(payload))
+        if len(headers) + len(payload) > self.max_payload:
+            # The server would end the connection, and with it every request under way.
+            log.error("dropped a message: it is larger than the server allows")
+            return
+        if not self.is_connected and self._pending_data_size + len(payload) > MAX_UNSENT:
+            log.warning("dropped a message: no connection to NATS, and too much to send already")
+            return
+        self._pending.append(b"%b%b\r\n" % (head, payload))
+        self._pending_data_size += len(head) + len(payload) + 2
+        if not self._writing:
+            self._writing = True
+            self._call_soon(self._write)
+
+    def _write(self) -> None:
+        self._writing = False
+        if not (self._pending and self.is_connected and self._transport):
+            return  # nats-py writes it after a reconnect
+        try:
+            self._transport.writelines(self._pending)
+        except (OSError, RuntimeError):  # closed: the read loop will find out, too
+            return
+        self._pending, self._pending_data_size = [], 0
+
+    # What nats-py does not offer.
+
+    def queue_subscriptions(self) -> list[Subscription]:
+        """Return the subscriptions that share a queue with other programs."""
+        return [each for each in self._subs.values() if each.queue]
+
+    async def pause_queues(self) -> None:
+        """Have this server send no more on subscriptions that share a queue.
+
+        A reconnect subscribes to them again.
+        """
+        for subscription in self.queue_subscriptions():
+            await self._send_unsubscribe(subscription._id)  # noqa: SLF001
+
+    def keep_alive(self) -> None:
+        """Let TCP notice a peer that is gone, with bytes on their way to it or without."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is None:  # a websocket has its own pings
+            return
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE)
+
+    # What follows overrides nats-py.
+
+    async def _read_loop(self) -> None:
+        """Read; after the end of the loop, whatever its reason, connect again.
+
+        nats-py stops reading over a late PONG, or anything unexpected, and says nothing of it.
+        """
+        reader = getattr(self._transport, "_io_reader", None)
+        if reader is not None:  # a websocket has none
+            self._read_directly(reader)
+        await super()._read_loop()
+        if self.is_connected:
+            await self._process_op_err(errors.StaleConnectionError())
+
+    def _read_directly(self, reader: asyncio.StreamReader) -> None:
+        """Take messages as they arrive, instead of waking a task to read them.
+
+        nats-py's loop is left what is no message, and notices the end of the connection.
+        """
+        wait = reader.feed_data
+
+        def take(data: bytes) -> None:
+            try:
+                rest = self._ps.take(data)  # type: ignore[attr-defined]  # our own
+            except errors.ProtocolError as error:
+                reader.set_exception(error)
+            else:
+                if rest:
+                    wait(rest)
+
+        # What has arrived before is read, and parsed, before anything else can be.
+        reader.feed_data = take  # type: ignore[method-assign, assignment]
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        """Send a PING behind all that waits to be sent.
+
+        nats-py's overtakes it, so that a flush proves nothing about a subscription made or ended
+        just before.
+        """
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        self._pending.append(PING_PROTO)
+        self._pending_data_size += len(PING_PROTO)
+        await self._flush_pending()
+
+    async def _process_pong(self) -> None:
+        """Pass over the PONG of a flush that is no longer waited for; nats-py raises."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+            return
+        await super()._process_pong()
+
+    async def _process_info(
+        self,
+        info: dict[str, Any],
+        initial_connection: bool = False,  # noqa: FBT001, FBT002 - as nats-py has it
+    ) -> None:
+        """Follow a limit that a reload of the server's configuration changes; nats-py does not."""
+        await super()._process_info(info, initial_connection)
+        self.max_payload = info.get("max_payload", self.max_payload)
+
+    async def _process_err(self, err_msg: str) -> None:
+        """Connect again after an error of the server.
+
+        nats-py closes for good on any but two. Credentials are rotated under running services.
+        """
+        if "permissions violation" in err_msg:
+            log.error("NATS: %s", err_msg)
+            if "for subscription" in err_msg:
+                self.denied = True
+        elif self.is_connected:
+            await self._process_op_err(errors.Error(f"nats: {err_msg}"))
+        else:
+            await super()._process_err(err_msg)
+
+    async def close(self) -> None:
+        """Close for good: a connection that was never opened, or is lost at the moment, too."""
+        if self._flush_queue is None:  # it was never opened
+            return
+        if not self.is_connected:  # nats-py would write it to a transport that is closed
+            self._pending, self._pending_data_size = [], 0
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
+        try:
+            await super().close()
+        except asyncio.CancelledError:
+            # Ending its reconnect, nats-py cancels the very future that it then waits for.
+            if task is None or task.cancelling() > cancelled:
+                raise

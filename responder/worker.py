@@ -1,10 +1,15 @@
 """Answer requests that arrive over NATS."""
 
-# Strategy: receiving a request reads it, hands its key over and returns; nothing here waits. The
-# answer comes back as a call (see `batching`), and is sent at once: the replies of a batch are sent in
-# one turn of the loop, and leave in one write. Only a token that is not remembered waits, in a task of its
-# own: verifying a signature costs as much as many lookups, so there is one in each turn of the loop; and
-# its key may have to be fetched.
+# Strategy: nothing here waits. A request is read, and its key handed over, in the call that brings
+# it; its answer comes back as a call (see `batching`), and is sent at once. So the requests that
+# arrive in one read share a query, and the replies of one query leave in one write.
+#
+# Only a request whose token is not remembered waits, in a task of its own. To verify a signature
+# costs as much as many lookups, so there is one in each turn of the loop, and other requests are
+# answered in between; besides, its key may have to be fetched.
+#
+# Worker listens and stops. What happens to one request in between stands in _Request, in the order
+# in which it happens.
 
 from __future__ import annotations
 
@@ -19,7 +24,7 @@ from typing import Any, Final, Protocol
 from uuid import uuid4
 
 from responder import wire
-from responder.batching import NEVER, Answer, Batching, Callback
+from responder.batching import Answer, Batching, Callback
 from responder.directory import Directory
 from responder.endpoints import DESCRIPTION, ENDPOINTS, SERVICE, WHOAMI, Endpoint
 from responder.errors import (
@@ -40,17 +45,14 @@ from responder.tokens.verifier import TokenVerifier
 
 log = logging.getLogger(__name__)
 
+# What a worker may hold; a request beyond that is refused. Batching has a bound of its own, for the
+# number of requests (RESPONDER_MAX_PENDING, 4,096), but a request may be as large as a message, a
+# megabyte by default. This many bytes are 16 KiB for each of them, about what 500 ids need.
+MAX_UNANSWERED: Final = 64 * 1024 * 1024  # bytes of the requests that are not answered yet
+# To verify so many takes about a quarter of a second, well within the time that a request has.
+MAX_UNVERIFIED: Final = 1024  # tokens that wait to be verified
+
 NO_ISSUER: Final = "this worker knows no issuer of tokens: BETTER_AUTH_URL is not set"
-MAX_HELD: Final = 64 * 1024 * 1024  # bytes of requests that may be under way: they can be huge
-
-
-MAX_WAITING: Final = 1024  # tokens that may wait to be verified
-
-
-class _Load(Protocol):
-    def __call__(
-        self, request: Any, caller: Caller | None, *, deadline: float, callback: Callback
-    ) -> None: ...
 
 
 class Worker:
@@ -59,8 +61,8 @@ class Worker:
     Args:
         connection: to NATS.
         directory: what answers.
-        batching: what waits, for the end.
-        tokens: tells who a caller is; without it nobody can ask on behalf of a user.
+        batching: what lookups wait in; asked whether all are answered when the worker stops.
+        tokens: tells who a caller is; without it no request can be made on behalf of a user.
         token_required: whether a request without a token is refused.
         prefix: of the subjects.
         queue_group: the workers that share the load.
@@ -83,19 +85,13 @@ class Worker:
         drain_timeout: float,
         version: str,
     ) -> None:
+        self._shared = _Shared(connection, directory, tokens, token_required)
         self._connection = connection
         self._batching = batching
-        self._directory = directory
-        self._tokens = tokens
-        self._token_required = token_required
-        self._waiting: set[asyncio.Task[None]] = set()  # tokens to be verified
-        self._turn = asyncio.Lock()  # one token in each turn of the loop
         self._timeout = timeout
         self._drain_timeout = drain_timeout
-        self.held = 0  # bytes of requests under way
-        self._now = asyncio.get_running_loop().time
-        self._kinds = [
-            _Kind(
+        self._endpoints = [
+            _ServedEndpoint(
                 each,
                 Statistics(each.name, each.subject(prefix)),
                 wire.decoder(each),
@@ -110,201 +106,249 @@ class Worker:
             description=DESCRIPTION,
             queue_group=queue_group,
             started=datetime.now(UTC),
-            statistics=[kind.statistics for kind in self._kinds],
+            statistics=[each.statistics for each in self._endpoints],
         )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Worker]:
         """Listen; leaving answers what has arrived."""
-        for kind in self._kinds:
+        for each in self._endpoints:
             queue = self.service.queue_group
-            subject = kind.statistics.subject
-            await self._connection.listen(subject, self._receiver(kind), queue=queue)
+            subject = each.statistics.subject
+            await self._connection.listen(subject, self._receiver(each), queue=queue)
         replies = (self.service.ping, self.service.info, self.service.stats)
         for verb, reply in zip(VERBS, replies, strict=True):
             for subject in subjects(verb, name=self.service.name, id=self.service.id):
                 await self._connection.listen(subject, self._describer(reply))
         await self._connection.flush()
-        self._connection.answered = self._answered
+        self._connection.answered = self._all_answered
         try:
             yield self
         finally:
             await self._drain()
 
-    def _receiver(self, kind: _Kind) -> Callable[[bytes, bytes, bytes, bytes], None]:
+    def _receiver(self, endpoint: _ServedEndpoint) -> Callable[[bytes, bytes, bytes, bytes], None]:
+        """Return what receives the requests to an endpoint."""
+        shared, timeout, now = self._shared, self._timeout, self._shared.now
+
         def receive(_: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
             if not reply:
                 return
-            call = _Call(self, kind, reply, payload)
-            call.deadline = self._now() + self._timeout
+            request = _Request(shared, endpoint, reply, payload, now() + timeout)
             try:
-                self._take(call, headers)
+                request.accept(headers)
             except Exception as error:  # noqa: BLE001 - every request is answered
-                call.fail(error)
+                request.fail(error)
 
         return receive
-
-    def _take(self, call: _Call, headers: bytes) -> None:
-        if self.held > MAX_HELD:
-            raise UnavailableError("too much is waiting")
-        token = None
-        if headers:
-            token, timeout = _read_headers(headers)
-            if timeout is not None:
-                call.deadline = min(call.deadline, self._now() + timeout)
-        if token is not None:
-            self._identify(call, token)
-        elif self._token_required or call.kind.endpoint.needs_token:
-            raise UnauthenticatedError(wire.NO_TOKEN)
-        else:
-            call.ask(None)
-
-    def _identify(self, call: _Call, token: str) -> None:
-        """Ask on behalf of the user of a token, now if it is remembered."""
-        if self._tokens is None:
-            raise UnavailableError(NO_ISSUER)
-        identity = self._tokens.remembered(token)
-        if identity is not None:
-            call.ask(identity)
-            return
-        if len(self._waiting) >= MAX_WAITING:
-            raise UnavailableError("too many tokens wait to be verified")
-        task = asyncio.create_task(self._identify_later(call, self._tokens, token))
-        self._waiting.add(task)
-        task.add_done_callback(self._waiting.discard)
-
-    async def _identify_later(self, call: _Call, tokens: TokenVerifier, token: str) -> None:
-        try:
-            async with asyncio.timeout_at(call.deadline):
-                identity = await self._verify(tokens, token)
-            call.ask(identity)
-        except TimeoutError:
-            call.fail(UnavailableError("the token could not be verified in time"))
-        except asyncio.CancelledError:
-            call.fail(UnavailableError("shutting down"))
-            raise
-        except Exception as error:  # noqa: BLE001 - every request is answered
-            call.fail(error)
-
-    async def _verify(self, tokens: TokenVerifier, token: str) -> Identity:
-        try:
-            async with self._turn:
-                await asyncio.sleep(0)
-                return tokens.verify_now(token)
-        except UnknownKeyError:
-            return await tokens.verify(token)
-
-    async def _answered(self) -> None:
-        """Return once all that was received has its answer."""
-        if self._waiting:
-            await asyncio.wait(self._waiting)
-        await self._batching.drained()
-
-    def introduce(self, identity: Identity, user: Answer) -> Answer:
-        """Tell callers who they are: whom the token speaks for, and the user, if there is one."""
-        if isinstance(user, NotFoundError):
-            return wire.encode_whoami(identity, None)
-        if not isinstance(user, bytes):
-            return user
-        answer = wire.encode_whoami(identity, user)
-        if len(answer) > self._connection.max_payload:
-            self._directory.images_omitted += 1
-            answer = wire.encode_whoami(identity, wire.without_image(user))
-        return answer
-
-    def send(self, reply: bytes, answer: Answer) -> None:
-        """Send the answer to a request."""
-        if isinstance(answer, bytes) and len(answer) > self._connection.max_payload:
-            # It fitted when it was written, before the server's limit changed.
-            answer = PayloadTooLargeError("the answer does not fit into one message")
-        if isinstance(answer, bytes):
-            self._connection.send(reply, answer)
-        else:
-            headers, body = wire.encode_error(answer)
-            self._connection.send(reply, body, headers)
 
     def _describer(
         self, describe: Callable[[], bytes]
     ) -> Callable[[bytes, bytes, bytes, bytes], None]:
+        """Return what receives the requests for a description of the service ($SRV)."""
+
         def receive(_: bytes, reply: bytes, __: bytes, ___: bytes) -> None:
             if reply:
                 self._connection.send(reply, describe())
 
         return receive
 
+    async def _all_answered(self) -> None:
+        """Return once all that was received has its answer."""
+        if self._shared.verifying:
+            await asyncio.wait(self._shared.verifying)
+        await self._batching.drained()
+
     async def _drain(self) -> None:
         """Take no more requests, and answer those the server has already sent.
 
-        The order is what loses nothing: the server confirms that no more will come, then what came is
-        answered. Afterwards the connection is flushed and closed by its owner.
+        The order is what loses nothing: first the server confirms that no more requests will come,
+        then those that came are answered. The owner of the connection flushes and closes it later.
         """
         try:
             async with asyncio.timeout(self._drain_timeout):
                 await self._connection.drain_listeners()
-                await self._answered()
+                await self._all_answered()
         except TimeoutError:
             log.warning("not everything was answered in time")
-            for task in self._waiting:
+            for task in self._shared.verifying:
                 task.cancel()
             self._batching.fail(UnavailableError("shutting down"))
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """A kind of request: where it arrives, and what is done about it."""
+class _Load(Protocol):
+    def __call__(
+        self, request: Any, caller: Caller | None, *, deadline: float, callback: Callback
+    ) -> None: ...
 
-    endpoint: Endpoint[Any, Any]
+
+@dataclass(frozen=True, slots=True)
+class _ServedEndpoint:
+    """An endpoint as this worker serves it."""
+
+    row: Endpoint[Any, Any]  # of the table
     statistics: Statistics
     decode: Callable[[bytes], Any]
     load: _Load
 
 
-class _Call:
-    """A request under way, and how it is answered."""
+class _Shared:
+    """What the requests of a worker share, and how much of it they take."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        directory: Directory,
+        tokens: TokenVerifier | None,
+        token_required: bool,  # noqa: FBT001 - passed on
+    ) -> None:
+        self.connection = connection
+        self.directory = directory
+        self.tokens = tokens
+        self.token_required = token_required
+        self.now = asyncio.get_running_loop().time
+        self.unanswered = 0  # bytes
+        self.verifying: set[asyncio.Task[None]] = set()  # one task for each unverified token
+        self.turn = asyncio.Lock()  # held for a turn of the loop, in which one token is verified
+
+
+class _Request:
+    """A request on its way through the worker: accepted, identified, loaded, answered."""
 
     __slots__ = (
-        *("_arrival", "_identity", "_payload", "_reply", "_worker"),
-        *("deadline", "kind"),
+        "_arrival",
+        "_deadline",
+        "_endpoint",
+        "_identity",
+        "_payload",
+        "_reply",
+        "_shared",
     )
 
-    def __init__(self, worker: Worker, kind: _Kind, reply: bytes, payload: bytes) -> None:
-        worker.held += len(payload)
-        self._worker = worker
-        self._reply = reply
+    def __init__(
+        self,
+        shared: _Shared,
+        endpoint: _ServedEndpoint,
+        reply: bytes,
+        payload: bytes,
+        deadline: float,
+    ) -> None:
+        shared.unanswered += len(payload)
+        self._shared = shared
+        self._endpoint = endpoint
+        self._reply = reply  # the subject on which the answer is awaited
         self._payload = payload
-        self._identity: Identity | None = None
+        self._deadline = deadline  # the loop's time
+        self._identity: Identity | None = None  # what the token says, once it is verified
         self._arrival = perf_counter()  # uvloop's own time counts in milliseconds
-        self.kind = kind
-        self.deadline = NEVER
 
-    def ask(self, identity: Identity | None) -> None:
-        """Ask for the answer, on behalf of whom a token speaks for."""
+    def accept(self, headers: bytes) -> None:
+        """Go on, on behalf of the user of a token if there is one; raises if it is refused."""
+        if self._shared.unanswered > MAX_UNANSWERED:
+            raise UnavailableError("too much is waiting")
+        token = None
+        if headers:
+            token, timeout = _read_headers(headers)
+            if timeout is not None:
+                self._deadline = min(self._deadline, self._shared.now() + timeout)
+        if token is not None:
+            self._identify(token)
+        elif self._shared.token_required or self._endpoint.row.needs_token:
+            raise UnauthenticatedError(wire.NO_TOKEN)
+        else:
+            self._load(None)
+
+    def _identify(self, token: str) -> None:
+        """Go on with the identity that a token states: at once if the token is remembered."""
+        shared = self._shared
+        if shared.tokens is None:
+            raise UnavailableError(NO_ISSUER)
+        identity = shared.tokens.remembered(token)
+        if identity is not None:
+            self._load(identity)
+            return
+        if len(shared.verifying) >= MAX_UNVERIFIED:
+            raise UnavailableError("too many tokens wait to be verified")
+        task = asyncio.create_task(self._identify_later(shared.tokens, token))
+        shared.verifying.add(task)
+        task.add_done_callback(shared.verifying.discard)
+
+    async def _identify_later(self, tokens: TokenVerifier, token: str) -> None:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                identity = await self._verify(tokens, token)
+            self._load(identity)
+        except TimeoutError:
+            self.fail(UnavailableError("the token could not be verified in time"))
+        except asyncio.CancelledError:
+            self.fail(UnavailableError("shutting down"))
+            raise
+        except Exception as error:  # noqa: BLE001 - every request is answered
+            self.fail(error)
+
+    async def _verify(self, tokens: TokenVerifier, token: str) -> Identity:
+        try:
+            async with self._shared.turn:
+                await asyncio.sleep(0)
+                return tokens.verify_now(token)
+        except UnknownKeyError:
+            return await tokens.verify(token)
+
+    def _load(self, identity: Identity | None) -> None:
+        """Read the payload, and have its key looked up; the answer comes to `answer`."""
         caller = None
         if identity is not None:
             self._identity = identity
             caller = Caller(identity.user_id, identity.organization_id)
-        request = self.kind.decode(self._payload)
-        self.kind.load(request, caller, deadline=self.deadline, callback=self.answer)
+        request = self._endpoint.decode(self._payload)
+        self._endpoint.load(request, caller, deadline=self._deadline, callback=self.answer)
 
     def fail(self, error: BaseException) -> None:
         """Answer with what went wrong."""
         if not isinstance(error, ResponderError):
-            log.error("a request to %s failed", self.kind.statistics.subject, exc_info=error)
+            log.error("a request to %s failed", self._endpoint.statistics.subject, exc_info=error)
             error = InternalError()
         self.answer(error)
 
     def answer(self, answer: Answer) -> None:
-        """Answer, once."""
-        if self._identity is not None and self.kind.endpoint is WHOAMI:
-            answer = self._worker.introduce(self._identity, answer)
-        self._worker.held -= len(self._payload)
-        self._worker.send(self._reply, answer)
+        """Send the answer and count it; called once."""
+        if self._identity is not None and self._endpoint.row is WHOAMI:
+            answer = self._with_identity(self._identity, answer)
+        self._shared.unanswered -= len(self._payload)
+        self._send(answer)
         error = None if isinstance(answer, bytes) else answer.code
-        self.kind.statistics.count(perf_counter() - self._arrival, error)
+        self._endpoint.statistics.count(perf_counter() - self._arrival, error)
+
+    def _with_identity(self, identity: Identity, user: Answer) -> Answer:
+        """Add what the token says to the user of the token, who may have no row any more."""
+        if isinstance(user, NotFoundError):
+            return wire.encode_whoami(identity, None)
+        if not isinstance(user, bytes):
+            return user
+        answer = wire.encode_whoami(identity, user)
+        if len(answer) > self._shared.connection.max_payload:
+            self._shared.directory.images_omitted += 1
+            answer = wire.encode_whoami(identity, wire.without_image(user))
+        return answer
+
+    def _send(self, answer: Answer) -> None:
+        connection = self._shared.connection
+        if isinstance(answer, bytes) and len(answer) > connection.max_payload:
+            # It fitted when it was written, before the server's limit changed.
+            answer = PayloadTooLargeError("the answer does not fit into one message")
+        if isinstance(answer, bytes):
+            connection.send(self._reply, answer)
+        else:
+            headers, body = wire.encode_error(answer)
+            connection.send(self._reply, body, headers)
 
 
 def _read_headers(block: bytes) -> tuple[str | None, float | None]:
-    """Return the token of a request, and the seconds it may take; raises what its headers make it."""
+    """Return the token of a request, and the seconds it may take.
+
+    Raises what such headers are answered with: RequestTimeoutError if there is no time left, and
+    InvalidRequestError or UnauthenticatedError for headers that cannot be read.
+    """
     headers = wire.decode_headers(block)
     token = wire.read_authorization(headers)
     timeout = wire.requested_timeout(headers)

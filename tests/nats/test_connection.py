@@ -93,8 +93,8 @@ async def test_a_flush_comes_after_what_was_sent_before_it(connection, monkeypat
     assert [b"SUB late", b"PUB subj", b"PING\r\n"] == [line[:8] for line in written]
 
 
-async def test_nobody_listening_is_known_at_once(connection):
-    """A request that reached nobody raises NoRespondersError, not a timeout."""
+async def test_that_there_is_no_listener_is_known_at_once(connection):
+    """A request that reached no listener raises NoRespondersError, not a timeout."""
     with pytest.raises(NoRespondersError):
         await connection.ask("nowhere", b"", timeout=5)
 
@@ -137,7 +137,7 @@ async def test_a_receiver_that_raises_is_survived(connection):
 
 
 async def test_a_late_pong_does_not_make_it_deaf(connection):
-    """A PONG for someone who has given up waiting is passed over (nats-py would stop reading)."""
+    """A PONG that is no longer waited for is passed over (nats-py would stop reading)."""
     await echo(connection)
     gone: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     gone.cancel()
@@ -169,7 +169,7 @@ async def test_whatever_ends_the_read_loop_is_followed_by_a_reconnect(connection
 
 
 async def test_closing_while_there_is_no_server():
-    """With nobody to send it to, what waits to be sent is given up, and closing is no error."""
+    """While there is no server, what waits to be sent is given up, and closing is no error."""
     async with AsyncExitStack() as stack:
         async with nats.running() as server:
             connection = await stack.enter_async_context(connected([server.url], name="test"))
@@ -184,8 +184,8 @@ async def test_closing_while_there_is_no_server():
 
 @pytest.mark.parametrize("size", [3, 5000])
 @pytest.mark.parametrize("odd", [b"\v", b"\f", b"\x1c", b"\xff", b"\x00"])
-async def test_a_reply_subject_with_odd_bytes_disturbs_nobody(connection, server, size, odd):
-    """White space that is none to the server, and what is no text, are parts of a subject."""
+async def test_a_reply_subject_with_odd_bytes_disturbs_no_other(connection, server, size, odd):
+    """Bytes that are no text, or white space but for the server, are parts of a subject."""
     await echo(connection)
     port = int(server.url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)

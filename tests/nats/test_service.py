@@ -119,7 +119,7 @@ async def replies(service, subject, count):
 @pytest.mark.parametrize("verb", SCHEMAS)
 @pytest.mark.parametrize("address", ["", ".users", ".users.{id}"])
 async def test_every_subject_answers_as_adr_32_says(people_service, verb, address):
-    """PING, INFO and STATS answer to all, by name and by id, in the form that the nats CLI reads."""
+    """PING, INFO and STATS answer to all, by name and by id, in the form the nats CLI reads."""
     instance = (await people_service.ask("$SRV.PING")).json["id"]
     answer = await people_service.ask(f"$SRV.{verb}{address.format(id=instance)}")
 
@@ -281,7 +281,7 @@ async def test_two_instances_share_the_load(two, cast):
 
 
 @pytest.mark.parametrize("group", ["responder", "people"])
-async def test_the_queue_group_is_shared_with_whoever_joins_it(
+async def test_the_queue_group_is_shared_with_all_that_join_it(
     template, create_database, start, cast, group
 ):
     """The queue group is `responder`, or that of the setting: a member of it takes its share."""

@@ -23,7 +23,7 @@ from responder.errors import (
     ResponderError,
     UnavailableError,
 )
-from responder.models import ByEmail, ById, ByIds, Myself, OrgList
+from responder.models import ByEmail, ById, ByIds, Identity, Myself, OrgList
 from responder.postgres.connection import Connection, Record, ValueRefusedError
 from responder.postgres.lookups import Lookups
 from responder.postgres.pages import PageAsked, PageRow
@@ -85,39 +85,51 @@ class Directory:
         )
         self._lists = self._lines(self._fetch_lists, max_batch=few, crowd=1, apart=APART)
 
+    # Each endpoint's method loads what its request asks for, on behalf of the user of a token or of a
+    # service, which has no identity. The arguments are those of `Batching.load`; each may raise
+    # UnavailableError as that does.
+
     def get(
-        self, request: ById, caller: Caller | None, *, deadline: float, callback: Callback
+        self, request: ById, identity: Identity | None, *, deadline: float, callback: Callback
     ) -> None:
         """Load a user by id: a User, or NotFoundError."""
-        self._load(self._users, request, caller, deadline, callback)
-
-    def whoami(
-        self, request: Myself, caller: Caller | None, *, deadline: float, callback: Callback
-    ) -> None:
-        """Load the caller: a User, or NotFoundError."""
-        self._load(self._users, request, caller, deadline, callback)
+        self._load(self._users, request, identity, deadline, callback)
 
     def by_email(
-        self, request: ByEmail, caller: Caller | None, *, deadline: float, callback: Callback
+        self, request: ByEmail, identity: Identity | None, *, deadline: float, callback: Callback
     ) -> None:
         """Load a user by email: a User, or NotFoundError."""
-        self._load(self._emails, request, caller, deadline, callback)
+        self._load(self._emails, request, identity, deadline, callback)
 
     def org_list(
-        self, request: OrgList, caller: Caller | None, *, deadline: float, callback: Callback
+        self, request: OrgList, identity: Identity | None, *, deadline: float, callback: Callback
     ) -> None:
         """Load members of an organization: a UserPage; raises InvalidRequestError for a cursor."""
         lines, after = self._first_pages, None
         if request.cursor is not None:
             after = wire.decode_cursor(request.cursor, request.organization_id)
             lines = self._last_pages if after.created_at is None else self._pages
-        self._load(lines, _Page(request, after), caller, deadline, callback)
+        self._load(lines, _Page(request, after), identity, deadline, callback)
 
     def get_many(
-        self, request: ByIds, caller: Caller | None, *, deadline: float, callback: Callback
+        self, request: ByIds, identity: Identity | None, *, deadline: float, callback: Callback
     ) -> None:
         """Load users by their ids: a UserBatch, or PayloadTooLargeError."""
-        self._load(self._lists, request, caller, deadline, callback)
+        self._load(self._lists, request, identity, deadline, callback)
+
+    def whoami(
+        self, request: Myself, identity: Identity, *, deadline: float, callback: Callback
+    ) -> None:
+        """Load the caller: a WhoAmI, even of a caller who is banned or has no row any more."""
+
+        def introduce(user: Answer) -> None:
+            if isinstance(user, ResponderError) and not isinstance(user, NotFoundError):
+                callback(user)
+                return
+            written = user if isinstance(user, bytes) else None
+            callback(self._count(*replies.whoami(identity, written, self._max_reply())))
+
+        self._load(self._users, request, identity, deadline, introduce)
 
     def _lines(
         self, fetch: _Fetch, *, max_batch: int, crowd: int = CROWD, apart: float = 0.0
@@ -134,11 +146,15 @@ class Directory:
         self,
         lines: _Lines,
         request: Any,
-        caller: Caller | None,
+        identity: Identity | None,
         deadline: float,
         callback: Callback,
     ) -> None:
-        line = lines[caller is not None]
+        services, callers = lines
+        if identity is None:
+            line, caller = services, None
+        else:
+            line, caller = callers, Caller(identity.user_id, identity.organization_id)
         self._pool.load(line, _Asked(request, caller), deadline=deadline, callback=callback)
 
     def _lookups(self, asked: Sequence[_Asked]) -> Lookups:
@@ -311,14 +327,16 @@ class Directory:
         ]
 
     def _counted(self, written: Written | Fewer | WithImages | ResponderError) -> Answer | Alone:
-        """Count the images that a reply lacks; what was shared and has to be asked for again goes alone."""
+        """Return a reply, its images counted; what has to be asked for again goes alone."""
         if isinstance(written, ResponderError):
             return written
         if isinstance(written, Fewer | WithImages):
             return ALONE
-        body, omitted = written
+        return self._count(*written)
+
+    def _count(self, reply: bytes, omitted: int) -> bytes:
         self.images_omitted += omitted
-        return body
+        return reply
 
 
 def _place(after: wire.Position | None) -> tuple[str | None, str | None]:

@@ -26,10 +26,9 @@ from uuid import uuid4
 from responder import wire
 from responder.batching import Answer, Batching, Callback
 from responder.directory import Directory
-from responder.endpoints import DESCRIPTION, ENDPOINTS, SERVICE, WHOAMI, Endpoint
+from responder.endpoints import DESCRIPTION, ENDPOINTS, SERVICE, Endpoint
 from responder.errors import (
     InternalError,
-    NotFoundError,
     PayloadTooLargeError,
     RequestTimeoutError,
     ResponderError,
@@ -39,7 +38,6 @@ from responder.errors import (
 from responder.models import Identity
 from responder.nats.connection import Connection
 from responder.nats.service import VERBS, Service, Statistics, subjects
-from responder.postgres.visibility import Caller
 from responder.tokens.identity import UnknownKeyError
 from responder.tokens.verifier import TokenVerifier
 
@@ -85,7 +83,7 @@ class Worker:
         drain_timeout: float,
         version: str,
     ) -> None:
-        self._shared = _Shared(connection, directory, tokens, token_required)
+        self._shared = _Shared(connection, tokens, token_required)
         self._connection = connection
         self._batching = batching
         self._timeout = timeout
@@ -178,7 +176,7 @@ class Worker:
 
 class _Load(Protocol):
     def __call__(
-        self, request: Any, caller: Caller | None, *, deadline: float, callback: Callback
+        self, request: Any, identity: Identity | None, *, deadline: float, callback: Callback
     ) -> None: ...
 
 
@@ -198,12 +196,10 @@ class _Shared:
     def __init__(
         self,
         connection: Connection,
-        directory: Directory,
         tokens: TokenVerifier | None,
         token_required: bool,  # noqa: FBT001 - passed on
     ) -> None:
         self.connection = connection
-        self.directory = directory
         self.tokens = tokens
         self.token_required = token_required
         self.now = asyncio.get_running_loop().time
@@ -219,7 +215,6 @@ class _Request:
         "_arrival",
         "_deadline",
         "_endpoint",
-        "_identity",
         "_payload",
         "_reply",
         "_shared",
@@ -239,7 +234,6 @@ class _Request:
         self._reply = reply  # the subject on which the answer is awaited
         self._payload = payload
         self._deadline = deadline  # the loop's time
-        self._identity: Identity | None = None  # what the token says, once it is verified
         self._arrival = perf_counter()  # uvloop's own time counts in milliseconds
 
     def accept(self, headers: bytes) -> None:
@@ -296,12 +290,8 @@ class _Request:
 
     def _load(self, identity: Identity | None) -> None:
         """Read the payload, and have its key looked up; the answer comes to `answer`."""
-        caller = None
-        if identity is not None:
-            self._identity = identity
-            caller = Caller(identity.user_id, identity.organization_id)
         request = self._endpoint.decode(self._payload)
-        self._endpoint.load(request, caller, deadline=self._deadline, callback=self.answer)
+        self._endpoint.load(request, identity, deadline=self._deadline, callback=self.answer)
 
     def fail(self, error: BaseException) -> None:
         """Answer with what went wrong."""
@@ -312,24 +302,10 @@ class _Request:
 
     def answer(self, answer: Answer) -> None:
         """Send the answer and count it; called once."""
-        if self._identity is not None and self._endpoint.row is WHOAMI:
-            answer = self._with_identity(self._identity, answer)
         self._shared.unanswered -= len(self._payload)
         self._send(answer)
         error = None if isinstance(answer, bytes) else answer.code
         self._endpoint.statistics.count(perf_counter() - self._arrival, error)
-
-    def _with_identity(self, identity: Identity, user: Answer) -> Answer:
-        """Add what the token says to the user of the token, who may have no row any more."""
-        if isinstance(user, NotFoundError):
-            return wire.encode_whoami(identity, None)
-        if not isinstance(user, bytes):
-            return user
-        answer = wire.encode_whoami(identity, user)
-        if len(answer) > self._shared.connection.max_payload:
-            self._shared.directory.images_omitted += 1
-            answer = wire.encode_whoami(identity, wire.without_image(user))
-        return answer
 
     def _send(self, answer: Answer) -> None:
         connection = self._shared.connection

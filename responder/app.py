@@ -34,7 +34,7 @@ from responder.postgres.discovery import Discovery
 from responder.postgres.dsn import Dsn
 from responder.postgres.pool import Pool
 from responder.settings import Settings
-from responder.tokens.key_set import Keys
+from responder.tokens.key_source import KeySource
 from responder.tokens.verifier import TokenVerifier
 from responder.worker import Worker
 
@@ -123,7 +123,7 @@ class _WorkerParts:
             self.pool, max_reply=lambda: connection.max_payload, max_batch=settings.max_batch
         )
         issuer = settings.issuer
-        self.keys = Keys(issuer.key_set) if issuer else None
+        self.keys = KeySource(issuer.key_set_url) if issuer else None
         self.worker = Worker(
             connection,
             self.directory,
@@ -189,7 +189,7 @@ def _observed(
         return Observed(checks=[nats_answers], metrics=Metrics(http_requests=http_requests))
     return Observed(
         checks=[nats_answers, parts.pool.check],
-        warnings=[parts.keys.warn] if parts.keys else [],
+        warnings=[parts.keys.warning] if parts.keys else [],
         metrics=Metrics(
             statistics=parts.worker.service.statistics,
             pending=lambda: parts.pool.batching.pending,

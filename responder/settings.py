@@ -18,7 +18,7 @@ from responder.errors import SettingsError
 from responder.postgres.dsn import Dsn, parse
 from responder.postgres.overrides import Overrides, column_names, table_name
 from responder.postgres.visibility import Rules
-from responder.tokens.verifier import Issuer, api, origin
+from responder.tokens.issuer import TrustedIssuer, api_url, origin
 
 MAX_PORT = 2**16 - 1
 NATS_SCHEMES = ("nats", "tls", "ws", "wss")
@@ -228,10 +228,10 @@ class Settings(BaseModel):
     @property
     def successors(self) -> str | None:
         """The base of Better Auth's HTTP API, where writes go; None if it is not known."""
-        return api(self.better_auth_url) if self.better_auth_url else None
+        return api_url(self.better_auth_url) if self.better_auth_url else None
 
     @property
-    def issuer(self) -> Issuer | None:
+    def issuer(self) -> TrustedIssuer | None:
         """The issuer whose tokens are accepted; None if its keys or its names are not known."""
         url = self.better_auth_url
         own = [origin(url)] if url else []
@@ -239,8 +239,12 @@ class Settings(BaseModel):
         issuers, audiences = self.jwt_issuer or own, self.jwt_audience or own
         if not key_set or not issuers or not audiences:
             return None
-        advice = f"{self.successors or '/api/auth'}/token"
-        return Issuer(key_set=key_set, issuers=issuers, audiences=audiences, advice=advice)
+        return TrustedIssuer(
+            key_set_url=key_set,
+            issuers=issuers,
+            audiences=audiences,
+            token_url=f"{self.successors or '/api/auth'}/token",
+        )
 
     @property
     def missing_issuer(self) -> str:

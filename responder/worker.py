@@ -38,7 +38,7 @@ from responder.errors import (
 from responder.models import Identity
 from responder.nats.connection import Connection
 from responder.nats.service import VERBS, Service, Statistics, subjects
-from responder.tokens.identity import UnknownKeyError
+from responder.tokens.key_set import UnknownKeyError
 from responder.tokens.verifier import TokenVerifier
 
 log = logging.getLogger(__name__)
@@ -257,7 +257,7 @@ class _Request:
         shared = self._shared
         if shared.tokens is None:
             raise UnavailableError(NO_ISSUER)
-        identity = shared.tokens.remembered(token)
+        identity = shared.tokens.cached_identity(token)
         if identity is not None:
             self._load(identity)
             return

@@ -14,7 +14,7 @@ import pytest
 
 from responder import logs
 from responder.dev.tokens import Mint
-from responder.tokens import key_set
+from responder.tokens import key_source
 
 TESTS = Path(__file__).parent
 ADDRESS = "planted" + "@somewhere.example"
@@ -105,7 +105,7 @@ async def test_the_address_of_the_key_set_is_not_logged(capsys, level):
     before, root_level = list(root.handlers), root.level
     try:
         logs.configure(level, "json")
-        assert b"{}" == await key_set.read(
+        assert b"{}" == await key_source.download(
             f"http://someone:swordfish@127.0.0.1:{port}/jwks?key=pike"
         )
         logging.getLogger("responder").warning("said")

@@ -297,7 +297,7 @@ def test_whose_tokens_are_accepted(variables, key_set, issuers, audiences):
     """Better Auth's address says where the keys are and what its tokens name; each can be set."""
     issuer = Settings.read(variables).issuer
 
-    assert (key_set, issuers, audiences) == (issuer.key_set, issuer.issuers, issuer.audiences)
+    assert (key_set, issuers, audiences) == (issuer.key_set_url, issuer.issuers, issuer.audiences)
 
 
 @pytest.mark.parametrize(

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from responder.checks.report import BROKEN, NOTE, Finding, Report
 from responder.settings import Settings
-from responder.tokens import key_set
-from responder.tokens.identity import KeySet
+from responder.tokens import key_source
+from responder.tokens.key_set import KeySet
 
 
 async def check(settings: Settings, report: Report) -> None:
-    """Fetch the key set, within the time that `key_set` gives a fetch, and report its keys."""
+    """Fetch the key set, within the time that `key_source` gives a download, and report its keys."""
     issuer = settings.issuer
     if issuer is None:
         report.findings.append(_no_issuer(settings))
         return
     try:
-        keys = KeySet(await key_set.read(issuer.key_set)).keys
+        keys = KeySet(await key_source.download(issuer.key_set_url)).keys
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
-        message = f"the key set cannot be fetched: {key_set.describe(error)}"
+        message = f"the key set cannot be fetched: {key_source.describe(error)}"
         remedy = (
             "Check BETTER_AUTH_URL, or RESPONDER_JWKS_URL; the jwt plugin publishes it at …/jwks."
         )
         report.findings.append(Finding("key set", BROKEN, message, remedy))
         return
-    algorithms = ", ".join(sorted({name for key in keys for name in key.uses}))
+    algorithms = ", ".join(sorted({name for key in keys for name in key.by_algorithm}))
     names = ", ".join(issuer.issuers)
     report.servers["key set"] = f"{len(keys)} keys for {algorithms}; issuer {names}"
 

@@ -27,7 +27,7 @@ from starlette.types import Receive, Scope, Send
 
 from responder.errors import ResponderError
 from responder.nats.service import BUCKETS, Statistics
-from responder.tokens.key_set import Keys
+from responder.tokens.key_source import KeySource
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
@@ -50,7 +50,7 @@ class Metrics(Collector):
     statistics: Sequence[Statistics] = ()
     pending: Callable[[], int] | None = None
     images_omitted: Callable[[], int] | None = None
-    keys: Keys | None = None
+    keys: KeySource | None = None
     http_requests: Mapping[tuple[str, str, int], int] | None = None
 
     def collect(self) -> Iterator[Metric]:
@@ -165,13 +165,13 @@ def _answers(statistics: Sequence[Statistics]) -> Iterator[Metric]:
     yield errors
 
 
-def _key_set(keys: Keys) -> Iterator[Metric]:
-    known = keys.known
+def _key_set(source: KeySource) -> Iterator[Metric]:
+    known = source.key_set
     name = "responder_key_set"
     yield GaugeMetricFamily(f"{name}_keys", "keys known", len(known.keys) if known else 0)
-    yield GaugeMetricFamily(f"{name}_age_seconds", "since the last good fetch", keys.age)
-    yield CounterMetricFamily(f"{name}_fetches", "attempts to fetch the key set", keys.fetches)
-    yield CounterMetricFamily(f"{name}_failures", "attempts that failed", keys.failures)
+    yield GaugeMetricFamily(f"{name}_age_seconds", "since the last good fetch", source.age)
+    yield CounterMetricFamily(f"{name}_fetches", "attempts to fetch the key set", source.downloads)
+    yield CounterMetricFamily(f"{name}_failures", "attempts that failed", source.failures)
 
 
 def _http(requests: Mapping[tuple[str, str, int], int]) -> Metric:

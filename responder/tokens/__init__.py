@@ -1,1 +1,1 @@
-"""JSON Web Tokens: whose they are, with keys that are kept fresh."""
+"""JSON Web Tokens (RFC 7519) become identities, verified with keys that are kept fresh."""

@@ -1,195 +1,123 @@
-"""Better Auth's key set, fetched and kept fresh."""
+"""An issuer's key set (RFC 7517): the public keys that verify its tokens."""
 
-# Strategy: one task fetches, and nobody else: at the start, ahead of the time at which a key could be
-# missed, and when somebody has a token whose key is not known, which may be new. However many ask for
-# that, fetches are an interval apart, and everyone waits for the first that began after they asked: it
-# has every key that had signed anything by then, so that a good token is never refused. The interval is
-# short enough to be waited out.
+# Strategy: an algorithm belongs to a key, never to a token. The header of a token may only choose
+# among the algorithms of its key. Otherwise a caller could take a published RSA key, sign a token
+# with HMAC under the bytes of that key, write "HS256" into the header, and be believed.
 #
-# What cannot be fetched, or is no key set, changes nothing: the last good one is kept for as long as it
-# takes. A key that was withdrawn is known until the next good fetch.
+# Better Auth's versions have published their keys differently: before 1.3 without `alg`, and at
+# first in 1.2 without `kid`. Both are accepted.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import random
-import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from functools import cache
-from pathlib import Path
-from time import monotonic
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-import httpx
+import jwt
+from jwt.types import JWKDict
 
-from responder.errors import UnavailableError
-from responder.tokens.identity import KeySet
+from responder.errors import UnauthenticatedError
 
-log = logging.getLogger(__name__)
+MIN_RSA: Final = 2048  # bits (RFC 7518, 3.3)
 
-REFRESH: Final = 240.0  # seconds after a good fetch
-INTERVAL: Final = 1.0  # seconds between fetches, at least
-MAX_PAUSE: Final = 30.0  # seconds between fetches that fail
-TIMEOUT: Final = 5.0  # seconds that a fetch may take
-MAX_SIZE: Final = 1024 * 1024  # bytes
-HTTP_OK: Final = 200
+# The algorithms that a key can be used with, by its kty and crv.
+_ALGORITHMS: Final[Mapping[tuple[object, object], tuple[str, ...]]] = {
+    ("OKP", "Ed25519"): ("EdDSA",),
+    ("EC", "P-256"): ("ES256",),
+    ("EC", "P-521"): ("ES512",),
+    ("RSA", None): ("RS256", "PS256"),
+}
+ACCEPTED: Final = {algorithm for names in _ALGORITHMS.values() for algorithm in names}
 
 
-class Keys:
-    """The key set of an issuer, while its context is open.
+class UnknownKeyError(UnauthenticatedError):
+    """The key that signed a token is not in the key set; it may be in a newer one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A public key: its id, and for each algorithm that it is used with, PyJWT's key."""
+
+    kid: str | None
+    by_algorithm: Mapping[str, jwt.PyJWK]
+
+
+class KeySet:
+    """The public keys of an issuer.
 
     Args:
-        source: an http(s) URL, or the path of a file.
-        interval: seconds between fetches, at least.
-        refresh: seconds after which a good key set is fetched again.
+        document: a JSON Web Key Set (RFC 7517). Keys that verify nothing we accept are left out.
+
+    Raises ValueError if the document is no key set, or has no key that can be used.
     """
 
-    def __init__(
-        self, source: str, *, interval: float = INTERVAL, refresh: float = REFRESH
-    ) -> None:
-        self.known: KeySet | None = None
-        self.fetches = 0
-        self.failures = 0
-        self.problem: str | None = None  # of the last fetch
-        self._fetched_at = monotonic()  # the last good one
-        self._source = source
-        self._interval = interval
-        self._refresh = refresh
-        self._wanted = asyncio.Event()
-        # Each is done when its fetch has ended: the one that is to begin, and the one that has begun.
-        self._next: asyncio.Future[None] | None = None
-        self._under_way: asyncio.Future[None] | None = None
-        self._closed = False
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[Keys]:
-        """Keep the key set fresh."""
-        task = asyncio.create_task(self._keep(), name="keys")
+    def __init__(self, document: bytes) -> None:
         try:
-            yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            self._closed = True
-            for waiting in (self._under_way, self._next):
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(None)
+            value = json.loads(document)
+        except (ValueError, RecursionError):
+            raise ValueError("not JSON") from None
+        keys = value.get("keys") if isinstance(value, dict) else None
+        if not isinstance(keys, list):
+            raise ValueError("not a key set")  # noqa: TRY004 - bad input, not a wrong argument
+        self.document = document
+        self.keys = [key for each in keys if (key := _parse_key(each))]
+        if not self.keys:
+            raise ValueError("no key that can be used")
 
-    @property
-    def age(self) -> float:
-        """Seconds since the key set was last fetched well."""
-        return monotonic() - self._fetched_at
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, KeySet) and other.document == self.document
 
-    def warn(self) -> str | None:
-        """Say what is wrong with the last fetch, if anything is."""
-        return self.problem and f"the key set cannot be fetched: {self.problem}"
+    __hash__ = None  # type: ignore[assignment]
 
-    async def renewed(self) -> KeySet:
-        """Return what a fetch that begins after now leaves; raises UnavailableError if nothing is known.
+    def verifying_key(self, kid: str | None, algorithm: str) -> jwt.PyJWK:
+        """Return the key that verifies a token with this `kid` and `alg` in its header.
 
-        Without anything known, a fetch under way will do.
+        Where no key has that id, the keys without an id are looked at.
+
+        Raises UnknownKeyError if no key can have signed the token, and UnauthenticatedError if more
+        than one can, or if the key of that id is not used with that algorithm.
         """
-        if self._closed:
-            raise UnavailableError("no keys to verify a token with: closed")
-        if self._next is None:
-            self._next = asyncio.get_running_loop().create_future()
-        self._wanted.set()
-        await asyncio.shield(self._next)
-        if self.known is None or self._closed:
-            raise UnavailableError("no keys to verify a token with: the key set cannot be fetched")
-        return self.known
+        named = [key for key in self.keys if key.kid == kid] if kid is not None else self.keys
+        unnamed = [key for key in self.keys if key.kid is None]
+        fitting = [
+            key.by_algorithm[algorithm] for key in named or unnamed if algorithm in key.by_algorithm
+        ]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            raise UnauthenticatedError("kid: it does not say which key is meant")
+        if named:
+            raise UnauthenticatedError("alg: not one of its key's")
+        raise UnknownKeyError("kid: no such key")
 
-    async def _keep(self) -> None:
-        pause = self._interval
-        while True:
-            self._wanted.clear()
-            waiting, self._next = self._next, None
-            self._under_way = waiting
-            if self.known is None and waiting is None:
-                # Whoever comes meanwhile wants just this fetch.
-                waiting = self._under_way = self._next = asyncio.get_running_loop().create_future()
-            await self._fetch()
-            if waiting is not None:
-                if self._next is waiting:
-                    self._next = None
-                waiting.set_result(None)
-            await asyncio.sleep(self._interval)
-            failed = self.problem is not None
-            pause = min(2 * pause, MAX_PAUSE) if failed else self._interval
-            rest = (pause if failed else self._refresh) * (1 - 0.1 * random.random())  # noqa: S311 - jitter
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(rest - self._interval, 0)):
-                    await self._wanted.wait()
-
-    async def _fetch(self) -> None:
-        self.fetches += 1
-        try:
-            known = KeySet(await read(self._source))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the keys we have still serve
-            self.failures += 1
-            problem = describe(error)
-            if self.problem != problem:
-                log.warning("the key set cannot be fetched: %s", problem)
-            self.problem = problem
-            return
-        if self.problem is not None:
-            log.info("fetched the key set again")
-        self.problem, self._fetched_at = None, monotonic()
-        if known != self.known:
-            self.known = known
+    def has_id(self, kid: str) -> bool:
+        """Tell whether a key has this id."""
+        return any(key.kid == kid for key in self.keys)
 
 
-async def read(source: str) -> bytes:
-    """Return the document at a URL or in a file, within TIMEOUT seconds and MAX_SIZE bytes.
-
-    Raises OSError, httpx.HTTPError, or ValueError for an answer that is not one.
-    """
-    async with asyncio.timeout(TIMEOUT):
-        if not source.startswith(("http://", "https://")):
-            return _bounded(await asyncio.to_thread(_read_file, source))
-        async with (
-            httpx.AsyncClient(verify=_trust(), follow_redirects=False, timeout=TIMEOUT) as client,
-            client.stream("GET", source, headers=_ASKED) as response,
-        ):
-            if response.status_code != HTTP_OK:
-                raise ValueError(f"HTTP status {response.status_code}")
-            body = bytearray()
-            async for part in response.aiter_raw():
-                body += part
-                if len(body) > MAX_SIZE:
-                    break
-            return _bounded(bytes(body))
+def _parse_key(value: object) -> Key | None:
+    """Return the key of a JSON Web Key, or None if it verifies nothing we accept."""
+    if not isinstance(value, dict) or value.get("use", "sig") != "sig":
+        return None
+    kid, kty = value.get("kid"), value.get("kty")
+    curve = None if kty == "RSA" else value.get("crv")
+    names: Sequence[str] = ()
+    if isinstance(kty, str) and isinstance(curve, str | None):
+        names = _ALGORITHMS.get((kty, curve), ())
+    if value.get("alg") is not None:
+        names = [each for each in names if each == value["alg"]]
+    # A member `d` is a private key, which an issuer has published by mistake.
+    if not isinstance(kid, str | None) or "d" in value:
+        return None
+    by_algorithm = {name: key for name in names if (key := _parse_verifying_key(value, name))}
+    return Key(kid, by_algorithm) if by_algorithm else None
 
 
-# Not compressed: a few bytes could become many at once.
-_ASKED: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
-
-
-def describe(error: Exception) -> str:
-    """Say what went wrong, without addresses, which may hold a password."""
-    if isinstance(error, TimeoutError | httpx.TimeoutException):
-        return "no answer in time"
-    if isinstance(error, httpx.HTTPError | httpx.InvalidURL):
-        return type(error).__name__
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return str(error) if isinstance(error, ValueError) else type(error).__name__
-
-
-@cache
-def _trust() -> ssl.SSLContext:
-    """The certificates that everything else on the machine trusts; reading them takes a while."""
-    return ssl.create_default_context()
-
-
-def _read_file(path: str) -> bytes:
-    with Path(path).open("rb") as file:
-        return file.read(MAX_SIZE + 1)
-
-
-def _bounded(body: bytes) -> bytes:
-    if len(body) > MAX_SIZE:
-        raise ValueError(f"more than {MAX_SIZE} bytes")
-    return body
+def _parse_verifying_key(value: JWKDict, algorithm: str) -> jwt.PyJWK | None:
+    try:
+        key = jwt.PyJWK(value, algorithm)
+    except Exception:  # noqa: BLE001 - whatever is wrong with a key, it cannot be used
+        return None
+    too_small = value["kty"] == "RSA" and key.key.key_size < MIN_RSA
+    return None if too_small else key

@@ -1,57 +1,50 @@
-"""Tokens become identities, with keys that are kept fresh."""
+"""Tokens become identities: verified with fresh keys, and remembered."""
 
-# Strategy: verifying a signature costs ten times a lookup, so what a good token says is remembered under
-# its hash, for as long as its keys stay the same; `exp` is looked at each time. Nothing of a user's row
-# is in it.
+# Strategy: verifying a signature costs ten times a lookup. So the identity of a verified token is
+# cached under the token's hash for as long as the key set stays the same, and only `exp` is checked
+# again each time. An identity is what the token says; the cache holds nothing of a user's row.
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
-from urllib.parse import urlsplit
 
 from responder.models import Identity
-from responder.tokens.identity import MAX_TOKEN, KeySet, UnknownKeyError, check_times, split, verify
-from responder.tokens.key_set import Keys
+from responder.tokens.identity import MAX_TOKEN, check_expiry, split_compact, verify
+from responder.tokens.issuer import TrustedIssuer, api_url, origin
+from responder.tokens.key_set import KeySet, UnknownKeyError
+from responder.tokens.key_source import KeySource
 
-REMEMBERED: Final = 4096  # tokens
-DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Issuer:
-    """Whose tokens are accepted: where its keys are, its names, and where one gets a token."""
-
-    key_set: str
-    issuers: Collection[str]
-    audiences: Collection[str]
-    advice: str
+MAX_CACHED: Final = 4096  # tokens
 
 
 class TokenVerifier:
-    """Tells who a Better Auth token speaks for, without asking anyone.
+    """Tells for which user a Better Auth token speaks, without asking another service.
 
         async with TokenVerifier.connect("https://app.example.com") as tokens:
             identity = await tokens.verify(token)
 
     Args:
-        keys: of the issuer, see `connect`.
+        key_source: the keys of the issuer, see `connect`.
         issuer: whose tokens are accepted.
         clock: returns the time, in seconds since 1970.
     """
 
     def __init__(
-        self, keys: Keys, issuer: Issuer, *, clock: Callable[[], float] = time.time
+        self,
+        key_source: KeySource,
+        issuer: TrustedIssuer,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self.keys = keys
+        self.key_source = key_source
         self._issuer = issuer
         self._clock = clock
-        self._verified_with: KeySet | None = None
-        self._verified: dict[bytes, Identity] = {}
+        self._cache: dict[bytes, Identity] = {}
+        self._cached_with: KeySet | None = None
 
     @classmethod
     @asynccontextmanager
@@ -66,42 +59,44 @@ class TokenVerifier:
         """Keep the keys of an issuer fresh while the context is open.
 
         Args:
-            better_auth_url: of the application; its path, or /api/auth, is where Better Auth answers.
-            key_set: URL or file of the keys, if it is not Better Auth's own.
-            issuers: that are accepted, if it is not the origin of the application.
-            audiences: likewise.
+            better_auth_url: of the application; Better Auth answers below its path, or /api/auth.
+            key_set: the URL or file of the keys, if it is not Better Auth's own.
+            issuers: the values of `iss` that are accepted, if not just the application's origin.
+            audiences: the values of `aud` that are accepted, if not just the application's origin.
         """
-        base, own = api(better_auth_url), [origin(better_auth_url)]
-        issuer = Issuer(
-            key_set=key_set or f"{base}/jwks",
-            issuers=_names(issuers) or own,
-            audiences=_names(audiences) or own,
-            advice=f"{base}/token",
+        base, own = api_url(better_auth_url), [origin(better_auth_url)]
+        issuer = TrustedIssuer(
+            key_set_url=key_set or f"{base}/jwks",
+            issuers=_as_collection(issuers) or own,
+            audiences=_as_collection(audiences) or own,
+            token_url=f"{base}/token",
         )
-        async with Keys(issuer.key_set).running() as keys:
-            yield cls(keys, issuer)
+        async with KeySource(issuer.key_set_url).running() as key_source:
+            yield cls(key_source, issuer)
 
     async def verify(self, token: str) -> Identity:
-        """Return who a token speaks for.
+        """Return the identity of the user for whom a token speaks.
 
-        Raises UnauthenticatedError, which says which check failed, and UnavailableError while there are
-        no keys at all.
+        Waits for newer keys if the token's key is not known.
+
+        Raises UnauthenticatedError, which says which check failed, and UnavailableError while there
+        are no keys at all.
         """
         try:
             return self.verify_now(token)
         except UnknownKeyError:
-            await self.keys.renewed()
+            await self.key_source.wait_for_newer()
             return self.verify_now(token)
 
     def verify_now(self, token: str) -> Identity:
-        """Return who a token speaks for, as far as the keys known now tell.
+        """Return the identity of the user for whom a token speaks, as far as the known keys tell.
 
-        Raises UnknownKeyError where newer ones might, else UnauthenticatedError.
+        Raises UnknownKeyError where newer keys might tell, else UnauthenticatedError.
         """
-        identity = self.remembered(token)
+        identity = self.cached_identity(token)
         if identity is not None:
             return identity
-        keys = self.keys.known
+        keys = self.key_source.key_set
         if keys is None:
             raise UnknownKeyError("no keys to verify a token with")
         identity = verify(
@@ -110,26 +105,29 @@ class TokenVerifier:
             issuers=self._issuer.issuers,
             audiences=self._issuer.audiences,
             now=self._clock(),
-            advice=self._issuer.advice,
+            token_url=self._issuer.token_url,
         )
-        if len(self._verified) >= REMEMBERED:
-            del self._verified[next(iter(self._verified))]  # the oldest
-        self._verified[_digest(token)] = identity
+        if len(self._cache) >= MAX_CACHED:
+            del self._cache[next(iter(self._cache))]  # the oldest
+        self._cache[_digest(token)] = identity
         return identity
 
-    def remembered(self, token: str) -> Identity | None:
-        """Return who a token speaks for, if it was verified before; this costs next to nothing.
+    def cached_identity(self, token: str) -> Identity | None:
+        """Return the identity of a token that was verified before, in about a microsecond.
 
-        Raises UnauthenticatedError for one that has expired since, and for what is no token at all.
+        Returns None for a token that is still to be verified.
+
+        Raises UnauthenticatedError for a token that has expired, and for text that cannot be one.
         """
-        keys = self.keys.known
-        if keys is not self._verified_with:
-            self._verified_with, self._verified = keys, {}
-        identity = self._verified.get(_digest(token)) if len(token) <= MAX_TOKEN else None
+        keys = self.key_source.key_set
+        if keys is not self._cached_with:
+            self._cached_with, self._cache = keys, {}
+        identity = self._cache.get(_digest(token)) if len(token) <= MAX_TOKEN else None
         if identity is None:
-            split(token, advice=self._issuer.advice)  # what has to wait must not be huge
+            # A token that has to wait is held in memory, so it must not be huge.
+            split_compact(token, token_url=self._issuer.token_url)
         else:
-            check_times(identity, self._clock())
+            check_expiry(identity, self._clock())
         return identity
 
 
@@ -137,29 +135,6 @@ def _digest(token: str) -> bytes:
     return sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-def _names(given: str | Collection[str] | None) -> Collection[str] | None:
-    # A text is a collection too, which contains each of its parts.
+def _as_collection(given: str | Collection[str] | None) -> Collection[str] | None:
+    # A text is itself a collection, in which each part of it is found: "app" in "https://app".
     return [given] if isinstance(given, str) else given
-
-
-def api(better_auth_url: str) -> str:
-    """Return the base of Better Auth's HTTP API.
-
-    >>> api("https://app.example.com")
-    'https://app.example.com/api/auth'
-    """
-    url = urlsplit(better_auth_url)
-    return f"{url.scheme}://{url.netloc}{url.path.rstrip('/') or '/api/auth'}"
-
-
-def origin(better_auth_url: str) -> str:
-    """Return what Better Auth writes as issuer and audience: the origin, as JavaScript has it.
-
-    >>> origin("https://App.example.com:443/api/auth")
-    'https://app.example.com'
-    """
-    url = urlsplit(better_auth_url)
-    host = url.hostname or ""
-    host = f"[{host}]" if ":" in host else host
-    port = "" if url.port in (None, DEFAULT_PORTS.get(url.scheme)) else f":{url.port}"
-    return f"{url.scheme}://{host}{port}"

@@ -1,0 +1,205 @@
+"""An issuer's key set, downloaded and kept fresh."""
+
+# Strategy: one task downloads, and no request ever does. It downloads at the start, every few
+# minutes, and when a token arrives whose key is not known, because that key may be new.
+#
+# However many such tokens arrive, there is an interval between downloads. A token waits for the
+# first download that begins after the token arrived, because only that one surely has its key. For
+# example, a download is under way when a token with a new key arrives: Better Auth may have written
+# the answer just before it made the key. So the token waits until that download has ended, the
+# interval has passed, and the next download has ended. Then its key is there, or Better Auth does
+# not have it. So a good token is never refused, and a request can wait out the interval.
+#
+# A download that fails, or that brings something other than a key set, changes nothing: the last
+# good key set is kept for as long as it takes. A key that was withdrawn is accepted until the next
+# download that succeeds.
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import cache
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+import httpx
+
+from responder.errors import UnavailableError
+from responder.tokens.key_set import KeySet
+
+log = logging.getLogger(__name__)
+
+REFRESH: Final = 240.0  # seconds from one download that succeeded to the next
+INTERVAL: Final = 1.0  # seconds between downloads, at least
+MAX_PAUSE: Final = 30.0  # seconds between downloads while they fail, at most
+TIMEOUT: Final = 5.0  # seconds that a download may take
+MAX_SIZE: Final = 1024 * 1024  # bytes of a key set
+HTTP_OK: Final = 200
+
+# Not compressed, because a few compressed bytes can become many at once.
+_HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
+
+
+class KeySource:
+    """Holds the key set of an issuer, and keeps it fresh while its context is open.
+
+    Args:
+        location: an http(s) URL, or the path of a file.
+        interval: seconds between downloads, at least.
+        refresh: seconds from a download that succeeded to the next.
+    """
+
+    def __init__(
+        self, location: str, *, interval: float = INTERVAL, refresh: float = REFRESH
+    ) -> None:
+        self.key_set: KeySet | None = None
+        self.downloads = 0
+        self.failures = 0
+        self.problem: str | None = None  # of the last download
+        self._succeeded_at = monotonic()
+        self._location = location
+        self._interval = interval
+        self._refresh = refresh
+        self._wanted = asyncio.Event()
+        # The download that is to begin, and the one under way; each future is done when its
+        # download has ended. None where no token waits for it.
+        self._next: asyncio.Future[None] | None = None
+        self._under_way: asyncio.Future[None] | None = None
+        self._closed = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[KeySource]:
+        """Keep the key set fresh; tokens that still wait on leaving are told that it is closed."""
+        task = asyncio.create_task(self._keep_fresh(), name="key source")
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self._closed = True
+            for waiting in (self._under_way, self._next):
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(None)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last download that succeeded."""
+        return monotonic() - self._succeeded_at
+
+    def warning(self) -> str | None:
+        """Return what went wrong with the last download; None if nothing did."""
+        return self.problem and f"the key set cannot be fetched: {self.problem}"
+
+    async def wait_for_newer(self) -> KeySet:
+        """Return the key set that is known after a download that begins after this call.
+
+        While no key set is known at all, a download that is under way will do.
+
+        Raises UnavailableError if no key set is known then either, or the context is closed.
+        """
+        if self._closed:
+            raise UnavailableError("no keys to verify a token with: closed")
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+        self._wanted.set()
+        await asyncio.shield(self._next)
+        if self.key_set is None or self._closed:
+            raise UnavailableError("no keys to verify a token with: the key set cannot be fetched")
+        return self.key_set
+
+    async def _keep_fresh(self) -> None:
+        pause = self._interval
+        while True:
+            self._wanted.clear()
+            waiting, self._next = self._next, None
+            self._under_way = waiting
+            if self.key_set is None and waiting is None:
+                # Without any keys, tokens that arrive during this download wait for this one.
+                waiting = self._under_way = self._next = asyncio.get_running_loop().create_future()
+            await self._download()
+            if waiting is not None:
+                if self._next is waiting:
+                    self._next = None
+                waiting.set_result(None)
+            await asyncio.sleep(self._interval)
+            failed = self.problem is not None
+            pause = min(2 * pause, MAX_PAUSE) if failed else self._interval
+            jitter = 1 - 0.1 * random.random()  # noqa: S311 - no secret
+            rest = (pause if failed else self._refresh) * jitter
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(rest - self._interval, 0)):
+                    await self._wanted.wait()
+
+    async def _download(self) -> None:
+        self.downloads += 1
+        try:
+            key_set = KeySet(await download(self._location))
+        except Exception as error:  # noqa: BLE001 - after any failure the last keys still serve
+            self.failures += 1
+            problem = describe(error)
+            if self.problem != problem:
+                log.warning("the key set cannot be fetched: %s", problem)
+            self.problem = problem
+            return
+        if self.problem is not None:
+            log.info("fetched the key set again")
+        self.problem, self._succeeded_at = None, monotonic()
+        if key_set != self.key_set:
+            # An equal one is not taken, because verified tokens are remembered with the object.
+            self.key_set = key_set
+
+
+async def download(location: str) -> bytes:
+    """Return the document at a URL or in a file, within TIMEOUT seconds and MAX_SIZE bytes.
+
+    Raises OSError or httpx.HTTPError, and ValueError for another status than 200 or for a document
+    that is too large.
+    """
+    async with asyncio.timeout(TIMEOUT):
+        if not location.startswith(("http://", "https://")):
+            return _bounded(await asyncio.to_thread(_file_content, location))
+        async with (
+            httpx.AsyncClient(verify=_trust(), follow_redirects=False, timeout=TIMEOUT) as client,
+            client.stream("GET", location, headers=_HEADERS) as response,
+        ):
+            if response.status_code != HTTP_OK:
+                raise ValueError(f"HTTP status {response.status_code}")
+            body = bytearray()
+            async for part in response.aiter_raw():
+                body += part
+                if len(body) > MAX_SIZE:
+                    break
+            return _bounded(bytes(body))
+
+
+def describe(error: Exception) -> str:
+    """Return what went wrong with a download, without the address, which may hold a password."""
+    if isinstance(error, TimeoutError | httpx.TimeoutException):
+        return "no answer in time"
+    if isinstance(error, httpx.HTTPError | httpx.InvalidURL):
+        return type(error).__name__
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return str(error) if isinstance(error, ValueError) else type(error).__name__
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """Return the certificates that the machine trusts; reading them takes a while."""
+    return ssl.create_default_context()
+
+
+def _file_content(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(MAX_SIZE + 1)
+
+
+def _bounded(body: bytes) -> bytes:
+    if len(body) > MAX_SIZE:
+        raise ValueError(f"more than {MAX_SIZE} bytes")
+    return body

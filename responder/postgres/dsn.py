@@ -1,9 +1,10 @@
 """A connection string, as applications have it, in terms of our driver."""
 
-# Strategy: the application's own string is taken as it is. libpq, node-postgres, Prisma and the hosts of
-# PostgreSQL each add parameters of their own; asyncpg would send what it does not know to the server, which
-# refuses it. So those that decide where and how to connect are kept or translated, and the rest is left
-# out, because it is about the application (its pool, its timeouts) and not about us.
+# Strategy: the application's own connection string is taken as it is. libpq, node-postgres, Prisma
+# and the companies that host PostgreSQL each add parameters of their own. asyncpg would send a
+# parameter that it does not know to the server, and the server would refuse the connection. So a
+# parameter that says where or how to connect is kept or translated, and any other is left out: it
+# is about the application's pool or timeouts (`connection_limit=5`) and not about ours.
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ from urllib.parse import unquote, urlencode
 
 T = TypeVar("T")
 
-# How to encrypt, and what is read from files, goes to asyncpg in its own words.
+# asyncpg takes these parameters as they are: how to encrypt, and which files to read.
 _FILES: Final = {"sslcert", "sslcrl", "sslkey", "sslrootcert"}
 _KEPT: Final = _FILES | {"krbsrvname", "passfile", "sslnegotiation", "sslpassword"}
-# What says something to us, and goes no further.
+# These parameters are read here and not passed on.
 _UNDERSTOOD: Final = {"dbname", "host", "options", "password", "pgbouncer", "port", "schema"} | {
     *("ssl", "sslmode", "target_session_attrs", "user"),
 }
@@ -26,12 +27,14 @@ _SSL_MODES: Final = {
     **{
         mode: mode for mode in ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
     },
-    # node-postgres: encrypted, whoever the server is; and its `ssl`, which is a flag.
+    # These are node-postgres's: `sslmode=no-verify` encrypts without verifying the server, and
+    # `ssl` is a flag.
     **dict.fromkeys(("no-verify", "true", "1"), "require"),
     **dict.fromkeys(("false", "0"), "disable"),
 }
-# Our own sessions are read-only, so a server is not known by that: what is meant is which one writes.
-# What is preferred is tried first.
+# The kinds of server to try, in this order, by `target_session_attrs`. For `read-write`, libpq
+# looks for a server on which sessions are not read-only. Ours always are, so we look for the
+# primary.
 _TARGETS: Final = {
     "any": ("any",),
     "primary": ("primary",),
@@ -44,9 +47,8 @@ _SCHEME: Final = re.compile(r"postgres(ql)?(\+[a-z0-9]+)?://", re.ASCII | re.IGN
 _KEY_VALUE: Final = re.compile(r"\w+\s*=", re.ASCII)
 _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.%\w]+\]|[^:\[\]]*)(?::([^:]*))?")
 _SEARCH_PATH: Final = re.compile(r"search_path\s*=\s*\"?([^\s,\"$\\]+)")
-_ENDPOINT: Final = re.compile(
-    r"\b(?:endpoint|project|reference)=[\w-]+", re.ASCII
-)  # whom Neon is to wake, or Supabase
+# By these in `options`, Neon (`endpoint`, `project`) and Supabase (`reference`) know the database.
+_ENDPOINT: Final = re.compile(r"\b(?:endpoint|project|reference)=[\w-]+", re.ASCII)
 _NAME: Final = re.compile(r"[\w.-]{1,40}", re.ASCII)
 _MAX_PORT: Final = 2**16 - 1
 
@@ -57,10 +59,20 @@ Server = tuple[str | None, int | None]
 class Dsn:
     """Where PostgreSQL is, and how to connect to it.
 
-    Of `servers`, hosts and ports, any will do that is one of the `targets`, which are tried in their
-    order. `tls` is a URI of nothing but how to encrypt, as asyncpg takes it; `files` are the files it
-    names. `system_roots` says that servers are verified, and that no file says whom to trust. `options` are sent at the start of a session. `pooled` says that a transaction pooler is known to be between. `schema` is where
-    the application looks for its tables first. `ignored` names the parameters that are left out.
+    Args:
+        servers: hosts and ports; the first that answers and is of the right kind is taken.
+        user: the role to connect as.
+        password: of that role.
+        database: the name of the database.
+        tls: how to encrypt, as a URI that asyncpg takes and that says nothing else.
+        files: the certificates and keys that `tls` names.
+        system_roots: whether a server's certificate is verified with those the system trusts,
+            because no file says which to trust.
+        targets: the kinds of server that will do (`any`, `primary`, `standby`), the best first.
+        options: text for the server's `options`, sent when a connection starts.
+        pooled: whether a pooler in transaction mode is known to be between.
+        schema: where the application looks for its tables first.
+        ignored: the names of the parameters that are left out.
     """
 
     servers: tuple[Server, ...]
@@ -78,7 +90,10 @@ class Dsn:
 
 
 def parse(text: str) -> Dsn:
-    """Read a connection string; raises ValueError with what is wrong, never with what it says."""
+    """Return what a connection string says.
+
+    Raises ValueError, whose message says what is wrong and repeats nothing of the string.
+    """
     text = text.strip()
     scheme = _SCHEME.match(text)
     if not scheme:
@@ -122,11 +137,15 @@ def _parameters(query: str) -> Iterator[tuple[str, str]]:
 
 
 def _servers(hosts: str, ports: str) -> Iterator[Server]:
-    """Hosts, each with its port or with the one at its place in a list of ports, as libpq has it."""
+    """Yield each host with its port.
+
+    As in libpq, ports may be in a list of their own, and the last goes for all further hosts: `a,b`
+    with `1,2` is `a:1` and `b:2`, and with `7` it is `a:7` and `b:7`.
+    """
     listed = ports.split(",")
     for at, address in enumerate(hosts.split(",")):
         host, port = address, ""
-        if not address.startswith("/"):  # a socket's directory
+        if not address.startswith("/"):  # else it is the directory of a socket
             parts = _ADDRESS.fullmatch(address)
             if not parts:
                 raise ValueError("a host is host or host:port; an IPv6 address is in [brackets]")
@@ -139,14 +158,16 @@ def _port(text: str) -> int | None:
         return None
     if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _MAX_PORT):
         raise ValueError(
-            f"a port is a number up to {_MAX_PORT}; special characters of a password are written as %xx"
+            f"a port is a number up to {_MAX_PORT}; "
+            "special characters of a password are written as %xx"
         )
     return int(text)
 
 
 def _tls(parameters: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in parameters.items() if name in _KEPT}
-    if "sslcert" in kept and "sslkey" not in kept:  # Prisma: of the server's authority
+    if "sslcert" in kept and "sslkey" not in kept:
+        # Prisma's `sslcert` is the certificate of the authority, which libpq calls `sslrootcert`.
         kept["sslrootcert"] = kept.pop("sslcert")
     if kept.get("sslrootcert") == "system":
         del kept["sslrootcert"]

@@ -1,4 +1,4 @@
-"""Connection strings as applications have them."""
+"""Connection strings, as applications have them, mean to us what they mean to the application."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from responder.settings import Settings
 SECRET = "hunter2"
 PREFER = "postgresql:///?sslmode=prefer"
 REQUIRE = "postgresql:///?sslmode=require"
-# Who writes them so, what they write, and what it means where that is not the rule.
+# Connection strings, each with what its meaning has that the first has not.
 WRITTEN = {
     "plain": ("postgres://app:pw@db/main", {}),
     "the other scheme": ("postgresql://app:pw@db/main", {}),
@@ -63,7 +63,7 @@ WRITTEN = {
         "postgres://app:p/w:@#%@db/main",
         {"password": "p/w:@#%"},
     ),
-    "nobody": ("postgres://db/main", {"user": None, "password": None}),
+    "no user": ("postgres://db/main", {"user": None, "password": None}),
     "nothing": (
         "postgres://",
         {"servers": ((None, None),), "user": None, "password": None, "database": None},
@@ -78,7 +78,7 @@ WRITTEN = {
             "files": ("/ca.pem",),
         },
     ),
-    "verified by whom the system trusts": (
+    "verified with the certificates of the system": (
         "postgres://app:pw@db/main?sslmode=verify-full&sslrootcert=system",
         {"tls": "postgresql:///?sslmode=verify-full", "system_roots": True},
     ),
@@ -96,7 +96,10 @@ WRITTEN = {
         },
     ),
     "Neon": (
-        "postgresql://app:pw@db/main?sslmode=require&channel_binding=require&options=endpoint%3Dep-a-1",
+        (
+            "postgresql://app:pw@db/main?sslmode=require&channel_binding=require"
+            "&options=endpoint%3Dep-a-1"
+        ),
         {"tls": REQUIRE, "ignored": ("channel_binding",), "options": "endpoint=ep-a-1"},
     ),
     "Supabase's pooler, by its option": (
@@ -114,24 +117,30 @@ WRITTEN = {
         },
     ),
     "a search path": (
-        "postgres://app:pw@db/main?options=-c%20search_path%3Dauth,public%20-c%20statement_timeout%3D1",
+        (
+            "postgres://app:pw@db/main"
+            "?options=-c%20search_path%3Dauth,public%20-c%20statement_timeout%3D1"
+        ),
         {"schema": "auth"},
     ),
     "no schema in particular": (
         'postgres://app:pw@db/main?options=-c+search_path="$user",public',
         {},
     ),
-    "postgres.js": ("postgres://app:pw@db/main?max=5&idle_timeout=3", {"ignored": ("idle_timeout", "max")}),
-    "whatever comes": (
+    "postgres.js": (
+        "postgres://app:pw@db/main?max=5&idle_timeout=3",
+        {"ignored": ("idle_timeout", "max")},
+    ),
+    "parameters that nothing knows": (
         "postgres://app:pw@db/main?a=1&a=2&&b&application_name=x&statement_timeout=1&%0A=1",
         {"ignored": ("a", "application_name", "b", "statement_timeout", "…")},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_how_it_is_written(name):
-    """Everyone's connection strings mean what they mean to them."""
+def test_a_connection_string_is_taken_as_it_is_written(name):
+    """A string from an application, an ORM or a host means what it means there."""
     text, special = WRITTEN[name]
     plain = Dsn(servers=(("db", None),), user="app", password="pw", database="main", tls=PREFER)
     expected = {field: getattr(plain, field) for field in Dsn.__slots__} | special
@@ -163,8 +172,8 @@ def test_how_it_is_written(name):
         (f"postgres://app:{SECRET}@db/main?sslnegotiation=x", "sslnegotiation is one of postgres"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_at_start(text, message):
-    """What is wrong is said, with the setting, and never what was written."""
+def test_a_connection_string_that_cannot_work_is_refused_at_start(text, message):
+    """The error names the setting and what is wrong, and repeats nothing of the string."""
     with pytest.raises(SettingsError) as refused:
         Settings.read({"DATABASE_URL": text})
 
@@ -174,7 +183,7 @@ def test_what_cannot_be_meant_is_refused_at_start(text, message):
 
 
 async def test_a_certificate_that_is_not_there_ends_the_start(people_service, start):
-    """What can never work is an error at the start, and not tried for ever."""
+    """A file that cannot be read is an error at the start, and is not tried for ever."""
     with pytest.raises(SettingsError, match="DATABASE_URL: a certificate or key"):
         await start(f"{people_service.url}?sslmode=verify-full&sslrootcert=/nowhere.pem")
 
@@ -183,9 +192,10 @@ any_text = st.text(st.characters(exclude_characters="\0", exclude_categories=["C
 
 
 @given(user=any_text, password=any_text, database=any_text)
-def test_what_is_escaped_comes_back(user, password, database):
-    """Users, passwords and databases with any characters, written as %xx."""
-    text = f"postgres://{quote(user, safe='')}:{quote(password, safe='')}@db/{quote(database, safe='')}"
+def test_any_character_may_be_escaped(user, password, database):
+    """A user, a password and a database with any characters may be written with %xx."""
+    credentials = f"{quote(user, safe='')}:{quote(password, safe='')}"
+    text = f"postgres://{credentials}@db/{quote(database, safe='')}"
 
     dsn = parse(text)
 
@@ -195,8 +205,8 @@ def test_what_is_escaped_comes_back(user, password, database):
 
 
 @given(st.text())
-def test_rubbish_is_refused_and_not_repeated(text):
-    """Anything at all is a connection string or a ValueError that shows nothing of it."""
+def test_any_text_is_read_or_refused_and_not_repeated(text):
+    """Any text is a connection string, or a ValueError that shows nothing of it."""
     for written in (text, f"postgres://{text}", f"postgres://u:{SECRET}{text}@h/db?{text}"):
         shown = ""
         try:
@@ -206,7 +216,7 @@ def test_rubbish_is_refused_and_not_repeated(text):
         assert SECRET not in shown
 
 
-async def test_a_host_that_is_silent_does_not_keep_us_from_the_next(people_service):
+async def test_a_host_that_does_not_answer_leaves_time_for_the_next(people_service):
     """Each host has a timeout of its own."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -264,8 +274,10 @@ async def with_tls(url: str, folder: Path) -> AsyncIterator[tuple[str, Path]]:
     "parameters",
     ["sslmode=verify-full", "sslmode=verify-ca", "sslmode=verify-full&sslrootcert=system"],
 )
-async def test_the_system_says_whom_to_trust(people_service, tmp_path, monkeypatch, parameters):
-    """Verified without a certificate of one's own, as with node-postgres: the system's roots count."""
+async def test_a_server_is_verified_with_the_certificates_of_the_system(
+    people_service, tmp_path, monkeypatch, parameters
+):
+    """Where no file says which certificates to trust, the system does, as in node-postgres."""
     monkeypatch.setenv("HOME", str(tmp_path))
     async with with_tls(people_service.url, tmp_path) as (url, certificate):
         dsn = parse(f"{url}?{parameters}")
@@ -280,14 +292,14 @@ async def test_the_system_says_whom_to_trust(people_service, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("target", ["any", "primary", "read-write", "prefer-standby"])
-async def test_the_primary_is_known_though_our_sessions_are_read_only(people_service, target):
-    """`read-write` asks for the server that writes, which we are never going to."""
+async def test_a_primary_is_found_though_our_connections_are_read_only(people_service, target):
+    """`read-write` is the server that takes writes, though responder never sends any."""
     session = await connect(parse(f"{people_service.url}?target_session_attrs={target}"), timeout=2)
     session.terminate()
 
 
 @pytest.mark.parametrize("target", ["standby", "read-only"])
-async def test_a_primary_is_no_standby(people_service, target):
-    """Where only a standby will do, a primary will not."""
+async def test_a_primary_is_not_taken_for_a_standby(people_service, target):
+    """Where the string asks for a standby, a primary is not connected to."""
     with pytest.raises(Exception, match="None of the hosts"):
         await connect(parse(f"{people_service.url}?target_session_attrs={target}"), timeout=2)

@@ -24,7 +24,7 @@ from nats.errors import Error as NatsError
 
 from responder.app import Running, serving
 from responder.client import UsersClient
-from responder.dev import nats, people, postgres
+from responder.dev import nats, people, postgres, tables
 from responder.errors import SchemaError
 from responder.postgres.dsn import parse
 from responder.postgres.fields import MEMBER_FIELDS, USER_FIELDS, plain
@@ -123,8 +123,8 @@ async def template(postgres) -> tuple[str, people.Cast]:
     """A database with the demo people, to be copied."""
     connection = await asyncpg.connect(await postgres.create_database("people"))
     try:
-        await people.create_tables(connection)
-        return "people", await people.settle(connection)
+        await tables.create_tables(connection)
+        return "people", await tables.insert_people(connection)
     finally:
         await connection.close()
 

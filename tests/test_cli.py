@@ -28,7 +28,7 @@ import psutil
 import pytest
 from nats.errors import NoRespondersError
 
-from responder.dev import nats, people, postgres, service
+from responder.dev import nats, postgres, service, tables
 from responder.dev.nats import NatsServer
 
 RESPONDER = Path(sysconfig.get_path("scripts")) / "responder"
@@ -196,7 +196,7 @@ async def ambiguous_url(create_database) -> str:
     try:
         for schema in ("blue", "green"):
             await connection.execute(f"create schema {schema}; set search_path to {schema}")
-            await people.create_tables(connection)
+            await tables.create_tables(connection)
     finally:
         await connection.close()
     return url
@@ -604,8 +604,8 @@ async def test_serve_starts_before_postgresql(server, cast, tmp_path):
         async with postgres.running(settings={"port": str(port)}):
             connection = await asyncpg.connect(url)
             try:
-                await people.create_tables(connection)
-                await people.settle(connection)
+                await tables.create_tables(connection)
+                await tables.insert_people(connection)
             finally:
                 await connection.close()
             await until(ready)

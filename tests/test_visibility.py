@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 from responder import wire
-from responder.dev import people
+from responder.dev import tables
 from responder.dev.tokens import ISSUER, Mint
 
 NOW = datetime.now(UTC)
@@ -129,7 +129,7 @@ async def settled(create_database) -> str:
     """A database in which these people live."""
     url = await create_database()
     connection = await asyncpg.connect(url)
-    await people.create_tables(connection)
+    await tables.create_tables(connection)
     for name, person in PEOPLE.items():
         await connection.execute(
             """insert into users (id, name, email, "emailVerified", role, banned, "banReason",

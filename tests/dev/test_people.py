@@ -1,4 +1,4 @@
-"""The demo people are who the demo says they are."""
+"""The demo people are in the tables as the demo says, and the same every time."""
 
 import re
 from collections import Counter
@@ -8,8 +8,10 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from responder.dev import people, postgres
-from responder.dev.people import Cast, Organization, Person
+from responder.dev import people, postgres, tables
+from responder.dev.names import ORGANIZATIONS, WRITTEN_OUT
+from responder.dev.people import Cast
+from responder.dev.population import Organization, Person
 
 MEMBERSHIPS = """
   select o.name, m.role, m."managerId", m."departmentId"
@@ -22,8 +24,8 @@ MEMBERSHIPS = """
 async def url() -> AsyncIterator[str]:
     async with postgres.running() as server:
         connection = await asyncpg.connect(server.url)
-        await people.create_tables(connection)
-        await people.settle(connection)
+        await tables.create_tables(connection)
+        await tables.insert_people(connection)
         await connection.close()
         yield server.url
 
@@ -37,23 +39,21 @@ async def connection(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 def cast() -> Cast:
-    return people._town()[1]
+    return people.populate()[1]
 
 
-async def test_how_many(connection: asyncpg.Connection):
+async def test_there_are_as_many_people_as_planned(connection: asyncpg.Connection):
     """There are some hundred people, in organizations of very different sizes."""
     assert people.PEOPLE == await connection.fetchval("select count(*) from users")
     sizes = await connection.fetch(
         'select o.name, count(*) from organizations o join members m on m."organizationId" = o.id '
         "group by o.id"
     )
-    assert {name: size for name, _, size in people.ORGANIZATIONS} == {
-        row[0]: row[1] for row in sizes
-    }
+    assert {name: size for name, _, size in ORGANIZATIONS} == {row[0]: row[1] for row in sizes}
 
 
 async def test_the_cast_is_in_the_tables(connection: asyncpg.Connection, cast: Cast):
-    """Everyone named in the cast is in the tables under that id, email and name."""
+    """Each person of the cast is in the tables under that id, email and name."""
     for part in vars(cast).values():
         if isinstance(part, Person):
             row = await connection.fetchrow("select email, name from users where id = $1", part.id)
@@ -64,8 +64,8 @@ async def test_the_cast_is_in_the_tables(connection: asyncpg.Connection, cast: C
             assert part.name == await connection.fetchval(query, part.id)
 
 
-async def test_parts_in_organizations(connection: asyncpg.Connection, cast: Cast):
-    """The cast holds the roles it is named for, where it is said to hold them."""
+async def test_the_cast_has_its_roles(connection: asyncpg.Connection, cast: Cast):
+    """Each person of the cast has the role they are named for, in the organization it says."""
     first, second = cast.organization.name, cast.second_organization.name
 
     async def roles(person: Person) -> list[tuple[str, str]]:
@@ -84,8 +84,8 @@ async def test_parts_in_organizations(connection: asyncpg.Connection, cast: Cast
     assert [] == await roles(cast.no_organization) + await roles(cast.guest)
 
 
-async def test_manager_and_department(connection: asyncpg.Connection, cast: Cast):
-    """Staff have a manager, who is a user, and a department."""
+async def test_staff_have_a_manager_and_a_department(connection: asyncpg.Connection, cast: Cast):
+    """A member of the staff has a department, and a manager who is a user."""
     (row,) = await connection.fetch(MEMBERSHIPS, cast.staff.id)
     strangers = await connection.fetchval(
         'select count(*) from members m left join users u on u.id = m."managerId" '
@@ -96,7 +96,9 @@ async def test_manager_and_department(connection: asyncpg.Connection, cast: Cast
     assert 0 == strangers
 
 
-async def test_special_rows(connection: asyncpg.Connection, cast: Cast):
+async def test_special_rows_are_as_better_auth_leaves_them(
+    connection: asyncpg.Connection, cast: Cast
+):
     """Guests, bans, platform roles and images look as Better Auth leaves them."""
 
     async def row(person: Person) -> asyncpg.Record:
@@ -128,8 +130,8 @@ async def test_special_rows(connection: asyncpg.Connection, cast: Cast):
     assert 10_000 < len(image) < 50_000
 
 
-async def test_variety(connection: asyncpg.Connection):
-    """Among the many are nulls, unverified emails, names beyond ASCII, several roles at once."""
+async def test_rows_are_of_many_kinds(connection: asyncpg.Connection):
+    """There are nulls, unverified emails, names beyond ASCII, and several roles in one column."""
     rows = await connection.fetch("select * from users")
     roles = Counter(role for (role,) in await connection.fetch("select role from members"))
 
@@ -139,7 +141,7 @@ async def test_variety(connection: asyncpg.Connection):
         assert 10 < sum(row[column] is None for row in rows)
     assert 20 < sum(not row["emailVerified"] for row in rows)
     names = {row["name"] for row in rows}
-    assert set(people.WRITTEN_OUT) <= names
+    assert set(WRITTEN_OUT) <= names
     assert {"owner", "admin", "staff", "viewer", "admin,staff"} == set(roles)
     assert all(re.fullmatch("[A-Za-z0-9]{32}", row["id"]) for row in rows)
     reserved = r"[a-z0-9.]+@(([a-z-]+\.)?example\.(com|org)|anonymous\.placeholder\.invalid)"
@@ -150,7 +152,7 @@ async def test_variety(connection: asyncpg.Connection):
     assert 5 < some
 
 
-async def test_nobody_joins_before_they_exist(connection: asyncpg.Connection):
+async def test_a_membership_is_younger_than_its_user(connection: asyncpg.Connection):
     """Every membership is younger than its user and its organization."""
     early = await connection.fetch(
         'select m.id from members m join users u on u.id = m."userId" '
@@ -161,10 +163,10 @@ async def test_nobody_joins_before_they_exist(connection: asyncpg.Connection):
     assert [] == early
 
 
-def test_always_the_same():
-    """The same people come every time."""
-    one, other = people._town(), people._town()
+def test_the_people_are_the_same_every_time():
+    """Two computations give the same people, organizations and memberships."""
+    one, other = people.populate(), people.populate()
 
     assert one[1] == other[1]
     assert one[0].people == other[0].people
-    assert one[0].members == other[0].members
+    assert one[0].memberships == other[0].memberships

@@ -31,7 +31,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import responder
 from responder.app import Running, serving
-from responder.dev import nats, people, postgres
+from responder.dev import nats, postgres, tables
 from responder.dev.tokens import Mint
 from responder.errors import BY_CODE, SettingsError
 from responder.http.bridge import Bridge
@@ -998,8 +998,8 @@ async def people_database(port: int) -> AsyncIterator[str]:
         url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         connection = await asyncpg.connect(url)
         try:
-            await people.create_tables(connection)
-            await people.settle(connection)
+            await tables.create_tables(connection)
+            await tables.insert_people(connection)
         finally:
             await connection.close()
         yield url

@@ -1,4 +1,4 @@
-"""A private nats-server that lives as long as its context."""
+"""A private nats-server that runs as long as its context is open."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from .process import StartError, ready, temporary_directory
 
 @dataclass(frozen=True, kw_only=True)
 class NatsServer:
-    """A nats-server that runs."""
+    """A nats-server that is running."""
 
     url: str
     directory: Path
@@ -31,13 +31,14 @@ class NatsServer:
 
 @asynccontextmanager
 async def running(*, config: str = "", port: int = -1) -> AsyncIterator[NatsServer]:
-    """Run a nats-server on loopback; leaving ends it and removes its directory.
+    """Run a nats-server on loopback; leaving the context ends it and removes its directory.
 
-    `config` is nats-server configuration text. Without a port the server takes a free one; naming
-    one is for tests that bring a server back where it was.
+    Args:
+        config: configuration, as nats-server reads it from a file.
+        port: where to listen, for tests that bring a server back where it was; by default the
+            server takes a free port.
 
-    Raises:
-        StartError: there is no nats-server, or it does not start; its log is in the message.
+    Raises StartError, with the server's log, if it is not installed or does not start.
     """
     program = _program()
     with temporary_directory("nats") as directory:
@@ -59,13 +60,13 @@ async def running(*, config: str = "", port: int = -1) -> AsyncIterator[NatsServ
 def _url(ports: Path) -> str | None:
     try:
         found = json.loads(ports.read_text())
-    except (FileNotFoundError, ValueError):  # not written yet, or in part
+    except (FileNotFoundError, ValueError):  # not written yet, or only in part
         return None
     return str(found["nats"][0])
 
 
 def _program() -> Path:
-    # Beside this interpreter first: a virtual environment need not be on the PATH.
+    # We look beside this interpreter first, because a virtual environment need not be on the PATH.
     places = os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)))
     found = shutil.which("nats-server", path=places)
     if found is None:

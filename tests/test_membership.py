@@ -1,4 +1,4 @@
-"""The organization fields of a user come from the membership that the contract names."""
+"""The organization fields of a user come from the membership of subjects.md, The User."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def crowd(count, times, organization="big"):
 
 
 async def in_order(service, organization="big"):
-    """Return the user ids of an organization in the order of the contract."""
+    """Return the user ids of an organization in the order of subjects.md, users.org_list."""
     rows = await service.database.fetch(
         """select "userId" from members where "organizationId" = $1
         order by "createdAt" nulls last, id""",

@@ -49,7 +49,7 @@ def test_a_leak_is_found(ledger):
 
 
 def test_what_a_request_names_may_be_repeated(ledger):
-    """An unknown key is echoed by contract; what stands beside it is not."""
+    """An unknown key is named (subjects.md, Requests); what stands beside it is not."""
     ledger.use("a long password")
     ledger.hear("an error", f"unknown key: {ADDRESS}")
     assert [] == list(ledger.leaks())

@@ -1,4 +1,4 @@
-"""A user answers as section 1 of the contract says, whatever its table looks like."""
+"""A user answers as subjects.md, The User says, whatever its table looks like."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Who sees whom: every kind of caller, every kind of user, every subject, over NATS and HTTP."""
 
-# The rules stand here a second time, in Python and as plainly as the contract has them; what the service
+# The rules stand here a second time, in Python and as plainly as subjects.md, On behalf of a user has them; what the service
 # answers is compared with what they say, whole replies at a time.
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""End to end with real Better Auth, on its own tables: what it has written is seen, its tokens verify."""
+"""With real Better Auth on its own tables: its writes are seen at once, and its tokens verify."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ class Company:
 
     better_auth: Any
     service: Any
-    boss: Any  # a platform admin
-    token: str  # the admin's
+    boss: Any  # the account of a platform admin
+    token: str  # of the boss
 
     async def nats(self, subject: str, payload: object, token: str | None = None) -> Any:
-        """The next answer over NATS: a service's, or what the user of a token may see."""
+        """Ask over NATS, as a service or on behalf of the user of a token; return the answer."""
         answer = await self.service.ask(f"users.{subject}", payload, token and bearer(token))
         return answer.json
 
     async def http(self, path: str, token: str, **query: str) -> Any:
-        """The next answer over HTTP."""
+        """Ask over HTTP on behalf of the user of a token; return the answer."""
         url = f"/api/v1/{path}"
         return (await self.service.http.get(url, headers=bearer(token), params=query)).json()
 
     async def seen(self, id: str) -> Any:  # noqa: A002
-        """A user as everybody who sees all sees them, over NATS and HTTP."""
+        """Return a user as services see them over NATS, and the platform admin over HTTP."""
         over_nats, over_http = await asyncio.gather(
             self.nats("get", id), self.http(f"users/{id}", self.token)
         )
@@ -54,7 +54,7 @@ class Company:
         return over_nats
 
     async def seen_by(self, token: str, id: str) -> Any:  # noqa: A002
-        """A user as the user of a token sees them, over NATS and HTTP."""
+        """Return a user as the user of a token sees them, over NATS and HTTP."""
         over_nats, over_http = await asyncio.gather(
             self.nats("get", id, token), self.http(f"users/{id}", token)
         )
@@ -62,16 +62,16 @@ class Company:
         return over_nats
 
     async def members(self, organization: str, token: str | None = None) -> Any:
-        """Who is in an organization, and as what."""
+        """Return the roles in an organization by user id."""
         page = await self.nats("org_list", organization, token)
         return {each["id"]: each["orgRole"] for each in page["users"]}
 
     async def act(self, path: str, **body: Any) -> Any:
-        """Do something as the platform admin."""
+        """Call an endpoint of the admin plugin as the platform admin."""
         return await self.better_auth.post(f"admin/{path}", self.boss.session, **body)
 
     async def found(self, owner: Any, name: str) -> str:
-        """Let somebody found an organization."""
+        """Let a user found an organization; return its id."""
         slug = f"{name}-{owner.id.lower()}"
         made = await self.better_auth.post(
             "organization/create", owner.session, name=name, slug=slug
@@ -80,7 +80,7 @@ class Company:
 
 
 def same(answer: Any) -> Any:
-    """An answer as both transports give it: errors have a code in common."""
+    """Return what both transports have in common: the whole user, or the code of an error."""
     return answer.get("code", answer)
 
 
@@ -92,13 +92,13 @@ async def company(better_auth, start_for_module) -> Company:
         RESPONDER_HTTP_AUTH="required",
     )
     boss = await better_auth.sign_up("boss")
-    # The first admin is made in the tables: there is nobody yet who could.
+    # Only an admin can make an admin, so the first one is made in the tables.
     await service.database.execute("update users set role = 'admin' where id = $1", boss.id)
     return Company(better_auth, service, boss, await better_auth.token(boss.session))
 
 
-async def test_who_signs_up_is_there(company):
-    """A new person is found at once by id and by email, and by themselves."""
+async def test_a_new_user_is_found_at_once(company):
+    """A user who has just signed up is found by id and by email, by services and by themselves."""
     ann = await company.better_auth.sign_up("Ann")
     expected = {
         "id": ann.id,
@@ -126,8 +126,8 @@ async def test_who_signs_up_is_there(company):
     assert expected == (await company.http("me", token))["user"]
 
 
-async def test_members_are_there_with_what_they_are(company):
-    """Each role is seen as soon as its member has been added, by the owner as well as by services."""
+async def test_a_new_member_is_seen_with_their_role(company):
+    """A member with any role is seen as soon as they are added, by the owner and by services."""
     owner = await company.better_auth.sign_up("owner")
     token = await company.better_auth.token(owner.session)
     organization = await company.found(owner, "roles")
@@ -148,8 +148,8 @@ async def test_members_are_there_with_what_they_are(company):
     assert ["owner", *ROLES] == list((await company.members(organization)).values())
 
 
-async def test_a_member_changes_and_goes(company):
-    """A new role counts at once; who has been removed is no longer seen, nor sees the others."""
+async def test_a_member_gets_another_role_and_is_removed(company):
+    """A new role counts at once; a removed member and the others no longer see each other."""
     owner = await company.better_auth.sign_up("owner")
     person = await company.better_auth.sign_up("member")
     theirs = await company.better_auth.token(person.session)
@@ -184,8 +184,8 @@ async def test_a_member_changes_and_goes(company):
     assert (await company.seen(person.id))["organizationId"] is None
 
 
-async def test_the_active_organization_is_the_token_s_until_it_is_left(company):
-    """A token speaks of the organization that was active; once left, the next answer is of another."""
+async def test_the_organization_of_a_token_counts_until_it_is_left(company):
+    """A user answers with the organization of their token; once they left it, with another."""
     owner = await company.better_auth.sign_up("owner")
     person = await company.better_auth.sign_up("twice")
     first, second = await company.found(owner, "first"), await company.found(owner, "second")
@@ -207,8 +207,8 @@ async def test_the_active_organization_is_the_token_s_until_it_is_left(company):
     assert first == (await company.seen_by(token, person.id))["organizationId"]
 
 
-async def test_who_is_banned_is_forbidden(company):
-    """A ban counts from the next request on, whatever the token says; lifting it likewise."""
+async def test_a_banned_user_is_forbidden(company):
+    """A ban and its end count from the next request on, whatever the token says."""
     person = await company.better_auth.sign_up("Ben")
     token = await company.better_auth.token(person.session)
     for reason in ("spam", "again"):
@@ -230,7 +230,7 @@ async def test_who_is_banned_is_forbidden(company):
 
 
 async def test_a_ban_ends_by_itself(company):
-    """A ban with an end is one until then and not after, although the row keeps saying banned."""
+    """A user is forbidden until their ban ends and not after, though the row still says banned."""
     person = await company.better_auth.sign_up("Cyd")
     token = await company.better_auth.token(person.session)
     before = datetime.now(UTC)
@@ -249,8 +249,8 @@ async def test_a_ban_ends_by_itself(company):
     assert answer == await company.seen_by(token, person.id)
 
 
-async def test_a_role_counts_while_it_is_held(company):
-    """A new admin sees everybody at once, a demoted one no longer, whatever their token says."""
+async def test_an_admin_role_counts_while_it_is_held(company):
+    """A new admin sees all users at once, a demoted one no longer, whatever their token says."""
     person = await company.better_auth.sign_up("Dan")
     plain = await company.better_auth.token(person.session)
     assert "not_found" == (await company.seen_by(plain, company.boss.id))["code"]
@@ -266,8 +266,8 @@ async def test_a_role_counts_while_it_is_held(company):
     assert "not_found" == (await company.seen_by(token, company.boss.id))["code"]
 
 
-async def test_an_email_is_found_where_it_is(company):
-    """After a change of email the new one is found and the old one is nobody's."""
+async def test_a_changed_email_is_found(company):
+    """After a change of email the new one finds its user, and the old one none."""
     person = await company.better_auth.sign_up("Eve")
     new = f"New.{person.email}"
     await company.better_auth.post("change-email", person.session, newEmail=new)
@@ -280,8 +280,8 @@ async def test_an_email_is_found_where_it_is(company):
     assert "not_found" == (await company.http(f"users/email/{person.email}", company.token))["code"]
 
 
-async def test_who_is_deleted_is_gone(company):
-    """A deleted user is found by nobody, in no list, and is no longer let in by their token."""
+async def test_a_deleted_user_is_gone(company):
+    """A deleted user is found by no lookup and in no list, and their token is forbidden."""
     owner = await company.better_auth.sign_up("owner")
     person = await company.better_auth.sign_up("Fay")
     organization = await company.found(owner, "goodbye")
@@ -303,11 +303,11 @@ async def test_who_is_deleted_is_gone(company):
 
 
 ROUNDS = 1000
-LANES = 4  # people who are changed at the same time
+LANES = 4  # users who are changed at the same time
 
 
 async def test_a_thousand_writes_are_read_back(company):
-    """Whatever Better Auth has written, in 1,000 of 1,000 rounds the next answers over NATS and HTTP show it."""
+    """In 1,000 of 1,000 rounds the next answers show what Better Auth has just written."""
     stale: list[Any] = []
     rounds = itertools.count()
 
@@ -330,7 +330,7 @@ async def test_a_thousand_writes_are_read_back(company):
                 company.nats("get", person.id, token),
                 company.http(f"users/email/{person.email}", token),
             )
-            # Why somebody is banned is for admins.
+            # Only admins see the reason of a ban.
             expected = [*[current] * 3, *[current | {"banReason": None}] * 2]
             if answers != expected:
                 stale.append((at, expected, answers))
@@ -384,7 +384,7 @@ async def write_organization_role(company, owner, person, member, at: int) -> di
 
 @pytest.mark.parametrize("algorithm", ["EdDSA", "ES256", "ES512", "RS256", "PS256"])
 async def test_tokens_verify_as_issued(company, start, algorithm):
-    """Whichever algorithm Better Auth signs with, its token says who somebody is, over NATS and HTTP."""
+    """A token signed with any of Better Auth's algorithms is accepted over NATS and HTTP."""
     application = company.better_auth.another(algorithm)
     service = await start(
         application.database, BETTER_AUTH_URL=application.url, RESPONDER_HTTP_AUTH="required"
@@ -423,8 +423,8 @@ def written(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.000Z"
 
 
-async def test_keys_rotate(company, start):
-    """Through rotations each token is answered at once, older ones while their key is published."""
+async def test_tokens_verify_while_keys_rotate(company, start):
+    """A token of a new key is answered at once, and one of an old key while that is published."""
     rotating = company.better_auth.another("rotating")
     service = await start(
         rotating.database, BETTER_AUTH_URL=rotating.url, RESPONDER_HTTP_AUTH="required"
@@ -459,13 +459,13 @@ async def test_keys_rotate(company, start):
 
 
 def kid(token: str) -> str:
-    """The id of a token's key."""
+    """Return the id of a token's key."""
     return str(jwt.get_unverified_header(token)["kid"])
 
 
 @dataclass
 class Proxy:
-    """Stands before a real key endpoint, and does to its answers what a test wants."""
+    """Stands before the real key set, and spoils its answers by `fault`."""
 
     target: str
     http: httpx.AsyncClient
@@ -476,7 +476,7 @@ class Proxy:
         try:
             await reader.readuntil(b"\r\n\r\n")
             if self.fault == "slow":
-                await reader.read()  # until the other side has had enough
+                await reader.read()  # until the other side gives up
             elif self.fault != "down":
                 writer.write(await self._reply())
                 await writer.drain()
@@ -510,7 +510,7 @@ async def standing_before(application: Any, fault: str | None) -> AsyncIterator[
 
 @pytest.mark.parametrize("fault", ["down", "slow", "rubbish", "empty", "a redirect"])
 async def test_tokens_through_an_outage_of_the_key_endpoint(company, start, fault):
-    """A good token without any key is `unavailable`, with the last ones good; nobody else notices."""
+    """During an outage of the key set known keys serve; without any, a token is `unavailable`."""
     application = company.better_auth
     asked = company.boss.id
     async with standing_before(application, fault) as proxy:
@@ -525,7 +525,7 @@ async def test_tokens_through_an_outage_of_the_key_endpoint(company, start, faul
         assert "warning: the key set" in (await service.admin.get("/ready")).text or fault == "slow"
 
         proxy.fault = None
-        # A fetch that began before may still be under way: it is waited for, as far as there is time.
+        # A download that began earlier may be under way; a token waits for it while it has time.
         while "code" in (answer := await there.seen_by(company.token, asked)):
             assert "unavailable" == answer["code"]
         assert asked == answer["id"]
@@ -543,7 +543,7 @@ async def test_tokens_through_an_outage_of_the_key_endpoint(company, start, faul
 async def undisturbed(
     there: Company, waiting: Any, codes: set[str], token: str | None = None
 ) -> None:
-    """Ask on while a token waits for keys: services, and those whose keys are known, are answered at once."""
+    """Ask on while a token waits for keys: requests with a known key or no token are answered."""
     task = asyncio.create_task(waiting)
     clock = asyncio.get_running_loop().time
     slowest, last = 0.0, clock()
@@ -555,8 +555,8 @@ async def undisturbed(
     assert slowest < 0.5
 
 
-async def test_a_guest_is_who_they_are(company):
-    """An anonymous user's token shows them themselves, and nobody else."""
+async def test_a_guest_sees_only_themself(company):
+    """The token of an anonymous user shows them their own record, and no other."""
     guest = await company.better_auth.post("sign-in/anonymous")
     user_id, token = guest["user"]["id"], await company.better_auth.token(guest["token"])
     me = await company.nats("whoami", "", token)
@@ -568,8 +568,8 @@ async def test_a_guest_is_who_they_are(company):
     assert "not_found" == (await company.seen_by(token, company.boss.id))["code"]
 
 
-async def test_who_impersonates_sees_what_the_other_sees(company):
-    """The token of an admin who impersonates somebody is that somebody's, and no admin's."""
+async def test_an_admin_who_impersonates_a_user_sees_what_the_user_sees(company):
+    """The token of an admin who impersonates a user is that of the user, and no admin's."""
     person = await company.better_auth.sign_up("Ida")
     answer = await company.act("impersonate-user", userId=person.id)
     token = await company.better_auth.token(answer["session"]["token"])
@@ -580,7 +580,7 @@ async def test_who_impersonates_sees_what_the_other_sees(company):
 
 
 async def test_a_session_token_is_told_from_a_jwt(company):
-    """Whoever sends their session's token learns where to get a JWT; the token is not repeated."""
+    """A session token is refused with where to get a JWT, and is not repeated."""
     session = company.boss.session
     expected = f"not a JWT: get one from {company.better_auth.origin}/api/auth/token"
 

@@ -1,4 +1,4 @@
-"""The image and the compose file are consistent with the code; no engine is needed to see that."""
+"""The image and the compose file agree with the code, as far as reading them shows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def compose() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def instructions() -> list[tuple[str, str]]:
-    """The instructions of the Dockerfile, in order."""
+    """The instructions of the Dockerfile, in order: each name and what follows it."""
     text = (ROOT / "Dockerfile").read_text()
     joined = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE))
     found = [line.split(maxsplit=1) for line in joined.splitlines() if line.strip()]
@@ -40,12 +40,12 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def environment(instructions: list[tuple[str, str]]) -> dict[str, str]:
-    """The variables that the image sets."""
+    """Return the variables that the image sets."""
     pairs = [shlex.split(rest) for name, rest in instructions if name == "ENV"]
     return dict(pair.split("=", 1) for each in pairs for pair in each)
 
 
-def test_the_compose_file_is_one(compose):
+def test_the_compose_file_is_valid(compose):
     """The compose file is valid by the compose specification's own schema."""
     package = importlib.util.find_spec("check_jsonschema")
     assert package
@@ -57,7 +57,7 @@ def test_the_compose_file_is_one(compose):
 
 
 def test_the_variables_are_settings(compose, instructions):
-    """Each variable that image and compose file set is a setting, and the values are accepted."""
+    """Each variable that the image or the compose file sets is a setting, and its value is good."""
     image = environment(instructions)
     image.pop("PATH")
     service = compose["services"]["responder"]["environment"]
@@ -68,8 +68,8 @@ def test_the_variables_are_settings(compose, instructions):
     assert settings.dsn
 
 
-def test_tokens_are_required_unless_a_trial_says_otherwise(compose, instructions):
-    """The image leaves tokens required; only the compose file switches them off, and says for what."""
+def test_tokens_are_required_but_in_a_trial(compose, instructions):
+    """The image requires tokens; the compose file does not, and says that it is for a trial."""
     assert "RESPONDER_HTTP_AUTH" not in environment(instructions)
     text = (ROOT / "docker-compose.yml").read_text()
     assert re.search(
@@ -78,7 +78,7 @@ def test_tokens_are_required_unless_a_trial_says_otherwise(compose, instructions
 
 
 def test_what_is_mounted_exists(compose):
-    """Each file that the compose file mounts is in the project, and is mounted to be read only."""
+    """Each file that the compose file mounts is in the project, and is mounted read-only."""
     mounts = [
         mount.split(":")
         for service in compose["services"].values()
@@ -99,7 +99,7 @@ def test_nothing_is_published_beyond_this_machine(compose):
     assert {"8080", "8081"} == published
 
 
-def test_responder_waits_for_what_it_needs(compose, instructions):
+def test_responder_waits_for_postgres_and_nats(compose, instructions):
     """Responder starts when PostgreSQL and NATS are healthy, each of which says when it is."""
     services = compose["services"]
     needed = services["responder"]["depends_on"]
@@ -111,15 +111,15 @@ def test_responder_waits_for_what_it_needs(compose, instructions):
     assert any(name == "HEALTHCHECK" for name, _ in instructions)
 
 
-def test_the_stop_is_patient_enough(compose):
-    """Whoever stops the service waits longer than it may take to answer what has arrived."""
+def test_the_grace_period_is_longer_than_the_drain(compose):
+    """A stopped service has time to answer what has arrived before it is killed."""
     grace = compose["services"]["responder"]["stop_grace_period"]
 
     assert float(grace.removesuffix("s")) > Settings.read({}).drain_timeout
 
 
 def test_the_addresses_are_those_of_the_services(compose):
-    """Responder looks for PostgreSQL and NATS where the compose file runs them, with its password."""
+    """Responder connects to PostgreSQL and NATS where the compose file runs them."""
     variables = compose["services"]["responder"]["environment"]
     database = httpx.URL(variables["DATABASE_URL"])
     made = compose["services"]["postgres"]["environment"]
@@ -133,7 +133,7 @@ def test_the_addresses_are_those_of_the_services(compose):
 
 
 def test_the_image_has_what_it_copies(instructions):
-    """Each file that the image copies is in the project, and not ignored."""
+    """Each file that the image copies is in the project, and not left out by .dockerignore."""
     rules = (ROOT / ".dockerignore").read_text().split()
     copied = [
         source.removeprefix("./")
@@ -164,7 +164,7 @@ def test_the_image_is_lean_and_unprivileged(instructions):
 
 
 async def test_the_health_check_follows_ready(instructions, people_service):
-    """The image's health check succeeds where /ready does, and fails where nobody listens."""
+    """The image's health check succeeds where /ready does, and fails where nothing listens."""
     (rest,) = [rest for name, rest in instructions if name == "HEALTHCHECK"]
     program, *arguments = json.loads(rest[rest.index("[") :])
     with socket.socket() as unused:

@@ -1,6 +1,7 @@
-// Better Auth as a company runs it: admin, organization, anonymous, jwt and bearer plugins, on PostgreSQL.
-// One application signs with EdDSA; more on the same tables, each with keys of its own, sign with the other
-// algorithms, and with keys that change every few seconds. Ends when its standard input does.
+// Better Auth as a company runs it: the plugins admin, organization, anonymous, jwt and bearer, on
+// PostgreSQL. One application signs with EdDSA. Others use the same tables, each with keys of its
+// own: they sign with the other algorithms, or with keys that change every few seconds. The program
+// ends when its standard input does.
 
 import { createServer } from "node:http";
 import { betterAuth } from "better-auth";
@@ -8,10 +9,12 @@ import { getMigrations } from "better-auth/db/migration";
 import { toNodeHandler } from "better-auth/node";
 import { admin, anonymous, bearer, jwt, organization } from "better-auth/plugins";
 import { createAccessControl } from "better-auth/plugins/access";
-import { adminAc, defaultStatements, memberAc, ownerAc } from "better-auth/plugins/organization/access";
+import {
+  adminAc, defaultStatements, memberAc, ownerAc,
+} from "better-auth/plugins/organization/access";
 import pg from "pg";
 
-// By name: the options of its key set. The first is the one at /api/auth.
+// The options of each application's key set, by its name. The first application is at /api/auth.
 const APPLICATIONS = {
   EdDSA: { keyPairConfig: { alg: "EdDSA" } },
   ES256: { keyPairConfig: { alg: "ES256" } },
@@ -32,11 +35,14 @@ function application(origin, name, jwks) {
   return betterAuth({
     baseURL: origin,
     basePath: name === "EdDSA" ? "/api/auth" : `/${name}/api/auth`,
-    secret: "a secret of the tests, which nobody else has to know",
+    secret: "a secret of the tests, which protects nothing else",
     database: pool,
     telemetry: { enabled: false },
     emailAndPassword: { enabled: true },
-    user: { modelName: "users", changeEmail: { enabled: true, updateEmailWithoutVerification: true } },
+    user: {
+      modelName: "users",
+      changeEmail: { enabled: true, updateEmailWithoutVerification: true },
+    },
     session: { modelName: "sessions" },
     account: { modelName: "accounts" },
     verification: { modelName: "verifications" },
@@ -49,7 +55,10 @@ function application(origin, name, jwks) {
         roles,
         schema: {
           organization: { modelName: "organizations" },
-          member: { modelName: "members", additionalFields: { managerId: text, departmentId: text } },
+          member: {
+            modelName: "members",
+            additionalFields: { managerId: text, departmentId: text },
+          },
           invitation: { modelName: "invitations" },
         },
       }),
@@ -76,7 +85,7 @@ server.listen(0, "127.0.0.1", async () => {
     const { runMigrations } = await getMigrations(auth.options);
     await runMigrations();
     handlers.push([`/${name}/`, auth]);
-    // Adds members as a server does; Better Auth has no HTTP route for it.
+    // /add-member adds a member as a server does; Better Auth has no HTTP route for it.
     if (name === "EdDSA") handlers.push(["/", auth], ["/add-member", auth]);
   }
   handle = async (request, response) => {

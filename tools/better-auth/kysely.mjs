@@ -3,8 +3,9 @@
 
 import { auth } from "./auth.mjs";
 
-// Where it is exported from has changed over the versions.
-const { getMigrations } = await import("better-auth/db/migration").catch(() => import("better-auth/db"));
+// Older versions export it from another module.
+const { getMigrations } = await import("better-auth/db/migration")
+  .catch(() => import("better-auth/db"));
 const { compileMigrations } = await getMigrations(auth.options);
 console.log(await compileMigrations());
 await auth.options.database.end();

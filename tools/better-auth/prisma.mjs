@@ -1,5 +1,5 @@
-// Print the SQL that Prisma makes of a schema.prisma: its own schema engine, which needs no database
-// for this but asks for its version.
+// Print the SQL that Prisma makes of a schema.prisma. Its schema engine needs no database for this,
+// but asks for the version of one, so it gets answers that are made up.
 
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -14,22 +14,33 @@ instance.exports.__wbindgen_start();
 
 const done = async () => ({ ok: true, value: 0 });
 const columnTypes = [5, 7, 0]; // a boolean, a text and an integer
-const answer = { columnTypes, columnNames: ["exists", "version", "number"], rows: [[true, "PostgreSQL 18.0", 180000]] };
+const answer = {
+  columnTypes,
+  columnNames: ["exists", "version", "number"],
+  rows: [[true, "PostgreSQL 18.0", 180000]],
+};
 const connection = {
   provider: "postgres",
   adapterName: "none",
   errorRegistry: { consumeError: () => undefined },
-  getConnectionInfo: () => ({ ok: true, value: { schemaName: "public", supportsRelationJoins: true } }),
+  getConnectionInfo: () => ({
+    ok: true,
+    value: { schemaName: "public", supportsRelationJoins: true },
+  }),
   queryRaw: async () => ({ ok: true, value: answer }),
   executeRaw: done,
   executeScript: done,
   dispose: done,
 };
 const connect = async () => ({ ok: true, value: connection });
-const engine = await binding.SchemaEngine.new({}, () => {}, { ...connection, connect, connectToShadowDb: connect });
+const factory = { ...connection, connect, connectToShadowDb: connect };
+const engine = await binding.SchemaEngine.new({}, () => {}, factory);
 const { stdout } = await engine.diff({
   from: { tag: "empty" },
-  to: { tag: "schemaDatamodel", files: [{ path: "schema.prisma", content: readFileSync("schema.prisma", "utf8") }] },
+  to: {
+    tag: "schemaDatamodel",
+    files: [{ path: "schema.prisma", content: readFileSync("schema.prisma", "utf8") }],
+  },
   script: true,
   exitCode: null,
   shadowDatabaseUrl: null,

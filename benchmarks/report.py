@@ -107,7 +107,8 @@ def _machine(results: dict[str, Any]) -> Iterator[str]:
     }
     yield from _wrapped(
         f"{machine['processor']}, {machine['cores']} cores for everything, {machine['memory']}",
-        f"GiB, {machine['system']}; {results['users']:,} users; median of {results['rounds']} rounds of",
+        f"GiB, {machine['system']}; {results['users']:,} users; "
+        f"median of {results['rounds']} rounds of",
         f"{results['seconds']:g} s.",
     )
     yield from _wrapped(

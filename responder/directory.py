@@ -1,11 +1,13 @@
 """The lookups themselves: what each request means, for services and for callers."""
 
-# Each kind of question has a line for services and one for callers (see `batching`), because those of
-# services cost less: nothing has to be decided about what they may see (see `postgres.visibility`).
+# Each kind of question has a line for services and one for callers (see `batching`), because those
+# of services cost less: nothing has to be decided about what they may see (see
+# `postgres.visibility`).
 #
 # A page, or a list of ids, is work enough for a query of its own, so only a few share one, and they
 # share its bound on images, too. Pages wait in three lines, because one statement starts at the
-# beginning of an organization, another after a membership with createdAt, a third after one without.
+# beginning of an organization, another after a membership with createdAt, a third after one
+# without.
 
 from __future__ import annotations
 
@@ -85,8 +87,8 @@ class Directory:
         )
         self._lists = self._lines(self._fetch_lists, max_batch=few, crowd=1, apart=APART)
 
-    # Each endpoint's method loads what its request asks for, on behalf of the user of a token or of a
-    # service, which has no identity. The arguments are those of `Batching.load`; each may raise
+    # Each endpoint's method loads what its request asks for, on behalf of the user of a token or of
+    # a service, which has no identity. The arguments are those of `Batching.load`; each may raise
     # UnavailableError as that does.
 
     def get(

@@ -2,7 +2,8 @@
 
 # Data only. `wire` makes a decoder of a row, the worker answers each row with the method of
 # `Directory` that has its name, `check` tries to subscribe to each, and what describes the service
-# to others ($SRV, OpenAPI) is made from the rows: an endpoint that is added here is known everywhere.
+# to others ($SRV, OpenAPI) is made from the rows: an endpoint that is added here is known
+# everywhere.
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ DESCRIPTION: Final = "Better Auth users, live from their tables"
 class Endpoint(Generic[Asked, Answered]):
     """Something that can be asked.
 
-    `bare` is the key that a payload of bare text stands for; `route` is the path of a GET, in which a
-    name in braces is a key of the request. With `needs_token` it is only answered on behalf of a
+    `bare` is the key that a payload of bare text stands for; `route` is the path of a GET, in which
+    a name in braces is a key of the request. With `needs_token` it is only answered on behalf of a
     caller, and its payload may be empty.
     """
 

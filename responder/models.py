@@ -1,8 +1,9 @@
 """Requests and replies: what callers send and see."""
 
-# These models are the contract in Python: the client sends and returns them, and OpenAPI is made from
-# them. Replies of a worker are not built from them (see the encoder in `wire`, which a property test
-# holds equal to them), and reading a reply ignores keys that a newer worker may have added.
+# These models are the contract in Python: the client sends and returns them, and OpenAPI is made
+# from them. Replies of a worker are not built from them (see the encoder in `wire`, which a
+# property test holds equal to them), and reading a reply ignores keys that a newer worker may have
+# added.
 
 from __future__ import annotations
 

@@ -2,12 +2,12 @@
 
 # Rows become bytes here, once, and stay bytes until they are on the wire.
 #
-# Images may be data URLs of up to a megabyte. A query that is shared brings along only small ones, and
-# the row has the size of one that was left out. A user with a larger image is asked for again alone,
-# a page for so many users as fit with their images, a list as a whole if all of its images fit: in
-# place of the reply its writer then says what to ask for. So what a query can pull into memory is
-# bounded by the size of one message, not of five hundred. An image that does not even fit alone is
-# omitted, and counted: beside each reply stands how many images it lacks.
+# Images may be data URLs of up to a megabyte. A query that is shared brings along only small ones,
+# and the row has the size of one that was left out. A user with a larger image is asked for again
+# alone, a page for so many users as fit with their images, a list as a whole if all of its images
+# fit: in place of the reply its writer then says what to ask for. So what a query can pull into
+# memory is bounded by the size of one message, not of five hundred. An image that does not even fit
+# alone is omitted, and counted: beside each reply stands how many images it lacks.
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _without_image(fields: Fields, limit: int) -> Written:
 
 
 def _as_many_as_fit(places: Sequence[Fields | None], limit: int) -> tuple[list[bytes], int]:
-    """Write users one by one, as many as fit but at least one; nothing for a place that is empty."""
+    """Write users one by one, as many as fit but at least one; b"" for a place that is empty."""
     users: list[bytes] = []
     size = omitted = 0
     for fields in places:

@@ -217,8 +217,8 @@ def without_image(user: bytes) -> bytes:
 def read_authorization(headers: Mapping[str, Sequence[str]]) -> str | None:
     """Return the token of a request, None without one; raises UnauthenticatedError (RFC 6750, 2.1).
 
-    A request with a token is made on behalf of its user, and must never be taken for one of a service,
-    which sees more. So any other form than exactly one token is an error.
+    A request with a token is made on behalf of its user, and must never be taken for one of a
+    service, which sees more. So any other form than exactly one token is an error.
     """
     values = headers.get(AUTHORIZATION.lower())
     if values is None:
@@ -265,8 +265,8 @@ def _json(value: object) -> bytes:
         return json.dumps(msgspec.to_builtins(value)).encode()
 
 
-# Cursors: where a page ended, bound to its organization. They are opaque to callers but no secret: a
-# caller who may list the organization may start anywhere in it.
+# Cursors: where a page ended, bound to its organization. They are opaque to callers but no secret:
+# a caller who may list the organization may start anywhere in it.
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True):

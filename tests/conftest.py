@@ -146,9 +146,9 @@ async def create_database(postgres) -> Create:
     return create
 
 
-# With RESPONDER_TEST_LEAST_PRIVILEGE set, every service connects as the role that `responder grants`
-# makes. Tests change tables under a service, as migrations do; like the operator after a migration, a
-# trigger then grants what is new.
+# With RESPONDER_TEST_LEAST_PRIVILEGE set, every service connects as the role that `responder
+# grants` makes. Tests change tables under a service, as migrations do; like the operator after a
+# migration, a trigger then grants what is new.
 LEAST = "RESPONDER_TEST_LEAST_PRIVILEGE" in os.environ
 _REGRANT = """
 create or replace function public.regrant() returns event_trigger language plpgsql as $$

@@ -39,8 +39,8 @@ def _page_order(members: Table) -> tuple[str, ...]:
     return tuple(field for field in order if field in members.columns)
 
 
-# Pages are in ascending order with nulls last, for which an index has 0 in `indoption`. Where it has
-# 3 (descending, nulls first) for every column after the first, it is read backwards.
+# Pages are in ascending order with nulls last, for which an index has 0 in `indoption`. Where it
+# has 3 (descending, nulls first) for every column after the first, it is read backwards.
 _INDEXED: Final = """
 select exists (
   select from pg_catalog.pg_index i

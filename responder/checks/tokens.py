@@ -9,7 +9,7 @@ from responder.tokens.key_set import KeySet
 
 
 async def check(settings: Settings, report: Report) -> None:
-    """Fetch the key set, within the time that `key_source` gives a download, and report its keys."""
+    """Download the key set, in the time that `key_source` gives it, and report its keys."""
     issuer = settings.issuer
     if issuer is None:
         report.findings.append(_no_issuer(settings))

@@ -9,7 +9,8 @@ select n.nspname::text as schema, c.relname::text as table, v.version,
        pg_catalog.row_security_active(c.oid) as row_security, a.attname::text as name,
        pg_catalog.has_schema_privilege(n.oid, 'usage')
          and pg_catalog.has_column_privilege(c.oid, a.attnum, 'select')
-         and (t.typname <> 'citext' or pg_catalog.has_schema_privilege(tn.oid, 'usage')) as readable,
+         and (t.typname <> 'citext'
+              or pg_catalog.has_schema_privilege(tn.oid, 'usage')) as readable,
        a.attnotnull as not_null, tn.nspname::text as type_schema, t.typname::text as type,
        t.typcategory::text as category
 from pg_catalog.pg_class c

@@ -1,8 +1,8 @@
 """Connections to PostgreSQL, and queries on them; asyncpg's errors become ours."""
 
-# A failing query has lost its connection (LostError), has a lock in its way (BusyError), no longer fits
-# the tables (ChangedError), or was given what is no value of a column (ValueRefusedError). Any other
-# failure is the query's own, and `batching` narrows it down to the key that makes it fail.
+# A failing query has lost its connection (LostError), has a lock in its way (BusyError), no longer
+# fits the tables (ChangedError), or was given what is no value of a column (ValueRefusedError). Any
+# other failure is the query's own, and `batching` narrows it down to the key that makes it fail.
 #
 # Settings are sent when a connection starts. A pooler that shares servers between clients refuses
 # them, or drops them silently: then each query brings them along.
@@ -41,16 +41,16 @@ PLANNING: Final = {
     "enable_bitmapscan": "off",
     "jit": "off",
 }
-# Remembering rows by their key does not pay either, where each key comes once. Earlier versions know no
-# such setting, and would refuse a connection that brings it along.
+# Remembering rows by their key does not pay either, where each key comes once. Earlier versions
+# know no such setting, and would refuse a connection that brings it along.
 NO_MEMOIZE: Final = {"enable_memoize": "off"}
 _HAS_MEMOIZE: Final = (14,)
 _KEEPS_SETTINGS: Final = "select current_setting('plan_cache_mode') = 'force_generic_plan'"
 
 Record = asyncpg.Record
 
-# How much later than PostgreSQL's own statement_timeout an answer may arrive (seconds). One that does
-# not has been swallowed by the network, with its connection.
+# How much later than PostgreSQL's own statement_timeout an answer may arrive (seconds). One that
+# does not has been swallowed by the network, with its connection.
 GRACE: Final = 0.25
 
 
@@ -155,8 +155,9 @@ class Connection:
         """Run a lookup; raises ChangedError too if the tables are not what it was made for."""
         rows = await self.fetch(sql, *arguments)
         analysed = rows[0][UserRow.ANALYSED]
-        # While a renamed table is followed, what may replace it is a new table under its former name.
-        # That changes nothing of the table that is read, so that its version is asked for each time.
+        # While a renamed table is followed, what may replace it is a new table under its former
+        # name. That changes nothing of the table that is read, so that its version is asked for
+        # each time.
         if statements.schema.formers or self._analysed.get(sql) != analysed:
             await self._check_version(statements)
             self._analysed[sql] = analysed
@@ -181,7 +182,7 @@ class Connection:
         self._connection.terminate()
 
     def _check(self) -> None:
-        """Give the connection up if a query has been under way for too long; that ends the query."""
+        """Give the connection up, which ends the query, if one has been under way for too long."""
         now = self._loop.time()
         late = min(self._began, now) + self._patience
         if late <= now:
@@ -210,8 +211,8 @@ class Connection:
 class PooledConnection(Connection):
     """A connection to a pooler, which may hand each transaction to another server.
 
-    Neither settings nor statements outlast a transaction there: each query has one of its own, which
-    begins with the settings.
+    Neither settings nor statements outlast a transaction there: each query has one of its own,
+    which begins with the settings.
     """
 
     def __init__(
@@ -291,8 +292,8 @@ async def _open(
 def _trusting_the_system(tls: str) -> ssl.SSLContext | None:
     """Verify as libpq does with `sslrootcert=system`; None leaves it to asyncpg.
 
-    libpq and asyncpg look for `~/.postgresql/root.crt` and refuse to go without. The application's own
-    driver does not: node-postgres trusts the authorities that the system trusts.
+    libpq and asyncpg look for `~/.postgresql/root.crt` and refuse to go without. The application's
+    own driver does not: node-postgres trusts the authorities that the system trusts.
     """
     parameters = dict(parse_qsl(urlsplit(tls).query))
     if "PGSSLROOTCERT" in os.environ or Path("~/.postgresql/root.crt").expanduser().exists():

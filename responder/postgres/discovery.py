@@ -1,14 +1,14 @@
 """Better Auth's tables as they are now, found again when they change."""
 
-# The tables are worked out from the catalog once (see `schema`), and again when a query or a look at
-# the catalog says that they have changed. The result is a value that is replaced whole, so that a
-# batch is answered by one set of statements from its beginning to its end.
+# The tables are worked out from the catalog once (see `schema`), and again when a query or a look
+# at the catalog says that they have changed. The result is a value that is replaced whole, so that
+# a batch is answered by one set of statements from its beginning to its end.
 #
 # What was found before is remembered, oldest name first, because a migration may rename a table and
-# then create another under its former name. Say `users` was found, then renamed to `users_old`: it is
-# followed there, and its history is `users`, `users_old`. When a new `users` comes that has the columns,
-# it is taken, because it bears the older name; and `users_old` leaves the history, since all that came
-# after `users` was a step of the migration.
+# then create another under its former name. Say `users` was found, then renamed to `users_old`: it
+# is followed there, and its history is `users`, `users_old`. When a new `users` comes that has the
+# columns, it is taken, because it bears the older name; and `users_old` leaves the history, since
+# all that came after `users` was a step of the migration.
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from responder.postgres.visibility import DEFAULT_RULES, Rules
 
 log = logging.getLogger(__name__)
 
-# How soon the catalog is read again (seconds): while there are no tables, and unasked; less often where
-# it is so large that reading it would take more than this share of a connection's time.
+# How soon the catalog is read again (seconds): while there are no tables, and unasked; less often
+# where it is so large that reading it would take more than this share of a connection's time.
 MISSING_INTERVAL, MISSING_SHARE = 0.1, 0.1
 UNASKED_INTERVAL, UNASKED_SHARE = 1.0, 0.02
 

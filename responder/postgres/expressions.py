@@ -1,7 +1,8 @@
 """Tables and columns of a schema as SQL expressions."""
 
-# A parameter is sent as text and cast to its column's type, because casting the column instead would
-# read the whole table: `id::text = any($1)` cannot use the index of a uuid, `id = any($1::uuid[])` can.
+# A parameter is sent as text and cast to its column's type, because casting the column instead
+# would read the whole table: `id::text = any($1)` cannot use the index of a uuid, `id =
+# any($1::uuid[])` can.
 
 from __future__ import annotations
 

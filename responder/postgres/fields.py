@@ -48,8 +48,8 @@ MEMBER_FIELDS: Final[Mapping[str, Kind]] = {
 }
 
 
-# What a table must have to be taken for one of Better Auth's. A user, a token and its end alone are any
-# application's table of password resets.
+# What a table must have to be taken for one of Better Auth's. A user, a token and its end alone are
+# any application's table of password resets.
 SESSION: Final = ("userId", "token", "expiresAt", "ipAddress", "userAgent")
 ACCOUNT: Final = ("userId", "accountId", "providerId")
 

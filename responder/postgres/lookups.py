@@ -4,14 +4,19 @@
 # always; names are quoted; columns are named one by one, so that a role with column privileges
 # suffices and nothing else is ever read. `tests/postgres/sql` has the texts for the demo tables.
 #
-# Parameters of users, and the columns of all rows (`users` and `pages` name their places):
+# Parameters of users ($5 to $7 for callers), and the columns of all rows, whose places UserRow and
+# PageRow have:
 #
-#   $1 keys $2 organizations $3 cap $4 named [$5 callers $6 their organizations $7 the caller of each]
+#   $1 keys $2 organizations $3 cap $4 named $5 callers $6 their organizations $7 the caller of each
 #
-#   service, users  n │ id…departmentId     │ image_size   │                                  │ analysed
-#   caller,  users  n │ id…departmentId     │ image_size   │                          allowed │ analysed
-#   service, page   n │ [id]…[departmentId] │ [image_size] │ created_at member_id             │ analysed
-#   caller,  page   n │ [id]…[departmentId] │ [image_size] │ created_at member_id listed allowed │ …
+#   service, users  n │ id…departmentId     │ image_size   │                              │ analysed
+#   caller,  users  n │ id…departmentId     │ image_size   │                      allowed │ analysed
+#   service, page   n │ [id]…[departmentId] │ [image_size] │ created_at member_id         │ analysed
+#   caller,  page   n │ [id]…[departmentId] │ [image_size] │ … member_id  listed  allowed │ analysed
+#
+# n is the ordinal of the key or page that a row answers. Parameters of pages:
+#
+#   $1 organizations $2 wanted $3 cap $4 callers $5 member ids and $6 createdAt of the positions
 
 from __future__ import annotations
 

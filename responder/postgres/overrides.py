@@ -19,9 +19,9 @@ SHOWN = 64  # characters of what was not understood
 class Overrides:
     """What the operator has said about the tables.
 
-    `users` and `members` are the parts of a table's name, its schema first if it is given. `columns`
-    has the names of columns by table (`user`, `member`) and field, None for a field that has none.
-    `preferred` is the schema in which the application itself looks first.
+    `users` and `members` are the parts of a table's name, its schema first if it is given.
+    `columns` has the names of columns by table (`user`, `member`) and field, None for a field that
+    has none. `preferred` is the schema in which the application itself looks first.
     """
 
     users: tuple[str, ...] | None = None

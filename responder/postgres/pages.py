@@ -1,13 +1,14 @@
 """Pages of an organization's users: the SQL, its arguments and its rows."""
 
-# A page is one row, with an array of each field: PostgreSQL would wake us for every 8 kB of rows, and to
-# take them apart would cost us twice as much.
+# A page is one row, with an array of each field: PostgreSQL would wake us for every 8 kB of rows,
+# and to take them apart would cost us twice as much.
 #
-# A page is cut first, so that what follows costs what the page is long. Of duplicate memberships only
-# the earliest is joined with its user; the others come without one, as those whose user is gone do. On
-# a first page the earliest of a user's memberships is there itself, so that the repeated user shows
-# (`directory` leaves it out); to look for an earlier one of each would cost as much as all the rest.
-# Such a page has fewer users than were asked for, and the next begins after its last membership.
+# A page is cut first, so that what follows costs what the page is long. Of duplicate memberships
+# only the earliest is joined with its user; the others come without one, as those whose user is
+# gone do. On a first page the earliest of a user's memberships is there itself, so that the
+# repeated user shows (`directory` leaves it out); to look for an earlier one of each would cost as
+# much as all the rest. Such a page has fewer users than were asked for, and the next begins after
+# its last membership.
 
 from __future__ import annotations
 
@@ -47,8 +48,8 @@ class PageAsked(NamedTuple):
 class Pages:
     """The lookup of pages, from the start of an organization or from a position on.
 
-    There is a row for each page. The fields of User are null where a membership has lost its user, or
-    repeats an earlier one. There is one membership more than is wanted, if there are so many.
+    There is a row for each page. The fields of User are null where a membership has lost its user,
+    or repeats an earlier one. There is one membership more than is wanted, if there are so many.
     """
 
     first: str
@@ -60,7 +61,8 @@ class Pages:
         """Return the query for pages that all start alike, None where there is no such position.
 
         Args:
-            pages: all first pages, or all after a membership with createdAt, or all after one without.
+            pages: all first pages, or all after a membership with createdAt, or all after one
+                without.
             cap: bytes over which an image is left out.
         """
         sql = self._starting_as(pages[0])

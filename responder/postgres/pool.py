@@ -1,16 +1,17 @@
 """Connections to PostgreSQL that are held, and answer batches of lookups."""
 
-# A few connections are held for the life of the process, each by a task of its own that takes a batch,
-# answers it, and takes the next (see `batching`). None is acquired and released for a lookup: that
-# would cost more than the lookup, and resetting a connection whose settings never change would cost a
-# round trip. A task without a connection takes no batch, so what arrives during an outage waits for the
-# connection that comes back first, or for its deadline. Once an outage has outlasted one timeout no
-# lookup is left waiting in vain: lookups are refused until a connection succeeds.
+# A few connections are held for the life of the process, each by a task of its own that takes a
+# batch, answers it, and takes the next (see `batching`). None is acquired and released for a
+# lookup: that would cost more than the lookup, and resetting a connection whose settings never
+# change would cost a round trip. A task without a connection takes no batch, so what arrives during
+# an outage waits for the connection that comes back first, or for its deadline. Once an outage has
+# outlasted one timeout no lookup is left waiting in vain: lookups are refused until a connection
+# succeeds.
 #
-# PostgreSQL says by itself that the tables have changed, by refusing a query or by having analysed it
-# anew (see `versions`). Then the catalog is read again (see `discovery`), once for all batches that
-# were concerned, and their lookups are asked again with the new SQL. A table that has come, which no
-# query refers to, is found by reading the catalog about once a second.
+# PostgreSQL says by itself that the tables have changed, by refusing a query or by having analysed
+# it anew (see `versions`). Then the catalog is read again (see `discovery`), once for all batches
+# that were concerned, and their lookups are asked again with the new SQL. A table that has come,
+# which no query refers to, is found by reading the catalog about once a second.
 
 from __future__ import annotations
 
@@ -120,7 +121,7 @@ class Pool:
         self.batching.load(line, key, deadline=deadline, callback=callback)
 
     async def check(self) -> None:
-        """Return once PostgreSQL has let us read the tables; raises the ResponderError that kept it.
+        """Return once PostgreSQL has let us read the tables; raises a ResponderError if not.
 
         However much is waiting: that is no reason to be taken for dead.
         """

@@ -1,17 +1,17 @@
 """Better Auth's tables as an immutable value, read from catalog rows."""
 
-# Names are compared without case and underscores, column by column, because a table may mix camelCase
-# and snake_case (generators, ORMs and years of migrations leave such tables behind). A table is Better
-# Auth's users if it has the columns every version has had. An application may keep a `users` of its own
-# beside them: then the one that Better Auth's sessions and accounts reference is taken, and of several
-# members the one that references these users. What the operator has named comes before all that, and
-# what our role cannot read comes last. What is still ambiguous is an error, never a guess; so is a
-# column whose type cannot hold what it is for.
+# Names are compared without case and underscores, column by column, because a table may mix
+# camelCase and snake_case (generators, ORMs and years of migrations leave such tables behind). A
+# table is Better Auth's users if it has the columns every version has had. An application may keep
+# a `users` of its own beside them: then the one that Better Auth's sessions and accounts reference
+# is taken, and of several members the one that references these users. What the operator has named
+# comes before all that, and what our role cannot read comes last. What is still ambiguous is an
+# error, never a guess; so is a column whose type cannot hold what it is for.
 #
 # A table once found stays the one meant, by its name or as the relation that was renamed, whatever
-# comes up beside it: a migration keeps the old table, an operator makes a copy, and foreign keys follow
-# the table that was renamed away. While it is gone nothing takes its place but what sessions and
-# accounts refer to: an application's own users, or a copy, would fit as well and be wrong.
+# comes up beside it: a migration keeps the old table, an operator makes a copy, and foreign keys
+# follow the table that was renamed away. While it is gone nothing takes its place but what sessions
+# and accounts refer to: an application's own users, or a copy, would fit as well and be wrong.
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ class Table:
 class Schema:
     """The tables that lookups read; `members` is None without the organization plugin.
 
-    `formers` are the names that a table had before it was renamed, each with the version of the table
-    that has that name now, or "" where there is none. Such a table may replace it: `users` was renamed
-    to `users_old`, say, and a new `users` is being filled.
+    `formers` are the names that a table had before it was renamed, each with the version of the
+    table that has that name now, or "" where there is none. Such a table may replace it: `users`
+    was renamed to `users_old`, say, and a new `users` is being filled.
     """
 
     users: Table
@@ -115,8 +115,8 @@ def find(
 ) -> Schema:
     """Find Better Auth's tables; `history` is what was found in this database before, oldest first.
 
-    Raises SchemaError if there are no users or if a table is gone that was there before, OperatorError
-    for what only the operator can decide.
+    Raises SchemaError if there are no users or if a table is gone that was there before,
+    OperatorError for what only the operator can decide.
     """
     tables: dict[TableName, list[CatalogColumn]] = {}
     for column in columns:
@@ -206,7 +206,7 @@ class _Search:
         return self._table(fitting[0])
 
     def _known(self, fitting: Sequence[TableName], history: Sequence[Table]) -> list[TableName]:
-        """The table found before: by the oldest of its names, or else as what was renamed or moved."""
+        """Return the table found before: by the oldest of its names, else as the same relation."""
         names = [TableName(each.schema, each.name) for each in history]
         by_name = [name for name in names if name in fitting]
         renamed = [
@@ -218,8 +218,9 @@ class _Search:
 
     def _gone(self, table: Table) -> SchemaError:
         return SchemaError(
-            f"{table} is gone, or no longer has the columns of a table of {self.description.name}s: "
-            f"if that is meant to stay so, a restart looks for another, and {self.description.setting} names it"
+            f"{table} is gone, or no longer has the columns of a table of "
+            f"{self.description.name}s: if that is meant to stay so, a restart looks for another, "
+            f"and {self.description.setting} names it"
         )
 
     def _fits(self, name: TableName, required: Iterable[str]) -> bool:
@@ -241,7 +242,7 @@ class _Search:
         )
 
     def _check_none_was_meant(self, tables: Sequence[TableName], required: Sequence[str]) -> None:
-        """Raise OperatorError if nothing was found although the operator has named what there is."""
+        """Raise OperatorError if nothing was found although the operator has named something."""
         said = [field for field in required if self.by_hand.get(field)]
         if not self.named and not said:
             return
@@ -260,8 +261,9 @@ class _Search:
         near = difflib.get_close_matches(plain(wanted), plainly, n=SHOWN)
         shown = [plainly[each] for each in near] or names
         return OperatorError(
-            f"{table} has no column {wanted}: RESPONDER_COLUMNS={self.description.name}.{missing}=… "
-            f"says what it is called there; {'near it' if near else 'it has'}: {some(shown)}"
+            f"{table} has no column {wanted}: "
+            f"RESPONDER_COLUMNS={self.description.name}.{missing}=… says what it is called there; "
+            f"{'near it' if near else 'it has'}: {some(shown)}"
         )
 
     def _table(self, name: TableName) -> Table:
@@ -275,7 +277,8 @@ class _Search:
             if column.type not in kind.types and column.category not in kind.categories:
                 raise OperatorError(
                     f"{name}.{column.name} is of type {column.type}, which cannot be read as "
-                    f"{each}; RESPONDER_COLUMNS={self.description.name}.{each}=… names another column"
+                    f"{each}; RESPONDER_COLUMNS={self.description.name}.{each}=… "
+                    "names another column"
                 )
             if not column.readable:
                 unreadable.append(f"{name}.{column.name}")
@@ -346,7 +349,7 @@ def _formers(
     history: Sequence[Table],
     tables: Mapping[TableName, Sequence[CatalogColumn]],
 ) -> tuple[tuple[TableName, str], ...]:
-    """The names that come before that of a table (see `_Search._known`), and what they are of now."""
+    """Return the older names of a table, each with the version of the table that has it now."""
     names = list(dict.fromkeys(TableName(each.schema, each.name) for each in history))
     own = TableName(table.schema, table.name)
     before = names[: names.index(own)] if own in names else names

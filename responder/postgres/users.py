@@ -1,8 +1,8 @@
 """Users by their ids or emails: the SQL, its arguments and its rows."""
 
 # A lone key, which is what an idle system is asked for, has a statement of its own: `= $1` costs
-# PostgreSQL half of what a join with one unnested row does. Many keys are unnested side by side with
-# their organizations and callers, and the ordinal of a row says which key it answers.
+# PostgreSQL half of what a join with one unnested row does. Many keys are unnested side by side
+# with their organizations and callers, and the ordinal of a row says which key it answers.
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def forms(schema: Schema) -> Forms:
 class Users:
     """The lookup of users by keys of one kind, for services or for callers.
 
-    For a service there is one row with a null ordinal where nothing is found; for a caller there is a
-    row for each key, with nothing of a user they may not see.
+    For a service there is one row with a null ordinal where nothing is found; for a caller there is
+    a row for each key, with nothing of a user they may not see.
     """
 
     one: str
@@ -151,7 +151,7 @@ cross join lateral {_earliest(schema.users, "k.email")} u{each}""",
 
 
 def for_callers(schema: Schema, timezone: str, rules: Rules) -> tuple[Users, Users]:
-    """Return the lookups by id and by email on behalf of callers, who see what the rules let them."""
+    """Return the lookups by id and by email for callers, who see what the rules let them."""
     e = Row(schema.users, "e")
     by_id = f"""lateral (
   select {e.names} from {e.source}

@@ -1,12 +1,12 @@
 """Whether the tables are still what a statement was made for."""
 
-# An answer is right only if the tables are what its statement was made for. PostgreSQL refuses a name
-# or a type that is gone, but not one that has come: a `role` column added to `members` would go on
-# answering null. So every lookup is stamped with the time at which its statement was last analysed:
-# PostgreSQL reads the constant 'now' while it analyses, once, and analyses a prepared statement anew
-# after any change of its tables. While that time is the same as before, nothing has changed, and
-# knowing it costs a lookup nothing; when it is another, the version of the tables' definitions is
-# asked for and compared with that of the schema the statement was made from.
+# An answer is right only if the tables are what its statement was made for. PostgreSQL refuses a
+# name or a type that is gone, but not one that has come: a `role` column added to `members` would
+# go on answering null. So every lookup is stamped with the time at which its statement was last
+# analysed: PostgreSQL reads the constant 'now' while it analyses, once, and analyses a prepared
+# statement anew after any change of its tables. While that time is the same as before, nothing has
+# changed, and knowing it costs a lookup nothing; when it is another, the version of the tables'
+# definitions is asked for and compared with that of the schema the statement was made from.
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ANALYSED: Final = -1  # where the stamp is in the row of any lookup, and there i
 
 
 def stamped(parameters: str, lookup: str) -> str:
-    """Return a lookup whose rows end with their stamp, and that has a row where it finds nothing."""
+    """Return a lookup whose rows end with their stamp; where it finds nothing it has one row."""
     return f"""-- {parameters}
 select l.*, s.analysed
 from (select (extract(epoch from 'now'::timestamp) * 1000000)::bigint as analysed) s
@@ -29,7 +29,7 @@ left join (
 
 
 def version_of(schema: Schema) -> str:
-    """Return the query for the version of the tables' definitions, which `Schema.version` has too."""
+    """Return the query for the version of the tables' definitions (see `Schema.version`)."""
     definitions = [
         f"""(
   select a.attrelid || ':' || sum(a.xmin::text::bigint) from pg_catalog.pg_attribute a

@@ -1,0 +1,59 @@
+"""The house stays as it is described: small rooms, short functions, true documents."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted((ROOT / "responder").rglob("*.py"))
+MAX_MODULE, MAX_FUNCTION = 400, 50  # physical lines, docstrings included
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def functions(module: Path) -> Iterator[tuple[str, int]]:
+    """Every function of a module with its number of lines."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield f"{relative(module)}:{node.name}", node.end_lineno - node.lineno + 1
+
+
+def test_no_module_is_long():
+    """A module has at most 400 lines."""
+    lines = {relative(module): len(module.read_text().splitlines()) for module in MODULES}
+
+    assert {} == {name: count for name, count in lines.items() if count > MAX_MODULE}
+
+
+def test_no_function_is_long():
+    """A function has at most 50 lines."""
+    lines = dict(each for module in MODULES for each in functions(module))
+
+    assert {} == {name: count for name, count in lines.items() if count > MAX_FUNCTION}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=relative)
+def test_a_module_begins_with_what_it_is_for(module):
+    """The first line of a module could stand in a table of contents."""
+    docstring = ast.get_docstring(ast.parse(module.read_text()))
+
+    assert docstring
+    assert "\n" not in docstring
+    assert docstring.endswith(".")
+
+
+def test_the_architecture_names_modules_that_exist():
+    """Every module that docs/architecture.md names is there."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:nats|postgres|http|tokens|checks|dev)\.\w+)`", text))
+    there = {relative(path)[len("responder/") : -3].replace("/", ".") for path in MODULES}
+
+    assert len(named) > 10
+    assert set() == named - there

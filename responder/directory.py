@@ -28,7 +28,7 @@ from responder.errors import (
 from responder.models import ByEmail, ById, ByIds, Identity, Myself, OrgList
 from responder.postgres.connection import Connection, Record, ValueRefusedError
 from responder.postgres.lookups import Lookups
-from responder.postgres.pages import PageAsked, PageRow
+from responder.postgres.pages import PageRow, PageWanted
 from responder.postgres.pool import Pool
 from responder.postgres.users import UserRow, Users
 from responder.postgres.visibility import Caller
@@ -226,7 +226,7 @@ class Directory:
     ) -> list[Record]:
         organizations = [request.organization_id for request, _ in asked]
         callers = [caller for _, caller in asked if caller]
-        sql, arguments = lookup.asked(keys, organizations, callers, cap=cap)
+        sql, arguments = lookup.query(keys, organizations, callers, cap=cap)
         return await connection.fetch_checked(self._pool.statements, sql, *arguments)
 
     # Pages
@@ -268,9 +268,9 @@ class Directory:
         pages = self._lookups(asked).pages
         if pages is None:
             raise UnavailableError("there is no member table in this database")
-        query = pages.asked(
+        query = pages.query(
             [
-                PageAsked(request.organization_id, most, caller, *_place(request.after))
+                PageWanted(request.organization_id, most, caller, *_place(request.after))
                 for (request, caller), most in zip(asked, wanted, strict=True)
             ],
             cap=cap,

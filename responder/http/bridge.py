@@ -76,8 +76,8 @@ class Bridge:
         routes: dict[str, dict[str, Serve]] = {}
         for endpoint in ENDPOINTS:
             if endpoint.route:
-                ask = self._asker(endpoint, endpoint.route)
-                routes[endpoint.route] = {"GET": ask, "HEAD": ask}
+                forward = self._forwarder(endpoint, endpoint.route)
+                routes[endpoint.route] = {"GET": forward, "HEAD": forward}
         for write in WRITES:
             for path in (f"/api/v1{write.path}", write.path):
                 routes.setdefault(path, {})[write.method] = self._gone(write.successor)
@@ -118,11 +118,11 @@ class Bridge:
                 return route.template, _problem(InternalError(), request)
         return "none", _problem(NotFoundError("no such route"), request)
 
-    def _asker(self, endpoint: Endpoint[Any, Any], route: str) -> Serve:
+    def _forwarder(self, endpoint: Endpoint[Any, Any], route: str) -> Serve:
         """Return what answers a route: it asks the endpoint, and passes the reply's bytes on."""
         key = "".join(_PARAMETER.findall(route))
 
-        async def ask(request: Request, parameter: str) -> Response:
+        async def forward(request: Request, parameter: str) -> Response:
             asked = {key: parameter} if key else {}
             organization = _organization(request)
             headers = self._headers(request)
@@ -130,7 +130,7 @@ class Bridge:
             body = await self._client.reply_bytes(endpoint, payload, headers=headers)
             return Response(body, media_type="application/json", headers=NO_STORE)
 
-        return ask
+        return forward
 
     def _headers(self, request: Request) -> dict[str, str]:
         """Return the headers that are passed on to the worker: the token, and the trace.

@@ -34,7 +34,7 @@ class PageRow(UserRow):
     LISTED: Final = -3  # of a page for callers: whether this caller may see the list
 
 
-class PageAsked(NamedTuple):
+class PageWanted(NamedTuple):
     """A page: of which organization, how long, for whom, and after which membership it starts."""
 
     organization: str
@@ -57,7 +57,7 @@ class Pages:
     after_null: str  # from where createdAt is null on
     forms: Forms
 
-    def asked(self, pages: Sequence[PageAsked], *, cap: int) -> Query | None:
+    def query(self, pages: Sequence[PageWanted], *, cap: int) -> Query | None:
         """Return the query for pages that all start alike, None where there is no such position.
 
         Args:
@@ -77,7 +77,7 @@ class Pages:
             [page.created_at for page in pages],
         )
 
-    def _starting_as(self, page: PageAsked) -> str | None:
+    def _starting_as(self, page: PageWanted) -> str | None:
         if page.member_id is None:
             return self.first
         return self.after_null if page.created_at is None else self.after

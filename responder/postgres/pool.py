@@ -155,7 +155,7 @@ class Pool:
 
     async def _fetch_probe(self, connection: Connection, keys: Sequence[None]) -> Sequence[Answer]:
         statements = self.statements
-        sql, arguments = statements.services.by_id.asked([None], [None], (), cap=0)
+        sql, arguments = statements.services.by_id.query([None], [None], (), cap=0)
         await connection.fetch_checked(statements, sql, *arguments)
         return [b""] * len(keys)
 

@@ -74,7 +74,7 @@ class Users:
     key: Canonical
     forms: Forms
 
-    def asked(
+    def query(
         self,
         keys: Sequence[str | None],
         organizations: Sequence[str | None],

@@ -22,12 +22,8 @@ class Value:
     def __init__(self, alias: str, column: Column) -> None:
         self.column = column
         self._sql = f"{alias}.{ident(column.name)}"
-        # An extension's operators are where it was installed, which need not be on the search path:
-        # without them citext would be compared as text, exactly and without its index.
-        citext = column.type == "citext"
-        self._equals = f"operator({ident(column.type_schema)}.=)" if citext else "="
-        # Only `=` of an extension is named with its schema; `<` has to be PostgreSQL's own.
-        self.sortable = f"{self}::text" if citext else str(self)
+        # In the order of answers citext is text, and so compared by PostgreSQL's own operators.
+        self.sortable = f"{self}::text" if column.type == "citext" else str(self)
 
     def __str__(self) -> str:
         return self._sql
@@ -38,15 +34,39 @@ class Value:
 
     def refers_to(self, other: Value) -> str:
         """Compare it with a column of another table, by its own index."""
-        return self.is_(_converted(other, self.column))
+        return self.is_(self.converted(str(other), other.column))
+
+    def converted(self, value: str, column: Column) -> str:
+        """Return a value of another column as one of this one's type; null if it is none."""
+        return _converted(value, column, self.column)
 
     def is_(self, value: object) -> str:
         """Compare it with a value of its own type."""
-        return f"{self} {self._equals} {value}"
+        return self.same(self, value)
 
-    def is_in(self, text: str, values: str) -> str:
-        """Tell whether text is one of the values of an array of its type."""
-        return f"{self.cast(text)} {self._equals} any({values})"
+    def same(self, value: object, other: object) -> str:
+        """Compare two values of its type."""
+        return f"{value} {self._operator('=')} {other}"
+
+    def _operator(self, name: str) -> str:
+        # An extension's operators are where it was installed, which need not be on the search path:
+        # without them citext would be compared as text, exactly and without its index.
+        if self.column.type != "citext":
+            return name
+        return f"operator({ident(self.column.type_schema)}.{name})"
+
+    def comes_after(self, value: str) -> str:
+        """Tell whether it comes after a value of its own type, in the order of its index."""
+        return f"{self} {self._operator('>')} {value}"
+
+    @property
+    def as_key(self) -> str:
+        """Text that is equal for equal values."""
+        return self.text_as_key(f"{self}::text")
+
+    def text_as_key(self, text: str) -> str:
+        """Return text that is a value of its type likewise."""
+        return f"lower({text})" if self.column.type == "citext" else text
 
     def cast(self, text: str) -> str:
         """Make text a value of its type."""
@@ -136,11 +156,10 @@ class Row:
 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') end"""
 
 
-def _converted(value: Value, target: Column) -> str:
-    """Return a column as the type of another, to be looked up by that one's index."""
-    column = value.column
+def _converted(value: str, column: Column, target: Column) -> str:
+    """Return a value of a column as the type of another, to be looked up by that one's index."""
     if column.type == target.type or {column.type, target.type} <= INTEGERS:
-        return str(value)
+        return value
     as_text = f"{value}::text"
     # Text that is no such value equals none, and must not make the whole lookup fail.
     if target.type == "uuid":

@@ -16,7 +16,7 @@ from responder.postgres.expressions import Row
 from responder.postgres.ids import Canonical
 from responder.postgres.schema import Schema, Table
 from responder.postgres.versions import ANALYSED, stamped
-from responder.postgres.visibility import Caller, Rules, callers, role, sees
+from responder.postgres.visibility import Caller, Rules, among_own, callers, role, sees
 
 # SQL and its arguments.
 Query: TypeAlias = tuple[str, Sequence[object]]
@@ -153,11 +153,22 @@ cross join lateral {_earliest(schema.users, "k.email")} u{each}""",
 def for_callers(schema: Schema, timezone: str, rules: Rules) -> tuple[Users, Users]:
     """Return the lookups by id and by email for callers, who see what the rules let them."""
     e = Row(schema.users, "e")
-    by_id = f"""lateral (
+    key = e["id"].cast("k.key")
+    # Nothing is read of a user whom the caller does not see: the key is null then.
+    seen = sees(schema, rules, own=e["id"].same(key, "c.id"), user_id=key)
+    by_id = f"""cross join lateral (select {seen} as visible offset 0) s
+left join lateral (
   select {e.names} from {e.source}
-  where {e["id"].equals("k.key")}
-) u"""
-    by_email = f"lateral {_earliest(schema.users, 'k.key')} u"
+  where {e["id"].is_(f"case when s.visible then {key} end")}
+) u on true"""
+    # A user has to be found before their id is known; where there is none, the memberships that are
+    # read instead are the caller's.
+    found = Row(schema.users, "f")
+    someone = f"coalesce({found['id']}, c.id)"
+    seen = sees(schema, rules, own=found["id"].is_("c.id"), user_id=someone)
+    by_email = f"""left join lateral {_earliest(schema.users, "k.key")} f on true
+cross join lateral (select {seen} as visible offset 0) s
+left join lateral (select {found.names} where s.visible) u on true"""
     return (
         _on_behalf("id", by_id, forms(schema).user, schema=schema, timezone=timezone, rules=rules),
         _on_behalf("email", by_email, _email, schema=schema, timezone=timezone, rules=rules),
@@ -170,13 +181,12 @@ def _on_behalf(
     u, m = Row(schema.users, "u"), Row(schema.members, "m")
     own = f"({u['id'].is_('c.id')})"
     columns = fields(u, m, timezone, secrets=f"(c.admin or {own})")
-    visible = f"({own} or c.allowed and ({sees(schema, u, rules)}))"
     membership = _membership(
         u,
         m,
         "k.organization",
         named="k.named",
-        among=f"c.admin or {own}",
+        among=f"c.admin or {own} or {among_own(m)}" if m.source else "",
         first="c.token_organization",
     )
     one = "(select 1 as n, $5::text as id, $6::text as token_organization)"
@@ -190,7 +200,7 @@ def _on_behalf(
             f"""select k.n, {columns}, c.allowed
 from (select 1::bigint as n, $1::text as key, $2::text as organization, $4::bool as named) k
 cross join {callers(schema, timezone, rules, one)} c
-left join {target} on {visible}{membership}""",
+{target}{membership}""",
         ),
         many=stamped(
             f"$1 {key}s, $2 organizations, $3 cap of the image in bytes, $4 organizations named, "
@@ -201,7 +211,7 @@ left join {target} on {visible}{membership}""",
 select k.n, {columns}, c.allowed
 from {keys} as k(key, organization, named, caller, n)
 join callers c on c.n = k.caller
-left join {target} on {visible}{membership}""",
+{target}{membership}""",
         ),
         key=form,
         forms=forms(schema),
@@ -262,14 +272,15 @@ def _membership(
 ) -> str:
     """Return the membership that speaks for a user: in the organization named, else the earliest.
 
-    A caller sees it only in an organization of their own, unless the condition `among` holds, and
-    rather than the earliest the one in `first`, the organization of their token.
+    A caller sees it only `among` those for which that condition holds, and rather than the earliest
+    the one in `first`, the organization of their token.
     """
     if not m.source:  # every parameter must be used somewhere
         return f"\nleft join lateral (select {organization}, {named}) m on true"
-    order = m.order("id" if m.get("id") else "organizationId")
+    order, most = m.order("id" if m.get("id") else "organizationId"), "1"
     if among:
-        among = f"\n    and ({among} or array[{m['organizationId']}] && c.organizations)"
+        most = f"case when {u['id']} is null then 0 else 1 end"  # without an index, a whole table
+        among = f"\n    and ({among})"
         order = f"({m['organizationId'].is_(first)}) is true desc, {order}"
     return f"""
 left join lateral (
@@ -277,5 +288,5 @@ left join lateral (
   where {m["userId"].refers_to(u["id"])}
     and ({named} is not true
          or {m["organizationId"].equals(organization)}){among}
-  order by {order} limit 1
+  order by {order} limit {most}
 ) m on true"""

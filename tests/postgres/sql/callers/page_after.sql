@@ -6,17 +6,21 @@ select k.n, p.*, c.listed, c.allowed
 from unnest($1::text[], $2::int[], $4::text[], $5::text[], $6::text[]) with ordinality
   as k(organization, wanted, caller, member_id, created_at, n)
 cross join lateral (
-  select c.*, c.allowed and (c.admin or not c.anonymous and coalesce(k.organization = any(c.organizations), false)) as listed
+  select c.*, c.allowed and (c.admin or not c.anonymous
+                             and coalesce(c.organizations ? k.organization, false)) as listed
   from (
-  select a.n, a.token_organization as token_organization, v."id" as id,
-         v."id" is not null and not (coalesce(v."banned", false) and coalesce(v."banExpires" > now(), true)) as allowed,
-         v."id" is not null and coalesce(string_to_array(coalesce(nullif(v."role"::text, ''), 'user'), ',') && array['admin', 'superadmin']::text[], false) and not coalesce(v."isAnonymous", false) as admin, coalesce(v."isAnonymous", false) as anonymous,
-         array(
-    select o."organizationId" from "public"."members" o
-    where o."userId" = v."id"
-  ) as organizations
-  from (select 1 as n, k.caller as id, null::text as token_organization) a
-  left join "public"."users" v on v."id" = a.id
+  select d.*, case when d.admin or d.anonymous then '{}'::jsonb else coalesce((
+    select jsonb_object_agg(o."organizationId"::text, null::text) from "public"."members" o
+    where o."userId" = d.id and o."organizationId" is not null
+  ), '{}'::jsonb) end as organizations
+  from (
+    select a.n, a.token_organization as token_organization, v."id" as id,
+           v."id" is not null and not (coalesce(v."banned", false) and coalesce(v."banExpires" > now(), true)) as allowed,
+           v."id" is not null and coalesce(string_to_array(coalesce(nullif(v."role"::text, ''), 'user'), ',') && array['admin', 'superadmin']::text[], false) and not coalesce(v."isAnonymous", false) as admin, coalesce(v."isAnonymous", false) as anonymous
+    from (select 1 as n, k.caller as id, null::text as token_organization) a
+    left join "public"."users" v on v."id" = a.id
+  ) d
+  offset 0
 ) c
 ) c
 cross join lateral (

@@ -311,3 +311,25 @@ async def test_without_a_member_table_there_are_no_lists(without_members, cast):
 
     assert ("unavailable", "503") == (answer.code, answer.headers["Nats-Service-Error-Code"])
     assert "member table" in answer.json["message"]
+
+
+@pytest.mark.parametrize(("users", "members"), [("bigint", "text"), ("text", "bigint")])
+async def test_ids_of_nineteen_digits_find_their_membership(start_with, users, members):
+    """Ids as large as a bigint holds are found where one table has them as text; larger ones are none."""
+    largest, larger = str(2**63 - 1), str(2**63)
+    ids = [largest, "1234567890123456789", *([larger] if users == "text" else [])]
+    values = ", ".join(f"('{each}', '{each}@example.com', true)" for each in ids)
+    service = await start_with(
+        f"""create table users (id {users} primary key, email text, "emailVerified" boolean)""",
+        f"""create table members (id text, "organizationId" text, "userId" {members}, role text)""",
+        f"insert into users values {values}",
+        f"insert into members values ('m', 'acme', '{largest}', 'owner'), "
+        "('n', 'acme', '1234567890123456789', 'owner')",
+        empty=True,
+    )
+
+    answers = [await service.ask("users.get", {"id": each}) for each in ids]
+    page = await service.ask("users.org_list", {"organizationId": "acme"})
+
+    assert ["owner", "owner", None][: len(ids)] == [answer.json["orgRole"] for answer in answers]
+    assert 2 == len(page.json["users"])

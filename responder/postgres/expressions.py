@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from responder.postgres.ids import INTEGER_PATTERN, INTEGERS, UUID_PATTERN
+from responder.postgres.ids import INTEGER_PATTERN, INTEGER_RANGE, INTEGERS, UUID_PATTERN
 from responder.postgres.quoting import ident, literal
 from responder.postgres.schema import Column, Table
 
@@ -165,5 +165,7 @@ def _converted(value: str, column: Column, target: Column) -> str:
     if target.type == "uuid":
         return f"case when {as_text} ~* {literal(UUID_PATTERN)} then {as_text}::uuid end"
     if target.type in INTEGERS:
-        return f"case when {as_text} ~ {literal(INTEGER_PATTERN)} then {as_text}::bigint end"
+        fits = f"{as_text}::numeric between {INTEGER_RANGE[0]} and {INTEGER_RANGE[1]}"
+        integer = f"case when {fits} then {as_text}::bigint end"
+        return f"case when {as_text} ~ {literal(INTEGER_PATTERN)} then {integer} end"
     return Value("", target).cast(as_text)

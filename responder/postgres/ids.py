@@ -16,8 +16,9 @@ Canonical: TypeAlias = Callable[[str], str | None]
 
 # For the same test inside SQL, where a column of one type refers to one of another.
 UUID_PATTERN: Final = "^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$"
-INTEGER_PATTERN: Final = "^(0|-?[1-9][0-9]{0,17})$"
+INTEGER_PATTERN: Final = "^(0|-?[1-9][0-9]{0,18})$"
 INTEGERS: Final = {"int2", "int4", "int8"}
+INTEGER_RANGE: Final = (-(2**63), 2**63 - 1)
 
 _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)

@@ -1,16 +1,16 @@
 """Many concurrent lookups become few queries."""
 
 # A source of answers (a connection to PostgreSQL) that is free takes all the keys that wait in a
-# line, as one batch; while no source is free, keys pile up in their lines. There is no timer and
-# nothing to tune: an idle system answers at once, and a busy one batches by itself. Waking a
-# process costs far more than a lookup, so fewer and fuller wake-ups win on every side. Only a crowd
-# is shared among the sources that are free, because one batch of all would have worker and database
-# wait for each other in turn. Lines take turns.
+# line, as one batch; while no source is free, keys pile up in their lines. No timer delays a batch:
+# an idle system answers at once, and a busy one batches by itself. Waking a process costs far more
+# than a lookup, so fewer and fuller wake-ups win on every side. Only a crowd is shared among the
+# sources that are free, because one batch of all would have worker and database wait for each other
+# in turn. Lines take turns.
 #
 # What shares a batch was already waiting when the batch was taken. That is what makes a shared
 # answer as fresh as one's own: the snapshot is taken after every one of these requests arrived.
 #
-# No lookup waits for another: each has its own deadline and its own callback. A batch that fails
+# No lookup depends on another: each has its own deadline and its own callback. A batch that fails
 # waits again in smaller parts, until the key that spoils it is alone: of a, b, c and d, where c
 # makes a query fail, a and b are answered by the next query, c and d fail again together and go
 # alone then, and only c gets the error. A lookup that has had its answer (that of its deadline,

@@ -5,7 +5,7 @@
 # `postgres.visibility`).
 #
 # A page, or a list of ids, is work enough for a query of its own, so only a few share one, and they
-# share its bound on images, too. Pages wait in three lines, because one statement starts at the
+# share its bound on images, too. Pages wait in three kinds of lines: one statement starts at the
 # beginning of an organization, another after a membership with createdAt, a third after one
 # without.
 
@@ -35,7 +35,7 @@ from responder.postgres.visibility import Caller
 from responder.replies import Fewer, WithImages, Written
 
 FEW: Final = 8  # pages, or lists, that may share a query
-APART: Final = 10.0  # seconds for which they do not, after one was too slow: no index, perhaps
+APART: Final = 10.0  # seconds for which each goes alone after one was too slow, as without an index
 
 _NOT_FOUND: Final = NotFoundError("no such user")
 _NO_ORGANIZATION: Final = NotFoundError("no such organization")
@@ -82,7 +82,7 @@ class Directory:
         self._users = self._lines(self._fetch_users, max_batch=max_batch)
         self._emails = self._lines(self._fetch_emails, max_batch=max_batch)
         few = min(FEW, max_batch)
-        self._first_pages, self._pages, self._last_pages = (
+        self._first_pages, self._later_pages, self._pages_without_times = (
             self._lines(self._fetch_pages, max_batch=few, crowd=1, apart=APART) for _ in range(3)
         )
         self._lists = self._lines(self._fetch_lists, max_batch=few, crowd=1, apart=APART)
@@ -110,7 +110,9 @@ class Directory:
         lines, after = self._first_pages, None
         if request.cursor is not None:
             after = wire.decode_cursor(request.cursor, request.organization_id)
-            lines = self._last_pages if after.created_at is None else self._pages
+            lines = self._later_pages
+            if after.created_at is None:
+                lines = self._pages_without_times
         self._load(lines, _Page(request, after), identity, deadline, callback)
 
     def get_many(

@@ -1,6 +1,6 @@
 """Rows become replies that fit into a message."""
 
-# Rows become bytes here, once, and stay bytes until they are on the wire.
+# Rows become bytes here, and stay bytes until they are on the wire.
 #
 # Images may be data URLs of up to a megabyte. A query that is shared brings along only small ones,
 # and the row has the size of one that was left out. A user with a larger image is asked for again

@@ -1,1 +1,1 @@
-"""HTTP: the bridge for callers, the listener for operators."""
+"""HTTP: the bridge for programs without NATS, the pages for operators, and what serves both."""

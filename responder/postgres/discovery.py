@@ -1,8 +1,8 @@
 """Better Auth's tables as they are now, found again when they change."""
 
-# The tables are worked out from the catalog once (see `schema`), and again when a query or a look
-# at the catalog says that they have changed. The result is a value that is replaced whole, so that
-# a batch is answered by one set of statements from its beginning to its end.
+# The tables are worked out from the catalog once (see `schema`), and again when a query or a look at
+# the catalog says that they have changed. The result is a value that is replaced whole, so that each
+# query is made of one schema.
 #
 # What was found before is remembered, oldest name first, because a migration may rename a table and
 # then create another under its former name. Say `users` was found, then renamed to `users_old`: it
@@ -68,7 +68,7 @@ class Discovery:
         self._overrides = overrides
         self._timezone = timezone
         self._rules = rules
-        self._history: list[Schema] = []  # one for each name that the tables have had
+        self._history: list[Schema] = []  # one for each pair of names that the tables have had
         self._statements: Statements | None = None
         self._problem: SchemaError | None = None
         self._discovering = asyncio.Lock()

@@ -58,7 +58,7 @@ def grants(found: Schema, *, role: str, database: str) -> str:
     ]
     columns = [column for table in found.tables for column in table.columns.values()]
     schemas = {table.schema for table in found.tables}
-    # The lookups name the schema of citext's operators (see `lookups`).
+    # The lookups name the schema of citext's operators (see `expressions`).
     schemas |= {column.type_schema for column in columns if column.type == "citext"}
     lines += [f"grant usage on schema {ident(each)} to {quoted};" for each in sorted(schemas)]
     for table in found.tables:

@@ -6,7 +6,7 @@
 # A page is cut first, so that what follows costs what the page is long. Of duplicate memberships
 # only the earliest is joined with its user; the others come without one, as those whose user is
 # gone do. On a first page the earliest of a user's memberships is there itself, so that the
-# repeated user shows (`directory` leaves it out); to look for an earlier one of each would cost as
+# repeated user shows (`replies` leaves it out); to look for an earlier one of each would cost as
 # much as all the rest. Such a page has fewer users than were asked for, and the next begins after
 # its last membership.
 

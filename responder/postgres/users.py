@@ -65,8 +65,8 @@ def forms(schema: Schema) -> Forms:
 class Users:
     """The lookup of users by keys of one kind, for services or for callers.
 
-    For a service there is one row with a null ordinal where nothing is found; for a caller there is
-    a row for each key, with nothing of a user they may not see.
+    For a service there is one row with a null ordinal where none of the keys is found; for a caller
+    there is a row for each key, with nothing of a user they may not see.
     """
 
     one: str

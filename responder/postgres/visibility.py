@@ -40,7 +40,8 @@ class Rules:
     """What callers with a token may see.
 
     A caller sees themself, and the users who share an organization with them; every user, if
-    `shared_organization` is not asked for. With an admin role they see everything.
+    `shared_organization` is not asked for; and the lists of their own organizations. With an admin
+    role they see everything. A guest (isAnonymous) sees only themself, and no lists.
     """
 
     shared_organization: bool = True

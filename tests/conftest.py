@@ -154,7 +154,9 @@ _REGRANT = """
 create or replace function public.regrant() returns event_trigger language plpgsql as $$
 declare each record;
 begin
-  for each in select distinct n.nspname from pg_namespace n where n.nspname !~ '^(pg_|information)' loop
+  for each in
+    select distinct n.nspname from pg_namespace n where n.nspname !~ '^(pg_|information)'
+  loop
     execute format('grant usage on schema %I to responder', each.nspname);
   end loop;
   for each in

@@ -82,7 +82,7 @@ async def test_a_lone_key_is_taken_at_once_by_whoever_is_free():
 
 
 async def test_what_arrives_while_a_query_is_out_does_not_share_it():
-    """A batch that was taken is closed: later keys go with the next, and so see a later snapshot."""
+    """A batch that was taken is closed: later keys go with the next, and see a later snapshot."""
     bench = Bench()
     bench.load("early")
     batch = await bench.batching.take()
@@ -325,7 +325,7 @@ async def test_deadlines_are_looked_for_together(monkeypatch):
 
 
 async def test_what_is_lost_twice_is_asked_alone():
-    """Keys whose source was lost go together once more; after that, whoever breaks it does so alone."""
+    """Keys whose source was lost go together once more; after that, each of them goes alone."""
     bench = Bench()
     for key in "abc":
         bench.load(key)

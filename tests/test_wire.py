@@ -159,7 +159,7 @@ def written(row):
 
 
 def plain(user):
-    """Return a user as parsed JSON whose end of a ban is a time: there are two ways to write one."""
+    """Return a user as parsed JSON, the end of its ban as a time: JSON writes one in two ways."""
     end = user["banExpires"]
     return {**user, "banExpires": end and datetime.fromisoformat(end)}
 

@@ -32,11 +32,14 @@ MIGRATIONS = {
     "a column is retyped": "alter table users alter column name type varchar(100)",
     "a spelling is changed": 'alter table members rename column "userId" to user_id',
     "ids become uuids": "alter table users alter column id type uuid using id::uuid",
-    "references become uuids": "alter table members alter column user_id type uuid using user_id::uuid",
+    "references become uuids": (
+        "alter table members alter column user_id type uuid using user_id::uuid"
+    ),
     "times lose their zone": 'alter table members alter column "createdAt" type timestamp',
     "the table is replaced": """
-        begin; create table replacement (like users including all); insert into replacement
-        select * from users; alter table users rename to old; alter table replacement rename to users;
+        begin; create table replacement (like users including all);
+        insert into replacement select * from users;
+        alter table users rename to old; alter table replacement rename to users;
         commit""",
     "the old one is dropped": "drop table old",
     "the table moves": "create schema auth; alter table users set schema auth",
@@ -134,7 +137,7 @@ class Load:
 
 @pytest.mark.heavy
 async def test_no_migration_gives_a_wrong_answer_or_an_error(start_with):
-    """Whatever is added, retyped, respelled, replaced or moved under load: all answers are right."""
+    """Whatever is added, retyped, respelled, replaced or moved under load, answers are right."""
     service = await start_with(TABLES, empty=True)
     load = Load(service)
     problems = {}
@@ -184,7 +187,9 @@ async def test_errors_last_only_while_the_tables_do_not_fit(start_with):
 
 @pytest.mark.heavy
 async def test_an_override_follows_a_renamed_column(start_with):
-    """A column named by hand is missed when it is renamed, never read as null; a worker with the new name is right."""
+    """A column named by hand is missed when it is renamed, and never read as null; a worker that
+    has the new name answers right.
+    """
     service = await start_with(TABLES, empty=True, RESPONDER_COLUMNS="user.name=name")
     follower = service.settings.model_copy(update={"columns": {"user": {"name": "display name"}}})
     load = Load(service)

@@ -18,10 +18,11 @@ from responder.postgres.users import UserRow
 MAX_BYTES = 63
 SYSTEM = {"tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"}
 NASTY = [
-    '"', '""', "'", ";", "--", "/*", "*/", "$1", "$$", "%s", "{}", "\\", "\n", "\t", " ", " x ", ".",
-    ",", "=", '"; drop table canary; --', "'; drop table canary; --", "select", "user", "order", "null",
-    "from", "current_user", "n", "u", "m", "l", "s", "k", "analysed", "NAME", "ünïcödé", "名前", "x" * 63,
-    "é" * 31, "🦆", "\u202e", "\u00a0", "a\u0301", "now()", "1", "-1", "1.5", "off", "array[1]", "a.b.c",
+    '"', '""', "'", ";", "--", "/*", "*/", "$1", "$$", "%s", "{}", "\\", "\n", "\t", " ", " x ",
+    ".", ",", "=", '"; drop table canary; --', "'; drop table canary; --", "select", "user",
+    "order", "null", "from", "current_user", "n", "u", "m", "l", "s", "k", "analysed", "NAME",
+    "ünïcödé", "名前", "x" * 63, "é" * 31, "🦆", "\u202e", "\u00a0", "a\u0301", "now()", "1", "-1",
+    "1.5", "off", "array[1]", "a.b.c",
 ]  # fmt: skip
 
 
@@ -71,7 +72,7 @@ async def connection(create_database):
     of_members=list(MEMBER_FIELDS),
 )
 async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, of_members):
-    """Tables and columns with any names at all, given by hand, are read as if they had plain ones."""
+    """Tables and columns with any names at all, given by hand, are read as if those were plain."""
     user_types = dict.fromkeys(USER_FIELDS, "text") | {"banExpires": "timestamptz"}
     transaction = connection.transaction()
     await transaction.start()
@@ -84,13 +85,12 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
             (members, ["text"] * len(MEMBER_FIELDS), of_members),
         ):
             pairs = zip(its_names, types, strict=True)
-            await connection.execute(
-                f"create table {table} ({', '.join(f'{ident(name)} {kind}' for name, kind in pairs)})"
-            )
+            columns = ", ".join(f"{ident(name)} {kind}" for name, kind in pairs)
+            await connection.execute(f"create table {table} ({columns})")
         # In the order of the fields: id, email, emailVerified, name, image, …, createdAt.
         await connection.execute(f"""
-            insert into {users} values ('1', 'one@example.com', 'yes', 'One', 'image', 'no', 'admin',
-              'off', 'reason', '2030-01-02 03:04:05.678Z', '2020-01-01');
+            insert into {users} values ('1', 'one@example.com', 'yes', 'One', 'image', 'no',
+              'admin', 'off', 'reason', '2030-01-02 03:04:05.678Z', '2020-01-01');
             insert into {members} values ('m', 'acme', '1', 'owner', 'boss', 'sales', '2020-01-01')
         """)
         found = schema.find(

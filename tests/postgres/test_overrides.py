@@ -32,7 +32,10 @@ def test_what_is_no_name_of_a_table(text):
 
 def test_columns_by_hand():
     """Names are literal, quotes protect what separates them, fields may be in either spelling."""
-    text = 'user.name=firstName, user.ban_reason = "a=b, ""c""" ,member.organizationId=org,member.managerId='
+    text = (
+        'user.name=firstName, user.ban_reason = "a=b, ""c""" '
+        ",member.organizationId=org,member.managerId="
+    )
 
     assert {
         "user": {"name": "firstName", "banReason": 'a=b, "c"'},

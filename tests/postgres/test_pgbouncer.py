@@ -106,7 +106,7 @@ async def pooled(
 
 
 async def test_every_lookup_works_through_a_pooler(pooled, people_service, start, cast):
-    """More callers and connections than servers: the answers are those of a service without a pooler."""
+    """With more callers and connections than servers, the answers are those without a pooler."""
     service = await start(pooled[1], RESPONDER_CONNECTIONS="8")
     requests = [
         *(("users.get", person.id) for person in (cast.owner, cast.banned)),

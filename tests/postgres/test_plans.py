@@ -188,7 +188,7 @@ async def touched(connection: asyncpg.Connection[Any], found: Schema) -> dict[st
 @pytest.mark.heavy
 @pytest.mark.parametrize("fixture", FIXTURES)
 async def test_every_lookup_goes_by_an_index(create_database, people_service, fixture):
-    """With 100,000 members no lookup reads a table from end to end, or `check` says what is missing."""
+    """With 100,000 members no lookup reads a whole table, or `check` says what is missing."""
     url = await create_database()
     connection = await asyncpg.connect(url, server_settings=PLANNING | NO_MEMOIZE)
     try:

@@ -155,7 +155,7 @@ async def test_terminated_connections_cost_no_answer(service, cast):
 
 
 async def test_a_crash_is_got_over_and_an_outage_refused_at_once(template, start):
-    """After a crash of PostgreSQL answers are back; while it is away for good, requests fail at once."""
+    """After a crash of PostgreSQL answers are back; while it stays away, requests fail at once."""
     async with private_postgres.running(settings={"synchronous_commit": "on"}) as server:
         connection = await asyncpg.connect(server.url)
         await connection.execute(
@@ -197,7 +197,7 @@ async def test_a_column_that_goes_is_noticed(service, cast):
 
 
 async def test_missing_tables_are_unavailable_until_they_are_back(service, cast):
-    """While the table is away the answer is `unavailable` and not ready; back, it is found again."""
+    """While the table is away, answers are `unavailable` and not ready; once back, it is found."""
     await service.database.execute("alter table users rename to elsewhere")
     await service.database.execute(
         'alter table elsewhere rename column "emailVerified" to verified'
@@ -257,7 +257,9 @@ GONE = {
 
 @pytest.mark.parametrize("name", GONE)
 async def test_nothing_else_takes_the_place_of_a_table_that_is_gone(start_with, name):
-    """While one of the tables is away answers are `unavailable`, whatever else would fit; and by itself back."""
+    """While one of the tables is away, answers are `unavailable`, whatever else would fit; once it
+    is back, they are by themselves what they were.
+    """
     before, away, back = GONE[name]
     service = await start_with(before, empty=True, RESPONDER_TIMEOUT="0.5")
 
@@ -344,7 +346,9 @@ async def test_a_query_that_hangs_holds_up_nobody_else(start_with):
 
 
 async def test_a_role_that_may_not_read_is_told_so(create_database, template, start):
-    """Without the privilege to read, answers are `unavailable` and not ready; with it, they are back."""
+    """Without the privilege to read, answers are `unavailable` and not ready; with it, they are
+    back.
+    """
     url = await create_database(template=template[0])
     owner_id = template[1].owner.id
     admin = await asyncpg.connect(url)
@@ -390,7 +394,7 @@ async def test_being_busy_is_no_reason_to_be_taken_for_dead(start_with, cast):
 
 
 async def test_http_hears_the_last_word_of_the_worker(start_with, cast):
-    """What the worker says at the deadline arrives over HTTP: its `timeout`, not the bridge's own."""
+    """At the deadline the worker's own answer arrives over HTTP: `timeout`, not the bridge's."""
     service = await start_with(RESPONDER_HTTP_LISTEN="127.0.0.1:0", RESPONDER_TIMEOUT="0.5")
     async with service.database.acquire() as connection, connection.transaction():
         await connection.execute("lock table users in access exclusive mode")
@@ -471,7 +475,7 @@ async def test_a_change_that_postgres_does_not_refuse_shows_in_the_next_answer(
 
 
 async def test_the_catalog_is_read_once_for_all_who_notice(service, cast, monkeypatch):
-    """Two hundred requests that meet a changed table have the catalog read once, not two hundred times."""
+    """Two hundred requests that meet a changed table have the catalog read once, not each."""
     reads = []
     find = Discovery._find
 

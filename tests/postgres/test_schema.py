@@ -130,7 +130,9 @@ def test_what_was_found_first_stays_the_one_meant(first):
 
 
 def test_a_token_for_something_else_is_no_session():
-    """An application's own users, whom its password resets refer to, are not Better Auth's for that."""
+    """An application's own users, whom its password resets refer to, are not for that reason
+    Better Auth's.
+    """
     users = table("user", USERS) + table("users", USERS)
     resets = table("password_reset", ("id", "user_id", "token", "expires_at"))
     accounts = table("account", ("id", "userId", "accountId", "providerId"))
@@ -174,15 +176,16 @@ def test_columns_by_hand_make_a_table_known():
         (
             Overrides(columns={"user": {"name": "fristName"}}),
             (
-                "public.user has no column fristName: RESPONDER_COLUMNS=user.name=… says what it is "
-                "called there; near it: firstName"
+                "public.user has no column fristName: RESPONDER_COLUMNS=user.name=… says what it "
+                "is called there; near it: firstName"
             ),
         ),
         (
             Overrides(columns={"member": {"organizationId": "workspaceid"}}),
             (
-                "public.member has no column workspaceid: RESPONDER_COLUMNS=member.organizationId=… says "
-                "what it is called there; near it: workspace_id"
+                "public.member has no column workspaceid: "
+                "RESPONDER_COLUMNS=member.organizationId=… says what it is called there; "
+                "near it: workspace_id"
             ),
         ),
         (
@@ -192,15 +195,16 @@ def test_columns_by_hand_make_a_table_known():
         (
             Overrides(members=("member",)),
             (
-                "public.member has no column organizationId: RESPONDER_COLUMNS=member.organizationId=… "
-                "says what it is called there; it has: id, role, userId, workspace_id"
+                "public.member has no column organizationId: "
+                "RESPONDER_COLUMNS=member.organizationId=… says what it is called there; "
+                "it has: id, role, userId, workspace_id"
             ),
         ),
         (
             Overrides(columns={"user": {"image": "nothing like it"}}),
             (
-                "public.user has no column nothing like it: RESPONDER_COLUMNS=user.image=… says what it "
-                "is called there; it has: email, email_verified, firstName, id"
+                "public.user has no column nothing like it: RESPONDER_COLUMNS=user.image=… says "
+                "what it is called there; it has: email, email_verified, firstName, id"
             ),
         ),
     ],

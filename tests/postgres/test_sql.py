@@ -1,4 +1,4 @@
-"""The SQL of every lookup on the demo tables stands in `sql/`, so that a review sees a change of it.
+"""The SQL of every lookup on the demo tables stands in `sql/`: a review sees each change of it.
 
 `make sql` writes the files anew.
 """

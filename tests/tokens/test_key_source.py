@@ -131,7 +131,9 @@ async def test_a_key_set_may_be_a_file(tmp_path):
 
 
 async def test_closing_answers_tokens_that_wait(endpoint, tmp_path):
-    """Tokens that wait for newer keys when the verifier closes are unavailable; so are later ones."""
+    """Tokens that wait for newer keys when the verifier closes are refused as unavailable; so are
+    later ones.
+    """
     endpoint.slow = asyncio.Event()
     async with verifying(endpoint.url) as tokens:
         await until(lambda: endpoint.asked == 1)

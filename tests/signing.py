@@ -20,7 +20,7 @@ ED, OTHER = ed25519.Ed25519PrivateKey.generate(), ed25519.Ed25519PrivateKey.gene
 P256, P521 = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP521R1())
 P384 = ec.generate_private_key(ec.SECP384R1())
 RSA, SMALL_RSA = rsa.generate_private_key(65537, 2048), rsa.generate_private_key(65537, 1024)
-CLAIMS = {
+CLAIMS: dict[str, Any] = {
     "sub": "KbO8WbOTItGbdi0KY5YfJyfimmurNJra",
     "iss": ISSUER,
     "aud": ISSUER,

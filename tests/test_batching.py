@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from responder.batching import ALONE, NEVER, Alone, Answer, Batching, Line
+from responder.batching import ALONE, NEVER, Alone, Answer, Batching, Line, Waiter
 from responder.errors import InternalError, RequestTimeoutError, UnavailableError
 
 SOON = 10.0
@@ -316,7 +316,12 @@ async def test_deadlines_are_looked_for_together(monkeypatch):
     bench = Bench(max_pending=1000)
     looks = []
     waiters = bench.batching._waiters
-    monkeypatch.setattr(bench.batching, "_waiters", lambda: looks.append(1) or waiters())
+
+    def look() -> list[Waiter[Any]]:
+        looks.append(1)
+        return waiters()
+
+    monkeypatch.setattr(bench.batching, "_waiters", look)
 
     answers = [bench.load("late", within=number / 5000) for number in range(1000)]
     await asyncio.gather(*answers)

@@ -332,7 +332,7 @@ async def test_a_thousand_writes_are_read_back(company):
             )
             # Only admins see the reason of a ban.
             expected = [*[current] * 3, *[current | {"banReason": None}] * 2]
-            if answers != expected:
+            if list(answers) != expected:
                 stale.append((at, expected, answers))
 
     async with asyncio.timeout(600):

@@ -23,13 +23,13 @@ from typing import Any
 import asyncpg
 import httpx
 import nats as nats_py
-import privacy
 import psutil
 import pytest
 from nats.errors import NoRespondersError
 
 from responder.dev import nats, postgres, service, tables
 from responder.dev.nats import NatsServer
+from tests import privacy
 
 RESPONDER = Path(sysconfig.get_path("scripts")) / "responder"
 READY = re.compile(r"(?:ready|workers): HTTP (\S+), admin (http\S+?|off)\"?\}?$", re.MULTILINE)
@@ -612,6 +612,7 @@ async def test_serve_starts_before_postgresql(server, cast, tmp_path):
             late = await nc.request("users.get", cast.owner.id.encode(), timeout=5)
             code = await running.stop()
 
+    assert early.headers
     assert {"Nats-Service-Error-Code": "503"}.items() <= early.headers.items()
     assert [200, 503, 503] == statuses
     assert cast.owner.id == json.loads(late.data)["id"]
@@ -883,6 +884,7 @@ async def test_dev_prints_where_to_read_and_to_change(dev, cast):
     async with httpx.AsyncClient(trust_env=False) as client:
         url = docs[0].replace("/docs", f"/api/v1/users/{cast.staff.id}")
         admin = re.search(r"a platform admin:.*?'Authorization: (.*?)'", dev, re.DOTALL)
+        assert admin
         answer = await client.get(url, headers={"Authorization": admin[1]})
         assert "New" == answer.json()["name"]
 

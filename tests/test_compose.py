@@ -64,6 +64,8 @@ def test_the_variables_are_settings(compose, instructions):
 
     assert set() == (image.keys() | service.keys()) - NAMES
     settings = Settings.read(image | service)
+    assert settings.http_listen
+    assert settings.admin_listen
     assert ("0.0.0.0", "0.0.0.0") == (settings.http_listen[0], settings.admin_listen[0])
     assert settings.dsn
 

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from walks import TIMES, crowd
 
 from responder import wire
+from tests.walks import TIMES, crowd
 
 
 def cursor_of(organization, created, member):

@@ -7,6 +7,7 @@ import re
 import shlex
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -75,14 +76,19 @@ def test_every_command_is_documented():
     """The README's table has each command, and no other."""
     documented = {row[0].split()[1] for row in rows(README, "command")}
 
-    assert set(cli._parser()._subparsers._group_actions[0].choices) == documented
+    subparsers = cli._parser()._subparsers
+    assert subparsers
+    commands = subparsers._group_actions[0].choices
+    assert commands
+    assert set(commands) == documented
 
 
 async def test_the_python_example_runs(people_service, capsys):
     """The README's Python prints the person it asks for, and everyone in their organization."""
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
-    code = code.replace("nats://127.0.0.1:4222", people_service.nats.url)
-    scope: dict = {}
+    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert example
+    code = example[1].replace("nats://127.0.0.1:4222", people_service.nats.url)
+    scope: dict[str, Any] = {}
     exec("async def example():\n" + textwrap.indent(code, "    "), scope)
 
     await scope["example"]()
@@ -95,9 +101,10 @@ async def test_the_python_example_runs(people_service, capsys):
 async def test_the_privileges_of_the_readme_suffice(create_database, template, start, postgres):
     """With what the README grants every lookup works, and nothing else can be read."""
     url = await create_database(template=template[0])
-    grants = re.search(r"```sql\n(.*?)```", README, re.DOTALL)[1]
+    grants = re.search(r"```sql\n(.*?)```", README, re.DOTALL)
+    assert grants
     admin = await asyncpg.connect(url)
-    await admin.execute(grants)
+    await admin.execute(grants[1])
     cast = template[1]
     try:
         service = await start(url.replace("//postgres@", "//reader@"))

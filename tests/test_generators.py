@@ -110,8 +110,9 @@ async def insert_users(tables: Tables) -> None:
         start=1,
     ):
         row = {"id": tables.id(number), "userId": tables.id(user), "role": role}
-        row |= {"organizationId": tables.id(organization), "createdAt": at(day)}
-        await tables.insert("member", {**row, **(manager if user == MEMBER else {})})
+        row["organizationId"] = tables.id(organization)
+        more = manager if user == MEMBER else {}
+        await tables.insert("member", {**row, "createdAt": at(day), **more})
 
 
 def expected(tables: Tables, number: int, **special: object) -> dict[str, Any]:

@@ -22,6 +22,7 @@ def functions(module: Path) -> Iterator[tuple[str, int]]:
     """Every function of a module with its number of lines."""
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno
             yield f"{relative(module)}:{node.name}", node.end_lineno - node.lineno + 1
 
 

@@ -7,7 +7,8 @@ from collections import Counter
 
 import asyncpg
 import pytest
-from walks import GENERIC, NULLABLE, TIMES, crowd, flat, in_order, walk
+
+from tests.walks import GENERIC, NULLABLE, TIMES, crowd, flat, in_order, walk
 
 OFF = {"RESPONDER_HTTP_LISTEN": "off", "RESPONDER_ADMIN_LISTEN": "off"}
 

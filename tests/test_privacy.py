@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import privacy
 import pytest
 
 from responder import logs
 from responder.dev.tokens import Mint
 from responder.tokens import key_source
+from tests import privacy
 
 TESTS = Path(__file__).parent
 ADDRESS = "planted" + "@somewhere.example"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncpg
 import pytest
-from shapes import ADA, MEMBERS, PLAIN
 
 from responder.errors import SettingsError
+from tests.shapes import ADA, MEMBERS, PLAIN
 
 REFUSED = {
     "an id that is no key": (

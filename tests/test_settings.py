@@ -251,7 +251,7 @@ def test_variables_given_are_the_only_ones(tmp_path, monkeypatch):
 def test_settings_do_not_change():
     """Settings are a value: nothing that has them can change them for the others."""
     with pytest.raises(ValueError, match="frozen"):
-        Settings.read({}).timeout = 1.0
+        Settings.read({}).timeout = 1.0  # type: ignore[misc]  # mypy sees it too
 
 
 ORIGIN = "https://app.example.com"
@@ -297,6 +297,7 @@ def test_whose_tokens_are_accepted(variables, key_set, issuers, audiences):
     """Better Auth's address says where the keys are and what its tokens name; each can be set."""
     issuer = Settings.read(variables).issuer
 
+    assert issuer
     assert (key_set, issuers, audiences) == (issuer.key_set_url, issuer.issuers, issuer.audiences)
 
 

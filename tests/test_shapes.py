@@ -7,7 +7,8 @@ from typing import Any
 
 import asyncpg
 import pytest
-from shapes import ADA, MEMBERS, PLAIN
+
+from tests.shapes import ADA, MEMBERS, PLAIN
 
 ANSWER: dict[str, Any] = {
     "id": "1",

@@ -35,8 +35,8 @@ CROWDS = """
 KINDS = ("plain", "small", "large", "lost", "nowhere")
 
 
-def forged(organization: str, *position: str | None) -> str:
-    return wire.encode_cursor(wire.Position(organization, *position))
+def forged(organization: str, created_at: str | None, member: str) -> str:
+    return wire.encode_cursor(wire.Position(organization, created_at, member))
 
 
 PAGES = [

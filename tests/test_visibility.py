@@ -166,7 +166,7 @@ class World:
     visible_to_all: bool  # whether users of other organizations are visible
 
     def token(self, caller: str, home: str | None) -> dict[str, str]:
-        claims = {"role": "admin", "banned": False, "activeOrganizationId": home}
+        claims: dict[str, Any] = {"role": "admin", "banned": False, "activeOrganizationId": home}
         return {"Authorization": f"Bearer {self.mint.token(caller, **claims)}"}
 
     async def nats(self, endpoint: str, payload: object, headers: dict[str, str]) -> Any:

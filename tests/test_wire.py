@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from responder import wire
-from responder.endpoints import BY_EMAIL, ENDPOINTS, GET, GET_MANY, ORG_LIST, WHOAMI
+from responder.endpoints import BY_EMAIL, ENDPOINTS, GET, GET_MANY, ORG_LIST, WHOAMI, Endpoint
 from responder.errors import BY_CODE, InvalidRequestError, PayloadTooLargeError, ResponderError
 from responder.models import (
     MAX_PAGE,
@@ -46,7 +47,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(STRINGS, inner, max_size=2),
     max_leaves=5,
 )
-GOOD = {
+GOOD: dict[Endpoint[Any, Any], dict[str, st.SearchStrategy[Any]]] = {
     GET: {"id": STRINGS},
     BY_EMAIL: {"email": STRINGS},
     ORG_LIST: {"organizationId": STRINGS},
@@ -248,6 +249,7 @@ def test_errors_round_trip(error, message):
     headers, body = wire.encode_error(error(message))
     read = wire.decode_error(headers, body)
 
+    assert read
     assert (error, message) == (type(read), read.message)
     assert {
         "nats-service-error": [message],
@@ -281,7 +283,7 @@ LINES = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_siz
 @given(headers=st.dictionaries(NAMES, LINES, max_size=5))
 def test_headers_round_trip(headers):
     """Headers are read as they were written, by their lower-cased names."""
-    expected = {}
+    expected: dict[str, list[str]] = {}
     for name, value in headers.items():
         expected.setdefault(name.lower(), []).append(value)
 

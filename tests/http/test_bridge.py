@@ -809,7 +809,7 @@ async def test_the_document_has_every_route(contract, people_service):
 async def test_every_example_can_be_sent(contract, people_service):
     """Each operation, sent with its examples, is answered as the document says."""
     for path, method, operation in operations(contract):
-        examples = {"path": {}, "query": {}}
+        examples: dict[str, dict[str, Any]] = {"path": {}, "query": {}}
         for parameter in operation["parameters"]:
             examples[parameter["in"]][parameter["name"]] = parameter["example"]
 
@@ -1020,6 +1020,7 @@ async def test_a_lone_bridge_follows_nats():
     """Without NATS a bridge is 503, /ready too, and both recover when NATS is back."""
     async with nats.running() as server:
         port = httpx.URL(server.url).port
+        assert port
         async with listeners(server=server, RESPONDER_TIMEOUT="0.3") as bridge:
             server.process.send_signal(signal.SIGKILL)
             await server.process.wait()
@@ -1108,9 +1109,10 @@ async def test_a_port_in_use_ends_the_start(setting):
     """A port that is taken is an error that names the setting and the address."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
+        variables: dict[str, Any] = {setting: f"127.0.0.1:{port}"}
         expected = f"^{setting}: cannot listen on 127.0.0.1:{port}: Address already in use$"
         with pytest.raises(SettingsError, match=expected):
-            async with listeners(**{setting: f"127.0.0.1:{port}"}):
+            async with listeners(**variables):
                 pass
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -29,7 +30,7 @@ SECRET = "hunter2"
 PREFER = "postgresql:///?sslmode=prefer"
 REQUIRE = "postgresql:///?sslmode=require"
 # Connection strings, each with what its meaning has that the first has not.
-WRITTEN = {
+WRITTEN: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("postgres://app:pw@db/main", {}),
     "the other scheme": ("postgresql://app:pw@db/main", {}),
     "SQLAlchemy": ("postgresql+asyncpg://app:pw@db/main", {}),

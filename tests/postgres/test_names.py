@@ -108,6 +108,10 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
         )
         every = statements(found)
         made, callers = every.services, every.callers
+        assert made.pages
+        assert made.pages.after
+        assert callers.pages
+        assert callers.pages.after
         answers = [
             await connection.fetch(made.by_id.one, "1", "acme", 99, True),
             await connection.fetch(made.by_id.many, ["1"], ["acme"], 99, [True]),

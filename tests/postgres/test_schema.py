@@ -24,7 +24,7 @@ def table(
 
 
 def names(found: Schema) -> tuple[str, str | None]:
-    return str(found.users), found.members and str(found.members)
+    return str(found.users), str(found.members) if found.members else None
 
 
 @pytest.mark.parametrize(

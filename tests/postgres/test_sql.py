@@ -21,6 +21,8 @@ def texts(made: Statements) -> dict[str, str]:
     """Every text, by the name of its file."""
     named = {"version": made.version}
     for audience, its in (("services", made.services), ("callers", made.callers)):
+        assert its.pages
+        assert its.pages.after
         named |= {
             f"{audience}/by_id": its.by_id.one,
             f"{audience}/by_ids": its.by_id.many,

@@ -11,7 +11,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from signing import (
+
+from responder.errors import UnauthenticatedError
+from tests.signing import (
     ALL,
     CLAIMS,
     GOOD,
@@ -30,8 +32,6 @@ from signing import (
     jwk,
     sign,
 )
-
-from responder.errors import UnauthenticatedError
 
 
 def test_a_token_becomes_an_identity():

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from signing import (
+
+from responder.errors import UnauthenticatedError
+from responder.tokens.key_set import KeySet, UnknownKeyError
+from tests.signing import (
     ALL,
     CLAIMS,
     ED,
@@ -20,9 +23,6 @@ from signing import (
     key_set,
     sign,
 )
-
-from responder.errors import UnauthenticatedError
-from responder.tokens.key_set import KeySet, UnknownKeyError
 
 
 @pytest.mark.parametrize("algorithm", ALL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
 import re
 import shlex
@@ -22,6 +24,12 @@ SUBJECTS = (ROOT / "subjects.md").read_text()
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```console\n\$ nats req (.*)\n((?:.|\n)*?)```", SUBJECTS + README)
 
+DOCTESTS = sorted(
+    str(file.relative_to(ROOT))
+    for file in (*(ROOT / "responder").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py"))
+    if ">>> " in file.read_text()
+)
+
 
 @pytest.mark.parametrize(("command", "output"), EXAMPLES, ids=[command for command, _ in EXAMPLES])
 async def test_an_example_is_answered_as_printed(people_service, command, output):
@@ -33,6 +41,16 @@ async def test_an_example_is_answered_as_printed(people_service, command, output
 
     assert json.loads(body) == answer.json
     assert headers == "\n".join(f"{name}: {value}" for name, value in answer.headers.items())
+
+
+@pytest.mark.parametrize("file", DOCTESTS)
+def test_an_example_in_a_docstring_is_true(file):
+    """Each example of a docstring prints what stands below it, and none is passed over."""
+    module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+
+    failed, attempted = doctest.testmod(module)
+
+    assert (0, (ROOT / file).read_text().count(">>> ")) == (failed, attempted)
 
 
 def rows(document: str, first: str) -> list[list[str]]:

@@ -122,9 +122,9 @@ class People:
             "image": f"https://images.example.com/people/{n}.png",
             "isAnonymous": False,
             "role": "user" if n % 50 else "admin",
-            "banned": n % 100 == 3,  # noqa: PLR2004 - as in the table
-            "banReason": "spam" if n % 100 == 3 else None,  # noqa: PLR2004
-            "banExpires": "2099-12-31T00:00:00.000Z" if n % 200 == 3 else None,  # noqa: PLR2004
+            "banned": n % 100 == 3,
+            "banReason": "spam" if n % 100 == 3 else None,
+            "banExpires": "2099-12-31T00:00:00.000Z" if n % 200 == 3 else None,
             **self._context(membership),
         }
 

@@ -96,7 +96,12 @@ class UsersClient:
         ) as connection:
             yield cls(connection, prefix=prefix, timeout=timeout)
 
-    async def get(self, id: str, *, organization_id: str | None = None) -> User:  # noqa: A002
+    async def get(
+        self,
+        id: str,  # noqa: A002 - its name on the wire
+        *,
+        organization_id: str | None = None,
+    ) -> User:
         """Return the user with an id; raises NotFoundError."""
         return await self._reply(endpoints.GET, ById(id, organization_id))
 

@@ -120,8 +120,8 @@ def pytest_configure() -> None:
         note_settings(environ or {})
         return read(environ)
 
-    Mint.token = noting_token  # type: ignore[method-assign]
-    Settings.read = noting_read  # type: ignore[method-assign]
+    Mint.token = noting_token  # type: ignore[method-assign]  # listens, and does the same
+    Settings.read = noting_read  # type: ignore[method-assign]  # likewise
 
 
 def _listen(kind: type, name: str, hear: Any) -> None:

@@ -45,7 +45,7 @@ class Company:
         url = f"/api/v1/{path}"
         return (await self.service.http.get(url, headers=bearer(token), params=query)).json()
 
-    async def seen(self, id: str) -> Any:  # noqa: A002
+    async def seen(self, id: str) -> Any:  # noqa: A002 - its name on the wire
         """Return a user as services see them over NATS, and the platform admin over HTTP."""
         over_nats, over_http = await asyncio.gather(
             self.nats("get", id), self.http(f"users/{id}", self.token)
@@ -53,7 +53,7 @@ class Company:
         assert same(over_nats) == same(over_http)
         return over_nats
 
-    async def seen_by(self, token: str, id: str) -> Any:  # noqa: A002
+    async def seen_by(self, token: str, id: str) -> Any:  # noqa: A002 - its name on the wire
         """Return a user as the user of a token sees them, over NATS and HTTP."""
         over_nats, over_http = await asyncio.gather(
             self.nats("get", id, token), self.http(f"users/{id}", token)

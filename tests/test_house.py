@@ -12,6 +12,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "responder").rglob("*.py"))
 MAX_MODULE, MAX_FUNCTION = 400, 50  # physical lines, docstrings included
+OURS = ("responder", "benchmarks", "tests", "tools")
+INSTALLED = {"node_modules", ".venv"}  # by npm and pip, among ours
+# Where ruff or mypy is told to look away, without the rule or without a reason behind it.
+UNEXPLAINED = re.compile(r"# (?:noqa(?!: [A-Z0-9, ]+ - \w)|type: ignore(?!\[[a-z, -]+\]  # \w)).*")
 
 
 def relative(path: Path) -> str:
@@ -48,6 +52,19 @@ def test_a_module_begins_with_what_it_is_for(module):
     assert docstring
     assert "\n" not in docstring
     assert docstring.endswith(".")
+
+
+def test_every_exception_has_its_reason():
+    """Where a linter is told to look away, the line says from what, and why."""
+    files = [file for each in OURS for file in (ROOT / each).rglob("*.py")]
+    texts = {
+        relative(file): file.read_text() for file in files if not INSTALLED.intersection(file.parts)
+    }
+
+    assert len(texts) > len(MODULES)
+    assert [] == [
+        (name, found[0]) for name, text in texts.items() for found in UNEXPLAINED.finditer(text)
+    ]
 
 
 def test_the_architecture_names_modules_that_exist():

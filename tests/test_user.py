@@ -15,7 +15,7 @@ KEYS = (
 )
 
 
-async def stored(service, column, values, *, type="text"):  # noqa: A002
+async def stored(service, column, values, *, type="text"):  # noqa: A002 - SQL's word
     """Store each value in a row of its own, and return what users.get_many makes of them."""
     rows = await service.database.fetch("select id from users order by id limit $1", len(values))
     ids = [row["id"] for row in rows]

@@ -37,7 +37,7 @@ class ByIds(BaseModel):
 class OrgList(BaseModel):
     """Ask for the first page of an organization's members."""
 
-    organizationId: str  # noqa: N815 - its name on the wire
+    organizationId: str
     limit: int = 100
 
 
@@ -46,18 +46,18 @@ class User(BaseModel):
 
     id: str
     email: str
-    emailVerified: bool  # noqa: N815
+    emailVerified: bool
     name: str
     image: str | None
-    isAnonymous: bool  # noqa: N815
+    isAnonymous: bool
     role: str
     banned: bool
-    banReason: str | None  # noqa: N815
-    banExpires: Instant | None  # noqa: N815
-    organizationId: str | None  # noqa: N815
-    orgRole: str | None  # noqa: N815
-    managerId: str | None  # noqa: N815
-    departmentId: str | None  # noqa: N815
+    banReason: str | None
+    banExpires: Instant | None
+    organizationId: str | None
+    orgRole: str | None
+    managerId: str | None
+    departmentId: str | None
 
 
 class UserBatch(BaseModel):
@@ -71,7 +71,7 @@ class UserPage(BaseModel):
     """The first members of an organization."""
 
     users: list[User]
-    nextCursor: str | None  # noqa: N815
+    nextCursor: str | None
 
 
 def batch(ids: list[str], rows: list[Any]) -> UserBatch:

@@ -69,7 +69,7 @@ class HardenedClient(Client):
         """Pass every message on a subject to `receive`, until the subscription is drained."""
         # Nothing is received in between: subscribing does not wait for the server.
         subscription = await self.subscribe(subject, queue=queue)
-        self._receivers[subscription._id] = receive  # noqa: SLF001
+        self._receivers[subscription._id] = receive
 
     def receive(
         self, sid: int, subject: bytes, reply: bytes, headers: bytes, payload: bytes
@@ -129,7 +129,7 @@ class HardenedClient(Client):
         A reconnect subscribes to them again.
         """
         for subscription in self.queue_subscriptions():
-            await self._send_unsubscribe(subscription._id)  # noqa: SLF001
+            await self._send_unsubscribe(subscription._id)
 
     def keep_alive(self) -> None:
         """Let TCP notice a peer that is gone, with bytes on their way to it or without."""
@@ -172,7 +172,7 @@ class HardenedClient(Client):
                     wait(rest)
 
         # What has arrived before is read, and parsed, before anything else can be.
-        reader.feed_data = take  # type: ignore[method-assign, assignment]
+        reader.feed_data = take  # type: ignore[method-assign, assignment]  # as above
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         """Send a PING behind all that waits to be sent.

@@ -121,14 +121,14 @@ class Parser:
         word, _, rest = line.partition(b" ")
         match word.strip().upper():
             case b"PING":
-                await self._recipient._process_ping()  # noqa: SLF001
+                await self._recipient._process_ping()
             case b"PONG":
-                await self._recipient._process_pong()  # noqa: SLF001
+                await self._recipient._process_pong()
             case b"INFO":
-                await self._recipient._process_info(json.loads(rest))  # noqa: SLF001
+                await self._recipient._process_info(json.loads(rest))
             case b"-ERR":
                 error = rest.decode(errors="replace").lower()
-                await self._recipient._process_err(error)  # noqa: SLF001
+                await self._recipient._process_err(error)
             case b"+OK":
                 pass
             case _:

@@ -68,7 +68,7 @@ class KeySet:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, KeySet) and other.document == self.document
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # as Python has it for what has only __eq__
 
     def verifying_key(self, kid: str | None, algorithm: str) -> jwt.PyJWK:
         """Return the key that verifies a token with this `kid` and `alg` in its header.

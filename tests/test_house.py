@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,25 @@ def test_every_exception_has_its_reason():
     assert [] == [
         (name, found[0]) for name, text in texts.items() for found in UNEXPLAINED.finditer(text)
     ]
+
+
+def test_every_module_has_its_layer():
+    """Each module of nats, postgres, http and tokens stands in the one order of all modules.
+
+    import-linter says where a module stands in no order of its own package, but not that.
+    """
+    linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    contract = next(each for each in linter["contracts"] if each["name"] == "Imports point down")
+    packages = {"http", "nats", "postgres", "tokens"}
+    modules = {
+        f"{module.parent.name}.{module.stem}"
+        for module in MODULES
+        if module.parent.name in packages and module.stem != "__init__"
+    }
+    listed = {each for layer in contract["layers"] for each in layer.split(" | ") if "." in each}
+
+    assert packages == set(contract["exhaustive_ignores"]) - {"__init__", "__main__"}
+    assert modules == listed
 
 
 def test_the_architecture_names_modules_that_exist():

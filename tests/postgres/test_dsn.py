@@ -7,17 +7,11 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +19,7 @@ from responder.errors import SettingsError
 from responder.postgres.connection import connect
 from responder.postgres.dsn import Dsn, parse
 from responder.settings import Settings
+from tests.certificates import certify
 
 SECRET = "hunter2"
 PREFER = "postgresql:///?sslmode=prefer"
@@ -235,21 +230,9 @@ async def test_a_host_that_does_not_answer_leaves_time_for_the_next(people_servi
 @asynccontextmanager
 async def with_tls(url: str, folder: Path) -> AsyncIterator[tuple[str, Path]]:
     """PostgreSQL behind a certificate for localhost: the URL through it, and the file to trust."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, SHA256())
-    )
-    (folder / "ca.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
+    certificate, key = certify(folder)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(folder / "ca.pem", folder / "key.pem")
+    context.load_cert_chain(certificate, key)
     target = urlsplit(url)
 
     async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
@@ -268,7 +251,7 @@ async def with_tls(url: str, folder: Path) -> AsyncIterator[tuple[str, Path]]:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        yield f"postgresql://postgres@localhost:{port}{target.path}", folder / "ca.pem"
+        yield f"postgresql://postgres@localhost:{port}{target.path}", certificate
 
 
 @pytest.mark.parametrize(

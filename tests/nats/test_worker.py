@@ -1,0 +1,136 @@
+"""What a worker holds has bounds, and whatever happens, every request is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import nats as nats_py
+import pytest
+
+from responder import worker
+from responder.app import serving
+from responder.dev import nats
+from responder.dev.tokens import ISSUER, Mint
+from responder.directory import Directory
+from responder.settings import Settings
+
+
+@pytest.fixture
+async def silent() -> AsyncIterator[dict[str, str]]:
+    """The settings of a worker whose key set is at an address that never answers."""
+    connected: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: connected.append(writer), "127.0.0.1", 0)
+    yield {
+        "RESPONDER_JWKS_URL": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks",
+        "RESPONDER_JWT_ISSUER": ISSUER,
+        "RESPONDER_JWT_AUDIENCE": ISSUER,
+    }
+    for writer in connected:
+        writer.close()
+    server.close()
+
+
+def with_token() -> dict[str, str]:
+    """Headers with a token of a key of its own."""
+    return {"Authorization": f"Bearer {Mint().token('ann')}"}
+
+
+@asynccontextmanager
+async def answers(client, count: int) -> AsyncIterator[tuple[str, list[str]]]:
+    """A subject for replies, and the replies once the context is left: so many have to arrive."""
+    inbox, said = client.new_inbox(), list[str]()
+    arrived = asyncio.Event()
+
+    async def receive(message) -> None:
+        said.append(message.data.decode())
+        if len(said) == count:
+            arrived.set()
+
+    await client.subscribe(inbox, cb=receive)
+    yield inbox, said
+    async with asyncio.timeout(10):
+        await arrived.wait()
+
+
+async def test_so_many_bytes_of_requests_wait(start_with, cast, locked, monkeypatch):
+    """While the requests that wait are too large together, another is refused at once."""
+    monkeypatch.setattr(worker, "MAX_UNANSWERED", 100)
+    service = await start_with()
+    async with locked(service):
+        waiting = asyncio.create_task(service.ask("users.get", {"id": cast.owner.id}))
+        refused = await service.ask("users.get", {"id": "x" * 100})
+    answered = await waiting
+    later = await service.ask("users.get", {"id": cast.owner.id})
+
+    assert ("unavailable", "too much is waiting") == (refused.code, refused.json["message"])
+    assert [None, None] == [answered.code, later.code]
+
+
+async def test_so_many_tokens_wait_to_be_verified(start_with, silent, monkeypatch):
+    """While too many tokens wait for their keys, a request with another is refused at once."""
+    monkeypatch.setattr(worker, "MAX_UNVERIFIED", 3)
+    service = await start_with(RESPONDER_TIMEOUT="1", **silent)
+
+    found = [
+        (answer.code, answer.json["message"])
+        for answer in await asyncio.gather(
+            *(service.ask("users.get", "x", with_token()) for _ in range(5))
+        )
+    ]
+
+    late = ("unavailable", "the token could not be verified in time")
+    assert [late] * 3 == found[:3]
+    assert [("unavailable", "too many tokens wait to be verified")] * 2 == found[3:]
+
+
+async def test_a_bug_is_an_internal_error(start_with, monkeypatch, caplog):
+    """An error that no code expects is answered `internal`, and told in the log alone."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("hunter2")
+
+    monkeypatch.setattr(Directory, "get", broken)
+    service = await start_with()
+
+    answer = await service.ask("users.get", "x")
+
+    assert {"code": "internal", "message": "internal error"} == answer.json
+    (record,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert "a request to users.get failed" == record.getMessage()
+
+
+async def test_what_is_not_answered_in_time_is_refused(create_database, template, cast, silent):
+    """A worker that stops answers what it holds with `unavailable` when its time is over: lookups
+    and tokens that wait to be verified.
+    """
+    url = await create_database(template=template[0])
+    async with nats.running() as server:
+        settings = {
+            "DATABASE_URL": url,
+            "NATS_URL": server.url,
+            "RESPONDER_HTTP_LISTEN": "off",
+            "RESPONDER_ADMIN_LISTEN": "off",
+            "RESPONDER_DRAIN_TIMEOUT": "0.5",
+            "RESPONDER_TIMEOUT": "30",
+        }
+        client = await nats_py.connect(server.url)
+        holder = await asyncpg.connect(url)
+        try:
+            async with (
+                answers(client, 2) as (inbox, said),
+                holder.transaction(),
+                serving(Settings.read({**settings, **silent})),
+            ):
+                await holder.execute("lock table users in access exclusive mode")
+                await client.publish("users.get", cast.owner.id.encode(), inbox)
+                await client.publish("users.get", b"x", inbox, headers=with_token())
+                await client.request("$SRV.PING.users", timeout=5)  # received what came before
+        finally:
+            await holder.close()
+            await client.close()
+
+    assert ['{"code":"unavailable","message":"shutting down"}'] * 2 == said

@@ -315,7 +315,7 @@ async def test_without_a_member_table_there_are_no_lists(without_members, cast):
 
 @pytest.mark.parametrize(("users", "members"), [("bigint", "text"), ("text", "bigint")])
 async def test_ids_of_nineteen_digits_find_their_membership(start_with, users, members):
-    """Ids as large as a bigint holds are found where one table has them as text; larger ones are none."""
+    """Ids as large as a bigint holds are found where one table has them as text."""
     largest, larger = str(2**63 - 1), str(2**63)
     ids = [largest, "1234567890123456789", *([larger] if users == "text" else [])]
     values = ", ".join(f"('{each}', '{each}@example.com', true)" for each in ids)

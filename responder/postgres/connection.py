@@ -1,9 +1,9 @@
 """Connections to PostgreSQL, and queries on them; asyncpg's errors become ours."""
 
 # A failing query has lost its connection (LostError), has a lock in its way (BusyError), took too
-# long (SlowError), may not read the tables (NotAllowedError), no longer fits them (ChangedError), or
-# was given what is no value of a column (ValueRefusedError). Any other failure is the query's own,
-# and `pool` narrows it down to the key that makes it fail.
+# long (SlowError), may not read the tables (NotAllowedError), no longer fits them (ChangedError),
+# or was given what is no value of a column (ValueRefusedError). Any other failure is the query's
+# own, and `pool` narrows it down to the key that makes it fail.
 #
 # Settings are sent when a connection starts. A pooler that shares servers between clients refuses
 # them, or drops them silently: then each query brings them along.

@@ -1,8 +1,8 @@
 """Better Auth's tables as they are now, found again when they change."""
 
-# The tables are worked out from the catalog once (see `schema`), and again when a query or a look at
-# the catalog says that they have changed. The result is a value that is replaced whole, so that each
-# query is made of one schema.
+# The tables are worked out from the catalog once (see `schema`), and again when a query or a look
+# at the catalog says that they have changed. The result is a value that is replaced whole, so that
+# each query is made of one schema.
 #
 # What was found before is remembered, oldest name first, because a migration may rename a table and
 # then create another under its former name. Say `users` was found, then renamed to `users_old`: it

@@ -7,16 +7,17 @@
 # `allowed` is false for a caller who is banned or gone. What is not visible is not read, and its
 # fields are null like those of what does not exist.
 #
-# Nor does time tell the two apart. Whether a caller sees a user is decided before that user is read,
-# from memberships that are found by the id that was asked for; and about as many memberships are read
-# where there is no such user: those of other users, whose ids are next in the index. For a user in
-# three organizations these are three memberships and eleven of others, for a user who does not exist
-# fourteen of others, which count for nothing. A user in more than twenty organizations takes longer.
+# Nor does time tell the two apart. Whether a caller sees a user is decided before that user is
+# read, from memberships that are found by the id that was asked for; and about as many memberships
+# are read where there is no such user: those of other users, whose ids are next in the index. For a
+# user in three organizations these are three memberships and eleven of others, for a user who does
+# not exist fourteen of others, which count for nothing. A user in more than twenty organizations
+# takes longer.
 #
-# The organizations of a caller are the keys of a JSON object, in which one is found without comparing
-# all: a caller in 10,000 organizations who asks for a user in 10,000 others would be a hundred million
-# comparisons of two arrays. A join of memberships with memberships would be no way either: it could be
-# planned by the organization, and read all of it.
+# The organizations of a caller are the keys of a JSON object, in which one is found without
+# comparing all: a caller in 10,000 organizations who asks for a user in 10,000 others would be a
+# hundred million comparisons of two arrays. A join of memberships with memberships would be no way
+# either: it could be planned by the organization, and read all of it.
 
 from __future__ import annotations
 
@@ -50,9 +51,10 @@ class Rules:
 
 DEFAULT_RULES: Final = Rules()
 
-# Memberships that are read for a user whether or not they have so many: of measured tables the number
-# at which a list of users in twenty organizations takes as long as one of users who do not exist.
-# Twenty memberships of one user, which often stand side by side, cost what fourteen of others do.
+# Memberships that are read for a user whether or not they have so many: of measured tables the
+# number at which a list of users in twenty organizations takes as long as one of users who do not
+# exist. Twenty memberships of one user, which often stand side by side, cost what fourteen of
+# others do.
 WINDOW: Final = 14
 
 
@@ -84,7 +86,7 @@ def callers(schema: Schema, timezone: str, rules: Rules, source: str) -> str:
 
 
 def _organizations(members: Table, users: Table) -> str:
-    """Return the organizations of the caller `d`, unless what they may see does not depend on them."""
+    """Return the organizations of the caller `d`, if what they may see depends on them."""
     o = Row(members, "o")
     user_id = o["userId"].converted("d.id", users.columns["id"])
     return f"""case when d.admin or d.anonymous then '{{}}'::jsonb else coalesce((

@@ -27,7 +27,7 @@ ABSENT = [f"user {n} is not there" for n in range(500, 600)]
 
 @pytest.fixture(scope="module")
 async def connection(create_database):
-    """A connection to tables in which users 0 to 99 are in twenty organizations, the others in one."""
+    """A connection to tables in which users 0 to 99 are in twenty organizations, others in one."""
     connection = await asyncpg.connect(
         await create_database(), server_settings={**PLANNING, **NO_MEMOIZE}
     )
@@ -48,7 +48,7 @@ async def connection(create_database):
 
 
 async def touched(connection: asyncpg.Connection[Any], query: tuple[str, Any]) -> int:
-    """Return how many pages of tables and indexes a query needs, which is what it takes time for."""
+    """Return how many pages of tables and indexes a query needs: they are what takes time."""
     sql, arguments = query
     plan = await connection.fetchval(f"explain (analyze, buffers, format json) {sql}", *arguments)
     root = json.loads(plan)[0]["Plan"]
@@ -118,7 +118,7 @@ async def test_ten_thousand_organizations_on_both_sides_are_a_lookup(crowded):
 
 
 async def test_a_cursor_is_of_the_list_that_its_receiver_sees(people_service, cast):
-    """A cursor names the last membership of its page, and none of another list or of a later page."""
+    """A cursor names the last membership of its page, none of another list or of a later page."""
     organization = cast.organization.id
     rows = await people_service.database.fetch(
         'select id from members where "organizationId" = $1 order by "createdAt", id', organization

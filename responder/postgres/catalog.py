@@ -35,7 +35,7 @@ class CatalogColumn(NamedTuple):
     schema: str
     table: str
     version: (
-        str  # of the table's definition: another whenever a column has changed (see `versions`)
+        str  # of the table's definition: another whenever a column has changed (see `staleness`)
     )
     row_security: bool  # whether policies decide which rows our role sees
     name: str

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from responder.postgres import pages, users
 from responder.postgres.pages import Pages
 from responder.postgres.schema import Schema
+from responder.postgres.staleness import version_of
 from responder.postgres.users import Users
-from responder.postgres.versions import version_of
 from responder.postgres.visibility import DEFAULT_RULES, Rules
 
 

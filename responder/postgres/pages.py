@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 
 from responder.postgres.expressions import Row, Value
 from responder.postgres.schema import Schema
+from responder.postgres.staleness import stamped
 from responder.postgres.users import FIELDS, Forms, Query, UserRow, fields, forms
-from responder.postgres.versions import stamped
 from responder.postgres.visibility import Caller, Rules, callers, listing
 
 

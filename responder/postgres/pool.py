@@ -9,7 +9,7 @@
 # succeeds.
 #
 # PostgreSQL says by itself that the tables have changed, by refusing a query or by having analysed
-# it anew (see `versions`). Then the catalog is read again (see `discovery`), once for all batches
+# it anew (see `staleness`). Then the catalog is read again (see `discovery`), once for all batches
 # that were concerned, and their lookups are asked again with the new SQL. A table that has come,
 # which no query refers to, is found by reading the catalog about once a second.
 

@@ -100,7 +100,7 @@ class Schema:
 
     @property
     def version(self) -> str:
-        """Of the definitions of its tables, see `versions`."""
+        """Of the definitions of its tables, see `staleness`."""
         return " ".join(
             [*(table.version for table in self.tables), *(each[1] for each in self.formers)]
         )

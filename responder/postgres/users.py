@@ -15,7 +15,7 @@ from responder.postgres import ids
 from responder.postgres.expressions import Row
 from responder.postgres.ids import Canonical
 from responder.postgres.schema import Schema, Table
-from responder.postgres.versions import ANALYSED, stamped
+from responder.postgres.staleness import ANALYSED, stamped
 from responder.postgres.visibility import Caller, Rules, among_own, callers, role, sees
 
 # SQL and its arguments.

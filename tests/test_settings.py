@@ -316,6 +316,23 @@ def test_no_issuer_is_guessed(variables):
 
 
 @pytest.mark.parametrize(
+    ("variables", "missing"),
+    [
+        ({}, "BETTER_AUTH_URL"),
+        ({"RESPONDER_JWT_ISSUER": "a"}, "BETTER_AUTH_URL"),
+        ({"RESPONDER_JWKS_URL": "/keys"}, "RESPONDER_JWT_ISSUER, RESPONDER_JWT_AUDIENCE"),
+        ({"RESPONDER_JWKS_URL": "/keys", "RESPONDER_JWT_ISSUER": "a"}, "RESPONDER_JWT_AUDIENCE"),
+        ({"RESPONDER_JWKS_URL": "/keys", "RESPONDER_JWT_AUDIENCE": "a"}, "RESPONDER_JWT_ISSUER"),
+    ],
+)
+def test_what_is_missing_of_an_issuer_is_named(variables, missing):
+    """The settings that are still missing before a token can be verified are named."""
+    said = Settings.read(variables).missing_issuer
+
+    assert said.startswith(f"{missing}: required to verify tokens")
+
+
+@pytest.mark.parametrize(
     "url",
     ["nats://u:hun#ter2@h:4222", "nats://a,", "http://h:4222", "nats://h:hunter2", "nats://"],
 )

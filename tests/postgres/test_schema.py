@@ -220,6 +220,12 @@ def test_names_that_are_not_there_are_shown_beside_what_is(overrides, message):
     assert message == refused.value.message
 
 
+def test_columns_that_no_table_has_are_named():
+    """Where columns are named by hand, and no table fits, the error has all that it would need."""
+    with pytest.raises(OperatorError, match="RESPONDER_COLUMNS: no table has the columns id, mail"):
+        find(table("user", ("key", "mail")), [], Overrides(columns={"user": {"email": "mail"}}))
+
+
 def test_two_spellings_that_are_not_better_auths_are_not_guessed_between():
     """Where neither is its own, both are named, with the setting that decides."""
     users = table("user", (*USERS, "BANREASON", "Ban_Reason"))

@@ -235,8 +235,6 @@ def _organization(request: Request) -> str | None:
         given = parse_qsl(query, keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
         raise InvalidRequestError("query: not UTF-8") from None
-    except ValueError:
-        raise InvalidRequestError("query: too many parameters") from None
     names = [name for name, _ in given]
     unknown = [name for name in names if name != "organizationId"]
     if unknown:

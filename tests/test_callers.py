@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from responder.dev.tokens import ISSUER, Mint
+from tests.shapes import ADA, MEMBERS, PLAIN
 
 pytestmark = pytest.mark.heavy
 
@@ -161,3 +162,11 @@ async def test_an_image_leaves_room_for_the_identity(begin):
     assert len(user["image"]) > 1_000_000
     assert {**user, "image": None} == me["user"]
     assert "responder_images_omitted_total 1.0" in metrics
+
+
+async def test_an_outage_does_not_make_a_caller_unknown(begin):
+    """While the tables are away, users.whoami is unavailable, and not without a user."""
+    world = await begin(PLAIN + MEMBERS + ADA)
+    await world.service.database.execute("alter table users rename to elsewhere")
+
+    assert "unavailable" == (await world.ask("1", "whoami"))["code"]

@@ -14,6 +14,7 @@ import time
 import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from html.parser import HTMLParser
@@ -791,6 +792,25 @@ async def test_the_document_is_openapi_3_1(contract):
             assert response["description"]
         ids.append(operation["operationId"])
     assert len(set(ids)) == len(ids)
+
+
+async def test_a_bug_is_an_internal_error(people_service, caplog):
+    """An error that no code expects is 500, and told in the log alone."""
+    client = copy(people_service.users)
+    client.reply_bytes = broken
+    bridge = Bridge(client, auth_required=False)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(bridge), base_url="http://bridge"
+    ) as http:
+        response = await http.get("/api/v1/users/x")
+
+    assert "internal error" == (await problem(response, "internal", 500))["detail"]
+    assert "hunter2" not in response.text
+    assert "a request to /api/v1/users/{id} failed" in caplog.messages
+
+
+async def broken(*_: object, **__: object) -> bytes:
+    raise RuntimeError("hunter2")
 
 
 async def test_the_document_has_every_route(contract, people_service):

@@ -13,6 +13,7 @@ from nats.errors import Error
 
 from responder.dev import nats
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
+from responder.nats import hardened
 from responder.nats.connection import connected
 from responder.requester import NoRespondersError
 
@@ -242,6 +243,33 @@ async def test_the_server_that_restarts_is_found_again():
             assert (b"", b"back") == await connection.ask("echo", b"back", timeout=2)
     finally:
         await opening.__aexit__(None, None, None)
+
+
+async def test_an_outage_keeps_only_so_much(monkeypatch, caplog):
+    """What is sent while there is no server waits for one, up to a bound; the rest is dropped."""
+    monkeypatch.setattr(hardened, "MAX_UNSENT", 1000)
+    async with nats.running() as first:
+        port = int(first.url.rpartition(":")[2])
+        opening = connected([first.url], name="test")
+        connection = await opening.__aenter__()
+        got: list[bytes] = []
+        await connection.listen("many", lambda *message: got.append(message[-1]))
+    try:
+        async with asyncio.timeout(20):
+            while connection._client.is_connected:
+                await asyncio.sleep(0.01)
+        for number in range(100):
+            connection.send(b"many", b"%100d" % number)
+        async with nats.running(port=port), asyncio.timeout(20):
+            while not connection._client.is_connected:
+                await asyncio.sleep(0.01)
+            await connection.flush()
+    finally:
+        await opening.__aexit__(None, None, None)
+
+    assert 1 < len(got) < 10
+    assert [b"%100d" % number for number in range(len(got))] == got
+    assert "too much to send already" in caplog.text
 
 
 async def test_rotated_credentials_do_not_close_it_for_good():

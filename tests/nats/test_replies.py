@@ -18,6 +18,7 @@ from responder.errors import (
     PayloadTooLargeError,
     UnavailableError,
 )
+from tests.walks import in_order
 
 SUBJECTS = ("get", "by_email", "org_list", "get_many")  # which services ask
 HUGE = b"[" * 200_000
@@ -144,6 +145,24 @@ async def test_a_record_too_large_for_a_message(start_with, cast):
 
     too_large = "payload_too_large"
     assert [None, too_large, too_large, too_large, None] == [answer.code for answer in answers]
+
+
+async def test_a_page_ends_before_a_record_too_large_for_a_message(start_with, cast):
+    """A page has the users before one that does not fit; a page that begins with it is
+    payload_too_large.
+    """
+    service = await start_with(config="max_payload: 65536")
+    ids = await in_order(service, cast.organization.id)
+    await service.database.execute(
+        "update users set name = repeat('A', 70000) where id = $1", ids[3]
+    )
+    request = {"organizationId": cast.organization.id, "limit": 100}
+
+    before = (await service.ask("users.org_list", request)).json
+    answer = await service.ask("users.org_list", {**request, "cursor": before["nextCursor"]})
+
+    assert ids[:3] == [user["id"] for user in before["users"]]
+    assert "payload_too_large" == answer.code
 
 
 # Errors.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -228,11 +229,19 @@ async def test_a_host_that_does_not_answer_leaves_time_for_the_next(people_servi
 
 
 @asynccontextmanager
-async def with_tls(url: str, folder: Path) -> AsyncIterator[tuple[str, Path]]:
-    """PostgreSQL behind a certificate for localhost: the URL through it, and the file to trust."""
+async def with_tls(
+    url: str, folder: Path, *, mutual: bool = False
+) -> AsyncIterator[tuple[str, Path]]:
+    """PostgreSQL behind a certificate for localhost: the URL through it, and the file to trust.
+
+    With `mutual`, it asks for that certificate of a client.
+    """
     certificate, key = certify(folder)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
+    if mutual:
+        context.load_verify_locations(certificate)
+        context.verify_mode = ssl.CERT_REQUIRED
     target = urlsplit(url)
 
     async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
@@ -269,6 +278,21 @@ async def test_a_server_is_verified_with_the_certificates_of_the_system(
             await connect(dsn, timeout=2)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         session = await connect(dsn, timeout=2)
+        answer = await session.fetch("select 1")
+        session.terminate()
+
+    assert 1 == answer[0][0]
+
+
+async def test_a_server_that_asks_for_a_certificate_gets_one(people_service, tmp_path, monkeypatch):
+    """`sslcert` and `sslkey` are shown to a server that the system's certificates verify."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    async with with_tls(people_service.url, tmp_path, mutual=True) as (url, certificate):
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        with pytest.raises((asyncpg.PostgresError, OSError)):
+            await connect(parse(f"{url}?sslmode=verify-full"), timeout=2)
+        ours = f"sslcert={certificate}&sslkey={tmp_path / 'key.pem'}"
+        session = await connect(parse(f"{url}?sslmode=verify-full&{ours}"), timeout=2)
         answer = await session.fetch("select 1")
         session.terminate()
 

@@ -117,6 +117,23 @@ async def test_row_security_without_a_policy_is_broken(check):
     ] == (remedies)
 
 
+async def test_a_role_that_may_do_too_much_is_told_so(check):
+    """A superuser is one finding; of any other role, each power that responder does not need is."""
+    superuser = await check()
+    await check("drop role if exists mighty; create role mighty login bypassrls")
+    mighty = await check(
+        "grant select on users, members, sessions to mighty; grant update on users to mighty",
+        user="mighty",
+    )
+
+    assert [(WARNING, "the role is a superuser")] == found(superuser, "privileges")
+    assert [
+        (WARNING, "the role bypasses row-level security"),
+        (WARNING, "the role may write to public.users"),
+        (WARNING, "the role may read secrets: public.sessions.token"),
+    ] == found(mighty, "privileges")
+
+
 async def test_a_column_that_is_called_otherwise_is_suggested(check):
     """A missing field that every Better Auth has is a finding that names the columns near it."""
     report = await check('alter table users rename column name to "firstName"')

@@ -16,10 +16,12 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from responder import checks
 from responder.dev import process as child
 from responder.dev.postgres import _account
 from responder.postgres.connection import PLANNING, Connection, PooledConnection, connect
 from responder.postgres.dsn import parse
+from responder.settings import Settings
 
 pytestmark = pytest.mark.heavy
 
@@ -121,6 +123,25 @@ async def test_every_lookup_works_through_a_pooler(pooled, people_service, start
 
     assert expected * 30 == [answer.json for answer in answers]
     assert 200 == (await service.admin.get("/ready")).status_code
+
+
+async def test_the_check_tells_of_a_pooler(pooled, people_service):
+    """`responder check` notes a pooler, and a role that is not read-only by itself."""
+    nats_url = people_service.nats.url
+    settings = Settings.read({"DATABASE_URL": pooled[1], "NATS_URL": nats_url})
+
+    before = [each.remedy for each in (await checks.check(settings)).findings]
+    owner = await asyncpg.connect(pooled[0])
+    try:
+        mend = "alter role postgres {} default_transaction_read_only"
+        await owner.execute(mend.format("set") + " = on")
+        after = [each.check for each in (await checks.check(settings)).findings]
+    finally:
+        await owner.execute(mend.format("reset"))
+        await owner.close()
+
+    assert 'alter role "postgres" set default_transaction_read_only = on;' in before
+    assert ["pooler"] == [each for each in after if each == "pooler"]
 
 
 async def test_pages_are_walked_through_a_pooler(pooled, start, cast):

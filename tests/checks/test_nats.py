@@ -72,6 +72,19 @@ async def test_each_subject_that_nats_does_not_permit_is_named():
     } == named
 
 
+async def test_a_worker_has_to_be_permitted_to_reply():
+    """Where NATS does not permit to publish to inboxes, that is a warning."""
+    denied = '{ user: w, password: w, permissions: { publish: { deny: "_INBOX.>" } } }'
+    async with nats.running(config=f"authorization {{ users = [{denied}] }}") as server:
+        report = await checks.check(
+            Settings.read({"NATS_URL": server.url, "NATS_USER": "w", "NATS_PASSWORD": "w"})
+        )
+
+    assert [("warning", "NATS does not permit to publish to inboxes at any time")] == found(
+        report, "nats"
+    )
+
+
 async def test_the_workers_are_counted_and_lose_no_request(service):
     """It looks beside the queue group: requests that come meanwhile are answered by the worker."""
     report = await checks.check(

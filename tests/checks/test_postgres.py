@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import asyncpg
 import pytest
 
 from responder import checks
-from responder.checks.report import BROKEN, NOTE, WARNING, Report
+from responder.checks import postgres
+from responder.checks.report import BROKEN, NOTE, WARNING, Finding, Report
+from responder.postgres.connection import NotAllowedError, SlowError
 from responder.settings import Settings
 
 pytestmark = pytest.mark.heavy
@@ -200,9 +204,35 @@ async def test_views_and_partitions_get_a_remedy_that_fits(check):
            drop table members; alter table parted rename to members"""
     )
     view = await check(
-        "alter table members rename to base; create view members as select * from base"
+        "alter table members rename to base; create view members as select * from base",
+        RESPONDER_MEMBERS_TABLE="members",
     )
 
     remedies = [each.remedy for each in partitioned.findings if each.check == "indexes"]
     assert all(remedy.startswith("create index on ") for remedy in remedies if "members" in remedy)
-    assert {NOTE} == {severity for severity, _ in found(view, "indexes")}
+    assert {(NOTE, "public.members has its indexes in the tables below it: not looked at")} == set(
+        found(view, "indexes")
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "severity", "message"),
+    [
+        (TimeoutError(), NOTE, "not finished in time; the tables are large"),
+        (SlowError(), NOTE, "not finished in time; the tables are large"),
+        (NotAllowedError(), NOTE, "not allowed to look at that"),
+        (RuntimeError("hunter2"), WARNING, "failed: RuntimeError"),
+    ],
+)
+async def test_a_check_that_fails_is_a_finding(check, monkeypatch, error, severity, message):
+    """What a check found before it failed is reported, how it failed too, and the others go on."""
+
+    async def failing(_: object) -> AsyncIterator[Finding]:
+        yield Finding("times", NOTE, "something")
+        raise error
+
+    monkeypatch.setitem(postgres._CHECKS, "times", failing)
+    report = await check()
+
+    assert [(NOTE, "something"), (severity, message)] == found(report, "times")
+    assert [(WARNING, "the role is a superuser")] == found(report, "privileges")

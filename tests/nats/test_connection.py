@@ -227,6 +227,18 @@ async def test_being_denied_a_subject_is_known():
             await connection.check(2)
 
 
+async def test_a_server_that_hangs_is_out_of_reach(connection, server):
+    """A server that does not answer is known when the connection is checked, in that time."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(UnavailableError, match="out of reach"):
+            await connection.check(0.2)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+    await connection.check(5)
+
+
 async def test_the_server_that_restarts_is_found_again():
     """After the server is gone and back, listeners listen as before."""
     async with nats.running() as first:

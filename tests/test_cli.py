@@ -787,6 +787,20 @@ async def test_a_worker_that_hangs_shows(demo_url, server, tmp_path):
 
 
 @pytest.mark.heavy
+async def test_a_worker_that_does_not_end_is_killed(demo_url, server, tmp_path):
+    """A service ends though one of its workers hangs, and that worker with it."""
+    async with workers(demo_url, server, tmp_path, RESPONDER_DRAIN_TIMEOUT="0.5") as running:
+        hanging = children(running)[0]
+        hanging.suspend()
+
+        status = await running.stop()
+
+    assert 0 == status
+    assert not hanging.is_running()
+    assert "did not end, and is killed" in running.err.read_text()
+
+
+@pytest.mark.heavy
 async def test_workers_end_with_their_supervisor(demo_url, server, tmp_path):
     """However the supervisor ends, its workers do too."""
     async with workers(demo_url, server, tmp_path) as running:
@@ -885,7 +899,13 @@ async def test_dev_prints_requests_that_work(dev, temporary, part):
     """Each `responder request` line of `responder dev` prints JSON, or the error it is for."""
     requests = lines(dev, "NATS_URL=")[part]
 
-    results = await asyncio.gather(*(shell(line, temporary) for line in requests))
+    two = asyncio.Semaphore(2)  # of all of them at once, each would take long
+
+    async def paste(line: str) -> Ended:
+        async with two:
+            return await shell(line, temporary)
+
+    results = await asyncio.gather(*map(paste, requests))
 
     for line, result in zip(requests, results, strict=True):
         if line.endswith("users.get nobody"):

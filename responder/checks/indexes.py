@@ -46,7 +46,7 @@ select exists (
   select from pg_catalog.pg_index i
   join pg_catalog.pg_class c on c.oid = i.indexrelid
   join pg_catalog.pg_am a on a.oid = c.relam
-  where i.indrelid = $1::text::regclass and i.indisvalid and i.indpred is null
+  where i.indrelid = $1::oid and i.indisvalid and i.indpred is null
     and (a.amname = 'btree' or a.amname = 'hash' and cardinality($2::text[]) = 1)
     and i.indnkeyatts >= cardinality($2::text[])
     and (select array_agg(t.attname::text order by k.at)
@@ -61,18 +61,18 @@ select exists (
 async def _indexed(connection: Connection, table: Table, fields: Sequence[str]) -> bool:
     """Whether an index begins with the columns of these fields, in the order of pages."""
     names = [table.columns[field].name for field in fields]
-    ((found,),) = await connection.fetch(_INDEXED, table.quoted, names)
+    ((found,),) = await connection.fetch(_INDEXED, int(table.relation), names)
     return bool(found)
 
 
-_KIND: Final = "select relkind::text from pg_catalog.pg_class where oid = $1::text::regclass"
+_KIND: Final = "select relkind::text from pg_catalog.pg_class where oid = $1::oid"
 _PARTITIONED, _VIEW, _FOREIGN = "p", "v", "f"
 
 
 async def _missing(
     connection: Connection, severity: Severity, message: str, table: Table, fields: Sequence[str]
 ) -> Finding:
-    ((kind,),) = await connection.fetch(_KIND, table.quoted)
+    ((kind,),) = await connection.fetch(_KIND, int(table.relation))
     if kind in (_VIEW, _FOREIGN):
         where = "the tables below it" if kind == _VIEW else "another server"
         return Finding("indexes", NOTE, f"{table} has its indexes in {where}: not looked at")

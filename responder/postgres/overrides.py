@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from responder.postgres.fields import MEMBER, USER, Description, plain
+from responder.postgres.quoting import unquoted
 
 MAX_PARTS = 2  # of a table's name: its schema and its own
 SHOWN = 64  # characters of what was not understood
@@ -37,12 +38,13 @@ NO_OVERRIDES: Final = Overrides()
 def table_name(text: str) -> tuple[str, ...]:
     """Read the name of a table, with its schema or without; double quotes protect a dot.
 
-    Raises ValueError if it is neither.
+    A name that responder has printed is read as it was printed, `U&"…"` too. Raises ValueError if
+    it is neither.
 
     >>> table_name('auth.app_user')
     ('auth', 'app_user')
     """
-    parts = tuple(_unquoted(part) for part in _split(text, "."))
+    parts = tuple(unquoted(part.strip()) for part in _split(text, "."))
     if len(parts) > MAX_PARTS or not all(parts):
         raise ValueError("expected table or schema.table; double quotes protect a dot")
     return parts
@@ -64,7 +66,7 @@ def column_names(text: str) -> Mapping[str, Mapping[str, str | None]]:
         table, known = _known(name.strip())
         if known in columns.setdefault(table.name, {}):
             raise ValueError(f"{table.name}.{known} is there twice")
-        columns[table.name][known] = _unquoted(values[0]) or None
+        columns[table.name][known] = unquoted(values[0].strip()) or None
         if columns[table.name][known] is None and known in table.needs:
             raise ValueError(f"{table.name}.{known} cannot do without a column")
     return columns
@@ -90,10 +92,3 @@ def _split(text: str, separator: str) -> list[str]:
     if text.count('"') % 2:
         raise ValueError("a double quote is not closed")
     return re.split(rf'{re.escape(separator)}(?=(?:[^"]*"[^"]*")*[^"]*$)', text)
-
-
-def _unquoted(name: str) -> str:
-    name = name.strip()
-    if len(name) > 1 and name[0] == name[-1] == '"':
-        return name[1:-1].replace('""', '"')
-    return name

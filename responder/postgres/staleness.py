@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from responder.postgres.quoting import literal
+from responder.postgres.quoting import literal, regclass
 from responder.postgres.schema import Schema
 
 ANALYSED: Final = -1  # where the stamp is in the row of any lookup, and there is always a row
@@ -33,7 +33,7 @@ def version_of(schema: Schema) -> str:
     definitions = [
         f"""(
   select a.attrelid || ':' || sum(a.xmin::text::bigint) from pg_catalog.pg_attribute a
-  where a.attrelid = {literal(table.quoted)}::regclass and a.attnum > 0 group by a.attrelid
+  where a.attrelid = {regclass(table.schema, table.name)} and a.attnum > 0 group by a.attrelid
 )"""
         for table in schema.tables
     ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from names import any_name, names
 
 from responder.postgres import catalog, schema
 from responder.postgres.fields import MEMBER_FIELDS, USER_FIELDS
@@ -15,30 +17,7 @@ from responder.postgres.pages import PageRow
 from responder.postgres.quoting import ident
 from responder.postgres.users import UserRow
 
-MAX_BYTES = 63
-SYSTEM = {"tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"}
-NASTY = [
-    '"', '""', "'", ";", "--", "/*", "*/", "$1", "$$", "%s", "{}", "\\", "\n", "\t", " ", " x ",
-    ".", ",", "=", '"; drop table canary; --', "'; drop table canary; --", "select", "user",
-    "order", "null", "from", "current_user", "n", "u", "m", "l", "s", "k", "analysed", "NAME",
-    "ünïcödé", "名前", "x" * 63, "é" * 31, "🦆", "\u202e", "\u00a0", "a\u0301", "now()", "1", "-1",
-    "1.5", "off", "array[1]", "a.b.c",
-]  # fmt: skip
-
-
-def fits(name: str) -> bool:
-    return 0 < len(name.encode()) <= MAX_BYTES and name not in SYSTEM
-
-
-any_name = st.one_of(
-    st.sampled_from(NASTY),
-    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=MAX_BYTES),
-    st.tuples(st.sampled_from(NASTY), st.sampled_from(NASTY)).map("".join),
-).filter(fits)
-
-
-def names(count: int) -> st.SearchStrategy[list[str]]:
-    return st.lists(any_name, min_size=count, max_size=count, unique=True)
+HOSTILE = "users\nalter role evil superuser; --"
 
 
 def columns_of(table: str, fields: list[str], its_names: list[str]) -> str:
@@ -72,7 +51,7 @@ async def connection(create_database):
     of_members=list(MEMBER_FIELDS),
 )
 async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, of_members):
-    """Tables and columns with any names at all, given by hand, are read as if those were plain."""
+    """Tables and columns with any names at all, given by hand, are read as if they had plain ones."""
     user_types = dict.fromkeys(USER_FIELDS, "text") | {"banExpires": "timestamptz"}
     transaction = connection.transaction()
     await transaction.start()
@@ -85,12 +64,13 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
             (members, ["text"] * len(MEMBER_FIELDS), of_members),
         ):
             pairs = zip(its_names, types, strict=True)
-            columns = ", ".join(f"{ident(name)} {kind}" for name, kind in pairs)
-            await connection.execute(f"create table {table} ({columns})")
+            await connection.execute(
+                f"create table {table} ({', '.join(f'{ident(name)} {kind}' for name, kind in pairs)})"
+            )
         # In the order of the fields: id, email, emailVerified, name, image, …, createdAt.
         await connection.execute(f"""
-            insert into {users} values ('1', 'one@example.com', 'yes', 'One', 'image', 'no',
-              'admin', 'off', 'reason', '2030-01-02 03:04:05.678Z', '2020-01-01');
+            insert into {users} values ('1', 'one@example.com', 'yes', 'One', 'image', 'no', 'admin',
+              'off', 'reason', '2030-01-02 03:04:05.678Z', '2020-01-01');
             insert into {members} values ('m', 'acme', '1', 'owner', 'boss', 'sales', '2020-01-01')
         """)
         found = schema.find(
@@ -108,10 +88,6 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
         )
         every = statements(found)
         made, callers = every.services, every.callers
-        assert made.pages
-        assert made.pages.after
-        assert callers.pages
-        assert callers.pages.after
         answers = [
             await connection.fetch(made.by_id.one, "1", "acme", 99, True),
             await connection.fetch(made.by_id.many, ["1"], ["acme"], 99, [True]),
@@ -161,3 +137,21 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
     assert empty[1][0][PageRow.LISTED]
     assert found.version == version
     assert 0 == canary
+
+
+async def test_a_name_to_be_misread_reaches_callers_and_operators_escaped(service, cast, caplog):
+    """Renamed to two lines, the users are not read; answers, /ready and the log say why, in one."""
+    await service.database.execute(f"alter table users rename to {ident(HOSTILE)}")
+    async with asyncio.timeout(10):
+        while (await service.admin.get("/ready")).status_code == 200:
+            await service.ask("users.get", cast.owner.id)
+    answer = await service.ask("users.get", cast.owner.id)
+    ready = (await service.admin.get("/ready")).text
+
+    assert "unavailable" == answer.code
+    told = [answer.json["message"], answer.headers["Nats-Service-Error"], ready.rstrip("\n")]
+    logged = [r.getMessage() for r in caplog.records if "evil" in r.getMessage()]
+    assert logged
+    for each in told + logged:
+        assert each.isprintable()
+        assert r'public.U&"users\000aalter role evil superuser; --"' in each

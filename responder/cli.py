@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from socket import socket
+from typing import NoReturn
 
 import uvloop
 
@@ -24,6 +25,7 @@ from responder.nats.connection import connected
 from responder.postgres.grants import grants_for
 from responder.settings import Settings
 from responder.supervisor import supervise
+from responder.terminal import visible
 
 GOOD, FAILED, WRONG_USE = 0, 1, 2
 MAX_WORKERS = 256
@@ -40,16 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except asyncio.CancelledError:  # by `end_on_signals`
         return GOOD
     except SettingsError as error:
-        print(f"responder: {error}", file=sys.stderr)
+        _complain(str(error))
         return WRONG_USE
     except ResponderError as error:
-        print(f"responder: {error.code}: {error.message}", file=sys.stderr)
+        _complain(f"{error.code}: {visible(error.message)}")
         return FAILED
     except Exception as error:  # noqa: BLE001 - a bug; its message may hold values
-        print(
-            f"responder: internal error\n{logs.traceback_without_messages(error)}", file=sys.stderr
-        )
+        _complain(f"internal error\n{logs.traceback_without_messages(error)}")
         return FAILED
+
+
+def _complain(problem: str) -> None:
+    """Say on standard error what is wrong; it may repeat what others have said."""
+    print(visible(f"responder: {problem}", keep="\n"), file=sys.stderr)
 
 
 def _count(value: str) -> int:
@@ -63,8 +68,16 @@ def _socket(descriptor: str) -> socket:
     return socket(fileno=int(descriptor))
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints repeat arguments escaped."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments, and exit (called by `argparse`)."""
+        super().error(visible(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="responder", description="Answers who a Better Auth user is, over NATS and HTTP."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -166,11 +179,17 @@ async def _request(arguments: argparse.Namespace) -> int:
         reply = await reply_on(
             connection, arguments.subject, payload, headers=headers, timeout=settings.timeout
         )
-    try:
-        print(json.dumps(json.loads(reply), indent=2, ensure_ascii=False))
-    except ValueError:
-        print(reply.decode(errors="replace"))
+    print(_readable(reply))
     return GOOD
+
+
+def _readable(reply: bytes) -> str:
+    """Return a reply of any program as a terminal may show it: JSON indented, else as it is."""
+    try:
+        text = json.dumps(json.loads(reply), indent=2, ensure_ascii=False, allow_nan=False)
+    except (ValueError, RecursionError):  # a number that is none, or bottomless nesting, too
+        text = reply.decode(errors="replace")
+    return visible(text, keep="\n\t")
 
 
 def _headers(given: Sequence[str]) -> dict[str, str]:

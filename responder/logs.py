@@ -3,6 +3,10 @@
 # Tracebacks leave the messages of errors out: a driver's error may quote a value of a row, and an
 # error about a URL the password in it. What is left says where an error and those that caused it
 # were raised, and of which classes they are.
+#
+# What a line repeats of others (the name of a table, an error of the NATS server with a subject in
+# it) may hold characters that a terminal obeys, or a line break and then a line that looks like
+# ours. So a record is one line, and what cannot be printed is escaped.
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ import json
 import logging
 import traceback
 from typing import Any, Literal
+
+from responder.terminal import visible
 
 
 def configure(level: str, style: Literal["text", "json"]) -> None:
@@ -41,6 +47,10 @@ def traceback_without_messages(error: BaseException | None) -> str:
 
 class TextFormatter(logging.Formatter):
     """Writes a log line as text, its traceback without messages."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        """Return the line without the traceback (called by `logging`)."""
+        return visible(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the library's name
         """Return the traceback of an error (called by `logging`)."""

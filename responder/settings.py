@@ -18,6 +18,7 @@ from responder.errors import SettingsError
 from responder.postgres.dsn import Dsn, parse
 from responder.postgres.overrides import Overrides, column_names, table_name
 from responder.postgres.visibility import Rules
+from responder.terminal import visible
 from responder.tokens.issuer import TrustedIssuer, api_url, origin
 
 MAX_PORT = 2**16 - 1
@@ -172,7 +173,8 @@ class Settings(BaseModel):
             if name.upper().startswith("RESPONDER_") and name not in names:
                 near = difflib.get_close_matches(name.upper(), names, n=1, cutoff=0.85)
                 if near:
-                    raise SettingsError(f"{name} is not a setting; did you mean {near[0]}?")
+                    said = visible(name)
+                    raise SettingsError(f"{said} is not a setting; did you mean {near[0]}?")
 
     def check(self, *, worker: bool) -> None:
         """Raise SettingsError if a process with these settings, a worker or not, cannot work."""

@@ -286,15 +286,44 @@ async def test_request_shows_what_is_not_json(server, tmp_path):
     assert Ended(0, "hello\n", "") == result
 
 
+HOSTILE = "\x1b[2J\x9b31m\u202e\r\nresponder: all is well"
+
+
+@pytest.mark.parametrize(
+    ("reply", "headers", "status"),
+    [
+        (HOSTILE, None, 0),
+        (json.dumps({"a": HOSTILE}, ensure_ascii=False), None, 0),
+        (
+            json.dumps({"code": "not_found", "message": HOSTILE}),
+            {"Nats-Service-Error-Code": "1"},
+            1,
+        ),
+    ],
+)
+async def test_request_lets_no_reply_command_the_terminal(server, tmp_path, reply, headers, status):
+    """A reply or an error with control characters is shown with them escaped."""
+    async with answering(server, "other.service", reply.encode(), headers):
+        result = await run("request", "other.service", cwd=tmp_path, NATS_URL=server.url)
+
+    assert status == result.status
+    lines = (result.out + result.err).split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert "\\u001b[2J\\u009b31m\\u202e\\r" in lines[1 if "{" in lines[0] else 0]
+    assert 1 == len(result.err.split("\n")) - status
+
+
 @asynccontextmanager
-async def answering(server: NatsServer, subject: str, reply: bytes) -> AsyncIterator[list[bytes]]:
+async def answering(
+    server: NatsServer, subject: str, reply: bytes, headers: dict[str, str] | None = None
+) -> AsyncIterator[list[bytes]]:
     """A service that always answers the same; yields the payloads of its requests."""
     payloads: list[bytes] = []
     async with await nats_py.connect(server.url) as nc:
 
         async def answer(message: Any) -> None:
             payloads.append(message.data)
-            await nc.publish(message.reply, reply)
+            await nc.publish(message.reply, reply, headers=headers)
 
         await nc.subscribe(subject, cb=answer)
         await nc.flush()

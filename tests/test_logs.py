@@ -22,3 +22,17 @@ def test_a_log_line_never_holds_the_message_of_an_error(capsys, style):
     logged = capsys.readouterr().err
     assert all(word in logged for word in ("it failed", "RuntimeError", "ValueError"))
     assert not any(word in logged for word in (email, password))
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+@pytest.mark.parametrize(
+    "hostile", ["\x1b[2J", "\n2026 INFO all is well", "\x9b31m", "\u2028\u202e"]
+)
+def test_a_record_is_one_line_that_a_terminal_obeys_nothing_of(capsys, style, hostile):
+    """What a record repeats of others can neither begin a line nor command a terminal."""
+    logs.configure("info", style)
+    logging.getLogger("responder").error("NATS: %s", hostile)
+    logging.getLogger().handlers.clear()
+
+    (line,) = capsys.readouterr().err.split("\n")[:-1]
+    assert line.isprintable()

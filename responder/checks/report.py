@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
+from responder.postgres.quoting import shown
+from responder.terminal import visible
+
 Severity: TypeAlias = Literal["broken", "warning", "note"]
 
 BROKEN: Final = "broken"  # lookups fail or answer wrongly
@@ -24,8 +27,9 @@ class Finding:
 
     def as_text(self) -> str:
         """Return a line with the message, and one with the remedy if there is one."""
-        remedy = f"\n{'':<10}{self.remedy}" if self.remedy else ""
-        return f"{self.severity:<10}{self.message}{remedy}"
+        lines = [f"{self.severity:<10}{self.message}"]
+        lines += [f"{'':<10}{self.remedy}"] if self.remedy else []
+        return "\n".join(visible(line) for line in lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,8 @@ class Mapped:
 
     def as_text(self) -> str:
         """Return a line of the table of fields."""
-        column, type_ = self.column or "-", self.type or ""
+        column = shown(self.column) if self.column is not None else "-"
+        type_ = shown(self.type) if self.type is not None else ""
         set_by_hand = "set by hand" if self.by_hand else ""
         return f"  {self.field:<16}{column:<24}{type_:<14}{set_by_hand}".rstrip()
 
@@ -67,9 +72,9 @@ class Report:
 
     def as_text(self) -> str:
         """Return the report for a person: the servers, the fields of each table, the findings."""
-        lines = [f"{name:<10}{what}" for name, what in self.servers.items()]
+        lines = [visible(f"{name:<10}{what}") for name, what in self.servers.items()]
         for table in dict.fromkeys(each.table for each in self.mapping):
-            lines += ["", table]
+            lines += ["", visible(table)]
             lines += [each.as_text() for each in self.mapping if each.table == table]
         lines.append("")
         worst_first = sorted(self.findings, key=lambda each: _WORST_FIRST.index(each.severity))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from responder.checks.report import BROKEN, NOTE, WARNING, Finding, Mapped, Report
 
 
@@ -51,3 +53,18 @@ def test_only_what_is_broken_is_not_good():
     }
 
     assert {BROKEN: False, WARNING: True, NOTE: True} == goods
+
+
+def test_what_is_reported_begins_no_line_and_commands_no_terminal():
+    """Whatever a server, a name or a remedy holds, the text has as many lines as it has things."""
+    hostile = "x\n\x1b[2J\u202ealter role evil superuser; --"
+    report = Report(
+        servers={"nats": hostile},
+        mapping=[Mapped(hostile, "id", hostile, hostile, by_hand=False)],
+        findings=[Finding("tables", BROKEN, hostile, hostile)],
+    )
+
+    lines = report.as_text().split("\n")
+    assert 7 == len(lines)
+    assert all(line.isprintable() for line in lines)
+    assert hostile == json.loads(json.dumps(report.as_json()))["mapping"][0]["column"]

@@ -22,7 +22,7 @@ from responder.postgres.connection import (
 from responder.postgres.discovery import fetch_catalog
 from responder.postgres.fields import ACCOUNT, MEMBER, USER, plain
 from responder.postgres.inspection import connected
-from responder.postgres.quoting import ident
+from responder.postgres.quoting import ident, shown
 from responder.postgres.schema import Schema
 from responder.settings import Settings
 
@@ -72,7 +72,7 @@ async def _discover(
     """Find Better Auth's tables; where they are not found, report why and return None."""
     try:
         ((version, database, role),) = await connection.fetch(_SERVER)
-        report.servers["postgres"] = f"{version}, database {database}, role {role}"
+        report.servers["postgres"] = f"{version}, database {shown(database)}, role {shown(role)}"
         columns, references = await fetch_catalog(connection)
         found = schema.find(columns, references, settings.overrides)
     except SchemaError as error:
@@ -130,7 +130,7 @@ async def _fields(discovered: _Discovered) -> AsyncIterator[Finding]:
     ]
     for missing in [field for field in _ALWAYS_THERE if field not in users.columns]:
         near = [name for name in names if plain(missing) in plain(name)]
-        hint = f" Could it be {' or '.join(near)}?" if near else ""
+        hint = f" Could it be {' or '.join(map(shown, near))}?" if near else ""
         yield Finding(
             "fields",
             WARNING if missing == "name" else NOTE,
@@ -173,8 +173,8 @@ async def _row_security(discovered: _Discovered) -> AsyncIterator[Finding]:
 _POWERS: Final = """
 select rolsuper, rolbypassrls from pg_catalog.pg_roles where rolname = current_user"""
 _WRITES: Final = """
-select has_table_privilege($1::text, 'insert, update, delete, truncate')
-  or has_any_column_privilege($1::text, 'insert, update')"""
+select has_table_privilege($1::oid, 'insert, update, delete, truncate')
+  or has_any_column_privilege($1::oid, 'insert, update')"""
 
 
 async def _privileges(discovered: _Discovered) -> AsyncIterator[Finding]:
@@ -186,12 +186,12 @@ async def _privileges(discovered: _Discovered) -> AsyncIterator[Finding]:
     if bypasses:
         yield Finding("privileges", WARNING, "the role bypasses row-level security", remedy)
     for table in discovered.schema.tables:
-        ((writes,),) = await discovered.connection.fetch(_WRITES, table.quoted)
+        ((writes,),) = await discovered.connection.fetch(_WRITES, int(table.relation))
         if writes:
             yield Finding("privileges", WARNING, f"the role may write to {table}", remedy)
     if readable := _readable_secrets(discovered.columns):
-        shown = schema.some(readable)
-        yield Finding("privileges", WARNING, f"the role may read secrets: {shown}", remedy)
+        message = f"the role may read secrets: {schema.some(readable)}"
+        yield Finding("privileges", WARNING, message, remedy)
 
 
 # Columns with secrets, which responder never reads, by the columns that such a table is recognized
@@ -210,7 +210,7 @@ def _readable_secrets(columns: Iterable[CatalogColumn]) -> list[str]:
     for column in columns:
         tables.setdefault((column.schema, column.table), []).append(column)
     return [
-        f"{column.schema}.{column.table}.{column.name}"
+        shown(column.schema, column.table, column.name)
         for table in tables.values()
         for known_by, secrets in _SECRETS.items()
         if _plain(known_by) <= _plain(each.name for each in table)
@@ -282,7 +282,7 @@ async def _times(discovered: _Discovered) -> AsyncIterator[Finding]:
         yield Finding(
             "times",
             NOTE,
-            f"{users}.{expires.name} has no time zone and is read as {discovered.timezone}",
+            f"{users}.{shown(expires.name)} has no time zone and is read as {discovered.timezone}",
             "RESPONDER_TIMEZONE names another, if Better Auth wrote its own local time.",
         )
 

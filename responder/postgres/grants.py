@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
+from responder.errors import SettingsError
 from responder.postgres import schema
 from responder.postgres.discovery import fetch_catalog
 from responder.postgres.dsn import Dsn
 from responder.postgres.inspection import connected
 from responder.postgres.overrides import Overrides
-from responder.postgres.quoting import ident, literal
+from responder.postgres.quoting import ident, literal, shown
 from responder.postgres.schema import Schema
 
+MAX_NAME: Final = 63  # bytes of a name (PostgreSQL's NAMEDATALEN less one)
 _DATABASE: Final = "select current_database()::text"
 
 
@@ -23,8 +25,10 @@ async def grants_for(dsn: Dsn, overrides: Overrides, *, role: str) -> str:
         overrides: what the operator has said about the tables.
         role: the name of the role to make, in its literal case.
 
-    Raises UnavailableError if there is no connection, SchemaError if the tables are not found.
+    Raises UnavailableError if there is no connection, SchemaError if the tables are not found,
+    SettingsError if there can be no such role.
     """
+    _check_role(role)
     async with connected(dsn) as connection:
         ((database,),) = await connection.fetch(_DATABASE)
         columns, references = await fetch_catalog(connection)
@@ -33,6 +37,22 @@ async def grants_for(dsn: Dsn, overrides: Overrides, *, role: str) -> str:
     readable = [column._replace(readable=True) for column in columns]
     found = schema.find(readable, references, overrides)
     return grants(found, role=role, database=database)
+
+
+def _check_role(role: str) -> None:
+    """Raise SettingsError for a name that PostgreSQL takes for another role, or refuses.
+
+    `grant … to "public"` grants to every role, quoted or not, and `grant … to pg_monitor` to each
+    member of that one. A longer name would be cut. (PostgreSQL's manual, CREATE ROLE and GRANT.)
+    """
+    try:
+        size = len(role.encode())
+    except UnicodeEncodeError:
+        raise SettingsError("ROLE: expected UTF-8") from None
+    if not 0 < size <= MAX_NAME:
+        raise SettingsError(f"ROLE: expected 1 to {MAX_NAME} bytes")
+    if role in ("public", "none") or role.startswith("pg_"):
+        raise SettingsError(f"ROLE: {shown(role)} is PostgreSQL's own, and cannot be made")
 
 
 def grants(found: Schema, *, role: str, database: str) -> str:

@@ -25,9 +25,11 @@ from responder.errors import OperatorError, SchemaError
 from responder.postgres.catalog import CatalogColumn, CatalogReference
 from responder.postgres.fields import ACCOUNT, MEMBER, SESSION, USER, Description, plain
 from responder.postgres.overrides import NO_OVERRIDES, Overrides
-from responder.postgres.quoting import qualified
+from responder.postgres.quoting import qualified, shown
+from responder.terminal import visible
 
 SHOWN: Final = 5  # how many candidates an error names: a schema for each tenant makes thousands
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class TableName(NamedTuple):
@@ -37,7 +39,7 @@ class TableName(NamedTuple):
     name: str
 
     def __str__(self) -> str:
-        return f"{self.schema}.{self.name}"
+        return shown(self.schema, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Table:
     row_security: bool = False
 
     def __str__(self) -> str:
-        return f"{self.schema}.{self.name}"
+        return shown(self.schema, self.name)
 
     @property
     def quoted(self) -> str:
@@ -183,12 +185,15 @@ class _Search:
             required = self.description.needs
             if not tables:
                 raise self._unknown_table(self.named)
-        fitting = [name for name in tables if self._fits(name, required)]
+        complete = [name for name in tables if self._fits(name, required)]
+        fitting = [name for name in complete if self._is_legible(name)]
         if history:
             fitting = self._known(fitting, history) or [
                 name for name in fitting if self.named or name in heirs
             ]
         if not fitting:
+            if not all(map(self._is_legible, complete)):
+                raise self._illegible(complete)
             self._check_none_was_meant(tables, required)
             if history:
                 raise self._gone(history[-1])
@@ -216,6 +221,20 @@ class _Search:
         ]
         return (by_name or renamed)[:1]
 
+    def _is_legible(self, name: TableName) -> bool:
+        """Tell whether a name has no control characters, but for what the operator has named.
+
+        No application calls a table `member`, LINE FEED, `x`: such a name is made to be misread.
+        """
+        return all(part in (self.named or ()) or not _CONTROL.search(part) for part in name)
+
+    def _illegible(self, names: Iterable[TableName]) -> OperatorError:
+        refused = some(str(name) for name in names if not self._is_legible(name))
+        return OperatorError(
+            f"{refused} could be Better Auth's, but a name with control characters is not taken: "
+            f"rename it, or say by {self.description.setting} which table is meant"
+        )
+
     def _gone(self, table: Table) -> SchemaError:
         return SchemaError(
             f"{table} is gone, or no longer has the columns of a table of "
@@ -237,7 +256,7 @@ class _Search:
         names = {plain(name.name): name for name in self.tables}
         near = difflib.get_close_matches(plain(named[-1]), names, n=SHOWN)
         return OperatorError(
-            f"{self.description.setting}: there is no table {'.'.join(named)}"
+            f"{self.description.setting}: there is no table {shown(*named)}"
             + (f"; near it: {', '.join(str(names[each]) for each in near)}" if near else "")
         )
 
@@ -251,7 +270,7 @@ class _Search:
             if self.named or self._fits(name, unsaid):
                 missing = next(field for field in required if not self._fits(name, [field]))
                 raise self._missing_column(name, missing)
-        columns = ", ".join(self.by_hand.get(field) or field for field in required)
+        columns = ", ".join(visible(self.by_hand.get(field) or field) for field in required)
         raise OperatorError(f"RESPONDER_COLUMNS: no table has the columns {columns}")
 
     def _missing_column(self, table: TableName, missing: str) -> OperatorError:
@@ -259,11 +278,11 @@ class _Search:
         names = [column.name for column in self.tables[table]]
         plainly = {plain(name): name for name in names}
         near = difflib.get_close_matches(plain(wanted), plainly, n=SHOWN)
-        shown = [plainly[each] for each in near] or names
+        listed = [plainly[each] for each in near] or names
         return OperatorError(
-            f"{table} has no column {wanted}: "
+            f"{table} has no column {visible(wanted)}: "
             f"RESPONDER_COLUMNS={self.description.name}.{missing}=… says what it is called there; "
-            f"{'near it' if near else 'it has'}: {some(shown)}"
+            f"{'near it' if near else 'it has'}: {some(map(shown, listed))}"
         )
 
     def _table(self, name: TableName) -> Table:
@@ -276,12 +295,12 @@ class _Search:
                 continue
             if column.type not in kind.types and column.category not in kind.categories:
                 raise OperatorError(
-                    f"{name}.{column.name} is of type {column.type}, which cannot be read as "
-                    f"{each}; RESPONDER_COLUMNS={self.description.name}.{each}=… "
-                    "names another column"
+                    f"{shown(*name, column.name)} is of type {shown(column.type)}, "
+                    f"which cannot be read as {each}; "
+                    f"RESPONDER_COLUMNS={self.description.name}.{each}=… names another column"
                 )
             if not column.readable:
-                unreadable.append(f"{name}.{column.name}")
+                unreadable.append(shown(*name, column.name))
             found[each] = Column(column.name, *column[6:])
         if unreadable:
             raise SchemaError(
@@ -304,7 +323,8 @@ class _Search:
                     return column
         if len(same) > 1:
             raise OperatorError(
-                f"{table} has several columns for {field}: {some(each.name for each in same)}; "
+                f"{table} has several columns for {field}: "
+                f"{some(shown(each.name) for each in same)}; "
                 f"RESPONDER_COLUMNS={self.description.name}.{field}=… decides"
             )
         return same[0]
@@ -338,8 +358,9 @@ def _check_alike(users: Table, members: Table) -> None:
     types = {users.columns["id"].type, members.columns["userId"].type}
     if "uuid" in types and types & {"int2", "int4", "int8"}:
         raise OperatorError(
-            f"{members}.{members.columns['userId'].name} cannot refer to "
-            f"{users}.{users.columns['id'].name}: their types are {' and '.join(sorted(types))}; "
+            f"{members}.{shown(members.columns['userId'].name)} cannot refer to "
+            f"{users}.{shown(users.columns['id'].name)}: "
+            f"their types are {' and '.join(map(shown, sorted(types)))}; "
             f"{MEMBER.setting} decides"
         )
 

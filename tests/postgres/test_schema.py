@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from names import NASTY
 
 from responder.errors import OperatorError, SchemaError
 from responder.postgres.catalog import CatalogColumn, CatalogReference
@@ -262,3 +266,89 @@ def test_members_can_be_switched_off():
     )
 
     assert ("public.users", None) == names(found)
+
+
+HOSTILE = "member\nalter role evil superuser; --"
+ODD_NAME = st.sampled_from(NASTY) | st.sampled_from(["users", "members", "public"])
+
+
+@pytest.mark.parametrize(
+    "at",
+    [{"name": HOSTILE}, {"schema": HOSTILE, "name": "member"}, {"name": "m\u2028", "schema": "a"}],
+)
+def test_a_name_with_control_characters_is_not_taken(at):
+    """It is refused in one line that names it, escaped, and the setting that decides."""
+    users = table("users", USERS)
+    odd = table(columns=MEMBERS, **at)
+
+    with pytest.raises(OperatorError, match="RESPONDER_MEMBERS_TABLE") as refused:
+        find(users + odd, [])
+
+    assert refused.value.message.isprintable()
+    assert 'U&"m' in refused.value.message
+
+
+def test_a_name_with_control_characters_stands_in_the_way_of_none():
+    """Where there is a table with a plain name, such a table beside it changes nothing."""
+    plain = table("users", USERS) + table("member", MEMBERS)
+    odd = table("users\n", USERS) + table(HOSTILE, MEMBERS)
+
+    assert ("public.users", "public.member") == names(find(plain + odd, []))
+
+
+def test_a_table_renamed_to_a_name_with_control_characters_is_not_followed():
+    """A table that was found is not read under such a name, and the error names both."""
+    before = find(table("users", USERS), [])
+
+    with pytest.raises(OperatorError, match="control characters"):
+        find(table("users\n", USERS), [], history=[before])
+
+
+def test_a_name_with_control_characters_is_taken_by_hand():
+    """The operator names all of it that has them: the schema, too."""
+    tables = table("users\n", USERS, schema="a\tb")
+    by_hand = Overrides(users=table_name(r'U&"a\0009b".U&"users\000a"'), no_members=True)
+
+    assert r'U&"a\0009b".U&"users\000a"' == str(find(tables, [], by_hand).users)
+    with pytest.raises(OperatorError, match="control characters"):
+        find(tables, [], Overrides(users=("users\n",), no_members=True))
+
+
+@hypothesis.settings(max_examples=300)
+@given(
+    tables=st.lists(
+        st.tuples(ODD_NAME, ODD_NAME, st.sampled_from([USERS, MEMBERS, USERS[:3], ("id",)])),
+        unique_by=lambda each: each[:2],
+        max_size=5,
+    ),
+    columns=st.lists(ODD_NAME, max_size=3, unique=True),
+    kind=ODD_NAME,
+    readable=st.booleans(),
+    overrides=st.builds(
+        Overrides,
+        users=st.none() | st.tuples(ODD_NAME) | st.tuples(ODD_NAME, ODD_NAME),
+        members=st.none() | st.tuples(ODD_NAME),
+        columns=st.fixed_dictionaries(
+            {},
+            optional={
+                "user": st.dictionaries(st.sampled_from(("email", "image")), ODD_NAME),
+                "member": st.dictionaries(st.sampled_from(("role", "managerId")), ODD_NAME),
+            },
+        ),
+    ),
+)
+def test_what_is_said_of_names_is_one_line_without_control_characters(
+    tables, columns, kind, readable, overrides
+):
+    """Whatever things are called and whatever the operator says, an error can be shown."""
+    rows = [
+        CatalogColumn(schema, name, "1", False, column, readable, False, kind, kind, "S")
+        for schema, name, fields in tables
+        for column in (*fields, *columns)
+    ]
+    try:
+        said = names(find(rows, [], overrides))
+    except SchemaError as error:
+        said = (error.message, None)
+
+    assert all(each is None or each.isprintable() for each in said)

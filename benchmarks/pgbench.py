@@ -10,6 +10,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import nats
@@ -112,12 +113,13 @@ async def _observed(place: Arena) -> str:
 async def _running(place: Arena, sql: str, *, clients: int, seconds: int) -> AsyncIterator[Process]:
     directory = place.servers.messages.directory
     (directory / "lone.sql").write_text(sql)
+    database = urlsplit(place.url).path.removeprefix("/")
     process = await asyncio.create_subprocess_exec(
         str(program()),
         *("--no-vacuum", "--protocol=prepared", "--jobs=1", "--progress=1"),
         *(f"--client={clients}", f"--time={seconds}", "--file=lone.sql"),
         *(f"--define={name}={value}" for name, value in VALUES.items()),
-        place.url,
+        place.servers.database.url_with(directory / "pgpass", database),
         cwd=directory,
         stdin=DEVNULL,
         stdout=DEVNULL,

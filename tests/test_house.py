@@ -87,6 +87,14 @@ def test_every_module_has_its_layer():
     assert modules == listed
 
 
+def test_no_test_is_the_superuser_unawares():
+    """The superuser's URL has a password: another role's is made by `as_role`, not by replacing."""
+    tests = sorted((ROOT / "tests").glob("**/test_*.py"))
+    idiom = "//postgres" + '@", '
+
+    assert [] == [relative(path) for path in tests if idiom in path.read_text()]
+
+
 def test_the_architecture_names_modules_that_exist():
     """Every module that docs/architecture.md names is there."""
     text = (ROOT / "docs" / "architecture.md").read_text()

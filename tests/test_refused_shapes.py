@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from responder.errors import SettingsError
+from tests.roles import as_role
 from tests.shapes import ADA, MEMBERS, PLAIN
 
 REFUSED = {
@@ -119,7 +120,7 @@ async def test_rows_that_a_policy_hides_are_not_found(create_database, start, ca
         await admin.execute(
             "alter table users enable row level security; grant select on users to hidden"
         )
-        service = await start(url.replace("//postgres@", "//hidden@"))
+        service = await start(as_role(url, "hidden"))
         answer = await service.ask("users.get", "1")
     finally:
         await admin.execute("drop owned by hidden; drop role hidden")

@@ -42,11 +42,18 @@ class Account(NamedTuple):
 def temporary_directory(
     name: str, *, parent: Path | None = None, owner: Account | None = None
 ) -> Iterator[Path]:
-    """Make a directory that only its owner may enter; on leaving, remove it and its content."""
+    """Make a directory that only we may enter; on leaving, remove it and its content.
+
+    Args:
+        name: a part of its own name.
+        parent: where it is made; by default where temporary files are.
+        owner: the account that owns what is in it, and may enter it by its group.
+    """
     directory = Path(tempfile.mkdtemp(prefix=f"responder-{name}-", dir=parent)).resolve()
     try:
         if owner is not None:
-            os.chown(directory, *owner)
+            os.chown(directory, -1, owner.gid)
+            directory.chmod(0o770)
         yield directory
     finally:
         remove(directory)

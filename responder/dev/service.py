@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,12 +26,12 @@ async def running() -> AsyncIterator[str]:
     """Run everything while the context is open; yields requests to paste into a terminal."""
     mint = Mint()
     with temporary_directory("keys") as directory:
-        async with _running(mint, mint.publish(directory / "jwks.json")) as lines:
+        async with _running(mint, directory) as lines:
             yield lines
 
 
 @asynccontextmanager
-async def _running(mint: Mint, accepted: Mapping[str, str]) -> AsyncIterator[str]:
+async def _running(mint: Mint, directory: Path) -> AsyncIterator[str]:
     async with (
         postgres.running() as database,
         nats.running() as messages,
@@ -48,14 +48,14 @@ async def _running(mint: Mint, accepted: Mapping[str, str]) -> AsyncIterator[str
                 "NATS_URL": messages.url,
                 "RESPONDER_HTTP_LISTEN": "127.0.0.1:0",
                 "RESPONDER_ADMIN_LISTEN": "127.0.0.1:0",
-                **accepted,
+                **mint.publish(directory / "jwks.json"),
             }
         )
         async with serving(settings) as service:
             yield requests(
                 cast,
                 mint,
-                database=database.url,
+                database=database.url_with(directory / "pgpass"),
                 nats_url=messages.url,
                 http=str(service.http_url),
                 admin=str(service.admin_url),
@@ -78,7 +78,7 @@ def requests(
     Args:
         cast: the demo people to ask for.
         mint: signs their tokens.
-        database: the connection URI of the database.
+        database: the connection URI of the database, without a password in it.
         nats_url: the URL of the nats-server.
         http: the URL of the HTTP bridge.
         admin: the URL of the admin listener.
@@ -105,7 +105,7 @@ def requests(
         ),
         "",
         f"To read and try the HTTP API: {http}/docs",
-        f"To change people: psql {database}",
+        f"To change people: psql {shlex.quote(database)}",
         "Ctrl-C stops everything and leaves nothing behind.",
     ]
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from responder import checks
 from responder.checks.report import Report
 from responder.dev import nats
 from responder.settings import Settings
+from tests.roles import as_role
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 
@@ -38,7 +39,7 @@ async def check(server, create_database, template):
         finally:
             await connection.close()
         if user:
-            url = url.replace("//postgres@", f"//{user}@")
+            url = as_role(url, user)
         return await checks.check(
             Settings.read(
                 {

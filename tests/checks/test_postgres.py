@@ -180,14 +180,15 @@ async def test_tables_that_are_missing_or_ambiguous_are_broken(check):
     ("url", "why"),
     [
         ("postgres://nobody@{place}/postgres", "the role may not log in"),
-        ("postgres://postgres@{place}/nothing", "there is no such database"),
+        ("postgres://postgres:hunter2@{place}/postgres", "the password is wrong"),
+        ("postgres://postgres:{password}@{place}/nothing", "there is no such database"),
         ("postgres://postgres@{place}/postgres?sslmode=require", "rejected SSL upgrade"),
         ("postgres://postgres:hunter2@127.0.0.1:1/postgres", "refused"),
     ],
 )
 async def test_why_there_is_no_connection(server, postgres, url, why):
     """The usual reasons are said in words, and never with the password."""
-    dsn = url.format(place=f"127.0.0.1:{postgres.port}")
+    dsn = url.format(place=f"127.0.0.1:{postgres.port}", password=postgres.password)
 
     report = await checks.check(Settings.read({"DATABASE_URL": dsn, "NATS_URL": server.url}))
 

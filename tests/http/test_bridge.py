@@ -41,6 +41,7 @@ from responder.settings import Settings
 
 ODD_IDS = ("a/b", "a+b", "..", "email", "jörg", "%41", "a b", "a?b")
 ODD_EMAILS = ("a+b@odd.example", "a/b@odd.example", "jörg@odd.example", "%2b@odd.example")
+PASSWORD = "swordfish-of-the-superuser"
 FIRST_LINE = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
@@ -1014,15 +1015,14 @@ async def test_ready_follows_postgresql():
 @asynccontextmanager
 async def people_database(port: int) -> AsyncIterator[str]:
     """A PostgreSQL with the demo people on a port that is known before it starts."""
-    async with postgres.running(settings={"port": str(port)}):
-        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        connection = await asyncpg.connect(url)
+    async with postgres.running(settings={"port": str(port)}, password=PASSWORD) as server:
+        connection = await asyncpg.connect(server.url)
         try:
             await tables.create_tables(connection)
             await tables.insert_people(connection)
         finally:
             await connection.close()
-        yield url
+        yield server.url
 
 
 def free_port() -> int:

@@ -218,8 +218,8 @@ async def test_a_host_that_does_not_answer_leaves_time_for_the_next(people_servi
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(0)
-        there = people_service.url.partition("@")[2]
-        text = f"postgresql://postgres@127.0.0.1:{silent.getsockname()[1]},{there}"
+        who, _, there = people_service.url.rpartition("@")
+        text = f"{who}@127.0.0.1:{silent.getsockname()[1]},{there}"
         async with asyncio.timeout(10):
             session = await connect(parse(text), timeout=0.3)
         answer = await session.fetch("select 1")
@@ -260,7 +260,8 @@ async def with_tls(
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        yield f"postgresql://postgres@localhost:{port}{target.path}", certificate
+        who = target.netloc.rpartition("@")[0]
+        yield f"postgresql://{who}@localhost:{port}{target.path}", certificate
 
 
 @pytest.mark.parametrize(

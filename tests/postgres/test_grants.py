@@ -10,6 +10,7 @@ import pytest
 
 from responder import checks, cli
 from responder.settings import Settings
+from tests.roles import as_role
 
 ROLE = 'least "privilege"'
 
@@ -25,7 +26,7 @@ async def granted(create_database, template, monkeypatch, capsys) -> AsyncIterat
     try:
         await admin.execute(sql)
         await admin.execute(sql)  # as often as one likes
-        yield url, url.replace("//postgres@", "//least%20%22privilege%22@")
+        yield url, as_role(url, ROLE)
     finally:
         await admin.execute('drop owned by "least ""privilege"""; drop role "least ""privilege"""')
         await admin.close()

@@ -66,7 +66,7 @@ async def bouncing(program: Path, url: str, settings: str) -> AsyncIterator[str]
         config = folder / "pgbouncer.ini"
         config.write_text(f"""
 [databases]
-* = host=127.0.0.1 port={target.port} user=postgres
+* = host=127.0.0.1 port={target.port} user=postgres password={target.password}
 
 [pgbouncer]
 listen_addr = 127.0.0.1

@@ -12,6 +12,7 @@ import pytest
 from responder.dev import postgres as private_postgres
 from responder.errors import SettingsError
 from responder.postgres.discovery import Discovery
+from tests.roles import as_role
 
 NEW_USER = """insert into users (id, email, "emailVerified", name)
               values ($1, $1 || '@example.com', true, $2)"""
@@ -156,7 +157,9 @@ async def test_terminated_connections_cost_no_answer(service, cast):
 
 async def test_a_crash_is_got_over_and_an_outage_refused_at_once(template, start):
     """After a crash of PostgreSQL answers are back; while it stays away, requests fail at once."""
-    async with private_postgres.running(settings={"synchronous_commit": "on"}) as server:
+    async with private_postgres.running(
+        settings={"synchronous_commit": "on"}, open_roles=True
+    ) as server:
         connection = await asyncpg.connect(server.url)
         await connection.execute(
             'create table users (id text primary key, email text, "emailVerified" boolean);'
@@ -354,7 +357,7 @@ async def test_a_role_that_may_not_read_is_told_so(create_database, template, st
     admin = await asyncpg.connect(url)
     await admin.execute("create role reader login")
     try:
-        service = await start(url.replace("//postgres@", "//reader@"))
+        service = await start(as_role(url, "reader"))
         refused = await asyncio.gather(*(service.ask("users.get", owner_id) for _ in range(99)))
         not_ready = (await service.admin.get("/ready")).status_code
         await admin.execute("grant select on users, members to reader")

@@ -16,6 +16,6 @@ EXPOSE 8080 8081
 USER 10001:10001
 WORKDIR /
 HEALTHCHECK --interval=5s --timeout=3s --start-period=15s --retries=3 \
-    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['RESPONDER_ADMIN_LISTEN'].rpartition(':')[2]), timeout=2); c.request('GET', '/ready'); sys.exit(c.getresponse().status != 200)"]
+    CMD ["python", "-I", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['RESPONDER_ADMIN_LISTEN'].rpartition(':')[2]), timeout=2); c.request('GET', '/ready'); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["responder"]
 CMD ["serve"]

@@ -8,8 +8,12 @@
 # was started again begin at zero.
 #
 # A child that ends by itself is started again, after a pause that grows. A child whose exit status
-# says that its settings cannot work would only say so again: all of them end. A child whose
-# supervisor has ended, even by SIGKILL, reads the end of its standard input, and ends.
+# says that its settings cannot work would only say so again: all of them end. So they do if a child
+# ends well before it has served, because what it ran was no worker. A child whose supervisor has
+# ended, even by SIGKILL, reads the end of its standard input, and ends.
+#
+# A child finds its modules where the supervisor does. `python -m responder` would look for them in
+# the working directory first, where a file `asyncio.py` may lie.
 
 from __future__ import annotations
 
@@ -35,6 +39,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+import responder
 from responder.http.admin import figures, text
 from responder.http.listener import BACKLOG, bind, listening, url_of
 from responder.settings import Settings
@@ -46,6 +51,7 @@ HEALTHY: Final = 10.0  # seconds after which a child has not failed to start
 GRACE: Final = 5.0  # seconds beyond its drain timeout, before a child is killed
 CANNOT_WORK: Final = 2  # exit status of a child whose settings cannot work
 OK, UNAVAILABLE = 200, 503
+POLL: Final = 0.1  # seconds
 
 
 async def supervise(settings: Settings, *, count: int) -> int:
@@ -127,19 +133,36 @@ class Child:
         )
 
     async def run(self) -> int:
-        """Run the process again and again; return the exit status once it says CANNOT_WORK."""
+        """Run the process again and again; return CANNOT_WORK once it shows that it cannot."""
         pause = MIN_PAUSE
         async with self._admin:
             while True:
                 start = monotonic()
                 async with self._process() as process:
-                    status = await process.wait()
+                    status, served = await self._end(process)
                 if status == CANNOT_WORK:
                     return status
-                log.error("worker %d has ended with status %d", self.number, status)
+                when = "" if served else " before it has served"
+                log.error("worker %d has ended with status %d%s", self.number, status, when)
                 pause = MIN_PAUSE if monotonic() - start > HEALTHY else min(2 * pause, MAX_PAUSE)
-                await asyncio.sleep(pause)
+                await asyncio.sleep(pause)  # a signal to all of us may be on its way to us, too
+                if status == 0 and not served:
+                    return CANNOT_WORK
                 self.restarts += 1
+
+    async def _end(self, process: Process) -> tuple[int, bool]:
+        """Wait for the end of a process; return its exit status, and whether it has served."""
+        serving = asyncio.create_task(self._serving())
+        try:
+            return await process.wait(), serving.done()
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+    async def _serving(self) -> None:
+        """Return once the process has answered an operator, which comes before all else."""
+        while (await self.get("/live"))[0] != OK:  # noqa: ASYNC110 - it is another process
+            await asyncio.sleep(POLL)
 
     async def get(self, path: str) -> tuple[int, str]:
         """Return HTTP status and text of a page of its admin listener, such as /ready."""
@@ -157,7 +180,7 @@ class Child:
         with self._listen_for_admin() as admin:
             sockets = {"admin": admin} | ({"http": self._bridge} if self._bridge else {})
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "responder", "serve"),
+                *(*command(), "serve"),
                 *(f"--{name}-socket={sock.fileno()}" for name, sock in sockets.items()),
                 *([] if self._bridge else ["--no-http"]),
                 stdin=PIPE,  # ends when this process does
@@ -184,6 +207,24 @@ class Child:
         sock.bind(os.fspath(self._path))
         sock.listen(BACKLOG)
         return sock
+
+
+def command() -> list[str]:
+    """Return how Python is called to run `responder` with the modules of this process.
+
+    Python is as isolated as here, and its path is ours, without the working directory: that is
+    there if this process was started by `python -m responder`, and stays if ours is the responder
+    in it.
+    """
+    refused = {Path.cwd().resolve()} - {Path(responder.__file__).resolve().parent.parent}
+    path = [each for each in sys.path if Path(each).resolve() not in refused]
+    flags = {
+        "-I": sys.flags.isolated,
+        "-E": sys.flags.ignore_environment,
+        "-s": sys.flags.no_user_site,
+    }
+    start = f"import sys; sys.path[:] = {path!a}; from responder.cli import main; sys.exit(main())"
+    return [sys.executable, *(flag for flag, on in flags.items() if on), "-P", "-c", start]
 
 
 def combined(children: Sequence[Child]) -> Starlette:

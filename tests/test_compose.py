@@ -185,3 +185,21 @@ async def test_the_health_check_follows_ready(instructions, people_service):
 
     assert "python" == program
     assert [0, 1] == codes
+
+
+async def test_the_health_check_runs_no_code_of_the_working_directory(instructions, tmp_path):
+    """A file `http.py` where the container works is not what the health check imports."""
+    (rest,) = [rest for name, rest in instructions if name == "HEALTHCHECK"]
+    _, *arguments = json.loads(rest[rest.index("[") :])
+    (tmp_path / "http.py").write_text("open('trace', 'w')")
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        cwd=tmp_path,
+        env={"RESPONDER_ADMIN_LISTEN": "0.0.0.0:1"},
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    await process.wait()
+
+    assert [tmp_path / "http.py"] == list(tmp_path.iterdir())

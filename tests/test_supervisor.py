@@ -1,0 +1,196 @@
+"""Worker processes: what they run, and when they are not started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+import responder
+from responder import supervisor
+from responder.dev import nats
+from responder.settings import Settings
+
+PACKAGE = Path(responder.__file__).parent
+PATIENCE = 30
+# What a worker imports, sooner or later, of the standard library, of others, and of ours.
+IMPORTED = [
+    *("asyncio", "json", "logging", "os", "signal", "socket", "ssl", "typing", "argparse", "http"),
+    *("sitecustomize", "usercustomize", "uvloop", "httptools", "uvicorn", "nats", "asyncpg"),
+    *("starlette", "msgspec", "pydantic", "jwt", "cryptography", "nkeys", "responder", "dotenv"),
+]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def served(
+    *command: object, cwd: Path, url: str, path: str | None = None
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """Run two workers by a command, once they are ready; yields the supervisor and its /ready."""
+    async with nats.running() as server:
+        admin = free_port()
+        environment = {
+            "PATH": os.environ["PATH"],
+            "DATABASE_URL": url,
+            "NATS_URL": server.url,
+            "RESPONDER_HTTP_AUTH": "disabled",
+            "RESPONDER_HTTP_LISTEN": "127.0.0.1:0",
+            "RESPONDER_ADMIN_LISTEN": f"127.0.0.1:{admin}",
+        }
+        process = await asyncio.create_subprocess_exec(
+            *map(str, command),
+            *("serve", "--workers", "2"),
+            cwd=cwd,
+            env={**environment, **({"PYTHONPATH": path} if path else {})},
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            await until_ready(process, f"http://127.0.0.1:{admin}/ready")
+            yield process, f"http://127.0.0.1:{admin}/ready"
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+
+
+async def until_ready(process: asyncio.subprocess.Process, url: str) -> None:
+    async with asyncio.timeout(PATIENCE), httpx.AsyncClient(trust_env=False) as client:
+        while True:
+            assert process.returncode is None
+            try:
+                if (await client.get(url)).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def url(create_database, template) -> str:
+    return await create_database(template=template[0])
+
+
+@pytest.fixture
+def tree() -> str:
+    """Where the responder is that the tests have imported."""
+    return str(PACKAGE.parent)
+
+
+async def test_workers_run_no_code_of_the_working_directory(url, tree, tmp_path):
+    """A file there with the name of a module that a worker imports is never run."""
+    hostile = tmp_path / "cwd"
+    hostile.mkdir()
+    trace = f"open({str(tmp_path / 'trace')!r}, 'a').write(__name__ + '\\n')"
+    for name in IMPORTED:
+        (hostile / f"{name}.py").write_text(trace)
+    script = Path(sys.executable).with_name("responder")
+
+    async with served(script, cwd=hostile, url=url, path=tree) as (process, _):
+        workers = psutil.Process(process.pid).children()
+
+    assert 2 == len(workers)
+    assert not (tmp_path / "trace").exists()
+
+
+async def test_workers_run_the_responder_of_their_supervisor(url, tmp_path):
+    """However the supervisor found its modules, the workers import the very same."""
+    copy = tmp_path / "copy" / "responder"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    trace = tmp_path / "trace"
+    with (copy / "terminal.py").open("a") as file:
+        file.write(f"\nimport os; open({str(trace)!r}, 'a').write(f'{{os.getpid()}}\\n')\n")
+    start = (
+        f"import sys; sys.path.insert(0, {str(copy.parent)!r}); "
+        "from responder.cli import main; sys.exit(main())"
+    )
+
+    async with served(sys.executable, "-c", start, cwd=tmp_path, url=url) as (process, _):
+        workers = psutil.Process(process.pid).children()
+
+    assert sorted([process.pid, *(each.pid for each in workers)]) == sorted(
+        map(int, trace.read_text().split())
+    )
+
+
+@pytest.mark.parametrize("isolation", [[], ["-I"], ["-E", "-s"]])
+async def test_workers_are_as_isolated_as_their_supervisor(tmp_path, isolation):
+    """What a supervisor does not take from its environment is kept from its workers, too."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); "
+        "import responder.supervisor as s; print(*s.command(), sep='\\0')"
+    )
+    told = await asyncio.create_subprocess_exec(
+        *(sys.executable, *isolation, "-c", code), cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    command = (await told.communicate())[0].decode().strip().split("\0")
+
+    assert sys.executable == command[0]
+    assert {*isolation, "-P"} <= set(command)
+    assert str(tmp_path) not in command[-1]
+
+
+@pytest.fixture
+def settings(url) -> Settings:
+    return Settings.read(
+        {
+            "DATABASE_URL": url,
+            "RESPONDER_HTTP_AUTH": "disabled",
+            "RESPONDER_HTTP_LISTEN": "off",
+            "RESPONDER_ADMIN_LISTEN": "off",
+        }
+    )
+
+
+async def test_a_worker_that_ends_at_once_with_0_cannot_work(settings, monkeypatch, caplog):
+    """What ends well before it has served does something else: it is not tried for ever."""
+    monkeypatch.setattr(sys, "executable", shutil.which("true"))
+
+    async with asyncio.timeout(PATIENCE):
+        status = await supervisor.supervise(settings, count=2)
+
+    assert supervisor.CANNOT_WORK == status
+    assert re.search(r"worker \d has ended with status 0 before it has served", caplog.text)
+
+
+async def test_a_worker_that_fails_at_once_is_tried_again(settings, monkeypatch, caplog):
+    """What fails may have failed because of a server that is not there yet."""
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    running = asyncio.create_task(supervisor.supervise(settings, count=1))
+    async with asyncio.timeout(PATIENCE):
+        while caplog.text.count("has ended with status 1") < 3:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_a_worker_that_was_told_to_end_is_started_again(url, tree, tmp_path):
+    """A worker that has served and then ends well, by a signal of its own, is there again."""
+    script = Path(sys.executable).with_name("responder")
+    async with served(script, cwd=tmp_path, url=url, path=tree) as (process, ready):
+        first = {each.pid for each in psutil.Process(process.pid).children()}
+        os.kill(min(first), signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE):
+            while {each.pid for each in psutil.Process(process.pid).children()} == first:
+                await asyncio.sleep(0.02)
+        await until_ready(process, ready)
+        second = {each.pid for each in psutil.Process(process.pid).children()}
+
+    assert 2 == len(second)
+    assert max(first) in second

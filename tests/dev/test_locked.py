@@ -3,10 +3,12 @@
 import os
 import shlex
 import subprocess
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import psutil
@@ -110,7 +112,7 @@ async def test_no_program_is_called_with_the_password(monkeypatch):
     called: list[tuple[str, ...]] = []
     running = process.running
 
-    def spy(program: Path, *arguments: str, **options: object) -> AbstractAsyncContextManager:
+    def spy(program: Path, *arguments: str, **options: Any) -> AbstractAsyncContextManager[Process]:
         called.append((str(program), *arguments))
         return running(program, *arguments, **options)
 
@@ -137,7 +139,7 @@ async def test_each_server_has_a_password_of_its_own(server):
 
 
 async def test_open_roles_are_not_the_superuser():
-    """Where a test lets the roles that it makes log in without a password, the superuser needs it."""
+    """Where the roles that a test makes need no password, the superuser needs one still."""
     async with postgres.running(open_roles=True) as server:
         connection = await asyncpg.connect(server.url)
         await connection.execute("create role reader login")

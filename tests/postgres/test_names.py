@@ -7,7 +7,6 @@ import asyncio
 import asyncpg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
-from names import any_name, names
 
 from responder.postgres import catalog, schema
 from responder.postgres.fields import MEMBER_FIELDS, USER_FIELDS
@@ -16,6 +15,7 @@ from responder.postgres.overrides import Overrides, column_names, table_name
 from responder.postgres.pages import PageRow
 from responder.postgres.quoting import ident
 from responder.postgres.users import UserRow
+from tests.names import any_name, names
 
 HOSTILE = "users\nalter role evil superuser; --"
 
@@ -51,7 +51,7 @@ async def connection(create_database):
     of_members=list(MEMBER_FIELDS),
 )
 async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, of_members):
-    """Tables and columns with any names at all, given by hand, are read as if they had plain ones."""
+    """Tables and columns with any names at all, given by hand, are read as if those were plain."""
     user_types = dict.fromkeys(USER_FIELDS, "text") | {"banExpires": "timestamptz"}
     transaction = connection.transaction()
     await transaction.start()
@@ -64,13 +64,12 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
             (members, ["text"] * len(MEMBER_FIELDS), of_members),
         ):
             pairs = zip(its_names, types, strict=True)
-            await connection.execute(
-                f"create table {table} ({', '.join(f'{ident(name)} {kind}' for name, kind in pairs)})"
-            )
+            columns = ", ".join(f"{ident(name)} {kind}" for name, kind in pairs)
+            await connection.execute(f"create table {table} ({columns})")
         # In the order of the fields: id, email, emailVerified, name, image, …, createdAt.
         await connection.execute(f"""
-            insert into {users} values ('1', 'one@example.com', 'yes', 'One', 'image', 'no', 'admin',
-              'off', 'reason', '2030-01-02 03:04:05.678Z', '2020-01-01');
+            insert into {users} values ('1', 'one@example.com', 'yes', 'One', 'image', 'no',
+              'admin', 'off', 'reason', '2030-01-02 03:04:05.678Z', '2020-01-01');
             insert into {members} values ('m', 'acme', '1', 'owner', 'boss', 'sales', '2020-01-01')
         """)
         found = schema.find(
@@ -88,6 +87,10 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
         )
         every = statements(found)
         made, callers = every.services, every.callers
+        assert made.pages
+        assert made.pages.after
+        assert callers.pages
+        assert callers.pages.after
         answers = [
             await connection.fetch(made.by_id.one, "1", "acme", 99, True),
             await connection.fetch(made.by_id.many, ["1"], ["acme"], 99, [True]),

@@ -10,7 +10,6 @@ from typing import Any
 import asyncpg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
-from names import NASTY, any_name, names, raw
 
 from responder import checks, cli
 from responder.checks.report import Report
@@ -21,6 +20,7 @@ from responder.postgres.grants import MAX_NAME, grants, grants_for
 from responder.postgres.overrides import Overrides
 from responder.postgres.quoting import ident
 from responder.settings import Settings
+from tests.names import NASTY, any_name, names, raw
 
 HOSTILE = "member\nalter role evil superuser; --"
 COLUMNS = {
@@ -141,6 +141,7 @@ async def test_a_role_that_is_another_is_refused(create_database, role):
     """What PostgreSQL would take for every role, or for one of its own, is refused."""
     dsn = Settings.read({"DATABASE_URL": await create_database()}).dsn
 
+    assert dsn
     with pytest.raises(SettingsError, match="ROLE"):
         await grants_for(dsn, Overrides(), role=role)
 
@@ -162,7 +163,7 @@ async def hostile_url(create_database) -> str:
     return url
 
 
-async def command(monkeypatch, capsys, url: str, *arguments: str, **variables: str) -> tuple:
+async def command(monkeypatch, capsys, url: str, *arguments: str, **variables: str) -> Any:
     """Run a command of the program in this process: its status, and what it prints."""
     for name, value in {"DATABASE_URL": url, "NATS_URL": "nats://127.0.0.1:1", **variables}.items():
         monkeypatch.setenv(name, value)

@@ -8,11 +8,11 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from names import NASTY, any_name, raw
 
 from responder.postgres import quoting
 from responder.postgres.overrides import column_names, table_name
 from responder.postgres.quoting import ident, literal, qualified, regclass, shown, unquoted
+from tests.names import NASTY, any_name, raw
 
 each_name = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

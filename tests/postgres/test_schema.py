@@ -6,12 +6,12 @@ import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from names import NASTY
 
 from responder.errors import OperatorError, SchemaError
 from responder.postgres.catalog import CatalogColumn, CatalogReference
 from responder.postgres.overrides import Overrides, table_name
 from responder.postgres.schema import Schema, find
+from tests.names import NASTY
 
 USERS = ("id", "email", "emailVerified", "name")
 MEMBERS = ("id", "organizationId", "userId", "role")

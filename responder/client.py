@@ -178,6 +178,7 @@ class UsersClient:
             payload,
             headers={**self._headers, **(headers or {})},
             timeout=self._timeout,
+            begins=endpoint.begins,
         )
 
 
@@ -188,6 +189,7 @@ async def reply_on(
     *,
     timeout: float,
     headers: Mapping[str, str] | None = None,
+    begins: bytes = b"",
 ) -> bytes:
     """Return the payload of the reply to a request; raises the error that the reply is.
 
@@ -199,8 +201,10 @@ async def reply_on(
         payload: of the request.
         timeout: seconds that all of this may take.
         headers: of the request.
+        begins: what a value begins with (see `Endpoint`); by default any reply will do.
 
-    Raises UnavailableError if no worker listens, RequestTimeoutError if none answers in time.
+    Raises UnavailableError if no worker listens or only other programs answer, RequestTimeoutError
+    if no program answers in time.
     """
     loop = asyncio.get_running_loop()
     start = loop.time()
@@ -212,7 +216,7 @@ async def reply_on(
         block = wire.encode_headers({**(headers or {}), wire.TIMEOUT: str(given)})
         try:
             reply_headers, body = await connection.ask(
-                subject, payload, headers=block, timeout=left
+                subject, payload, headers=block, timeout=left, begins=begins
             )
         except NoRespondersError:
             await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - jitter

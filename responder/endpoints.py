@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from responder.models import (
@@ -38,6 +38,9 @@ class Endpoint(Generic[Asked, Answered]):
     `bare` is the key that a payload of bare text stands for; `route` is the path of a GET, in which
     a name in braces is a key of the request. With `needs_token` it is only answered on behalf of a
     caller, and its payload may be empty.
+
+    `begins` is what each reply begins with, in every version: what a program that is no worker has
+    sent is told by that, and by that alone. So the first field of a reply model never moves.
     """
 
     name: str
@@ -47,6 +50,11 @@ class Endpoint(Generic[Asked, Answered]):
     bare: str | None = None
     route: str | None = None
     needs_token: bool = False
+    begins: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        first = next(iter(self.reply.model_fields.values())).alias
+        object.__setattr__(self, "begins", f'{{"{first}":'.encode())
 
     def subject(self, prefix: str) -> str:
         """Return the subject on which it is asked."""

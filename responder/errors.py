@@ -10,20 +10,19 @@
 # ├── UnavailableError        unavailable        503
 # │   └── SchemaError         (the tables are missing)
 # │       └── OperatorError   (only the operator can mend it)
-# └── RequestTimeoutError     timeout            504
+# ├── RequestTimeoutError     timeout            504
+# └── NewerError              (a code that a newer worker has, and this version does not)
 #
 # SettingsError stands apart: it is for the operator, never for a caller.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class ResponderError(Exception):
     """A failure that callers may see: a code for the program, a message for the person."""
 
-    code: ClassVar[str]
-    number: ClassVar[int]
+    code: str
+    number: int
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -98,6 +97,15 @@ class RequestTimeoutError(ResponderError):
 
     def __init__(self, message: str = "not done within the timeout") -> None:
         super().__init__(message)
+
+
+class NewerError(ResponderError):
+    """An error whose code this version does not know, as a newer worker may send one."""
+
+    def __init__(self, message: str, *, code: str, number: int) -> None:
+        super().__init__(message)
+        self.code = code
+        self.number = number
 
 
 class SettingsError(Exception):

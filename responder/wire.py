@@ -16,6 +16,7 @@ import binascii
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from http import HTTPStatus
 from itertools import starmap
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from responder.errors import (
     BY_CODE,
     InternalError,
     InvalidRequestError,
+    NewerError,
     PayloadTooLargeError,
     ResponderError,
     UnauthenticatedError,
@@ -239,12 +241,29 @@ def encode_error(error: ResponderError) -> tuple[bytes, bytes]:
 def decode_error(headers: bytes, body: bytes) -> ResponderError | None:
     """Return the error that a reply is, None for a value."""
     try:
-        if not headers or ERROR_CODE.lower() not in decode_headers(headers):
+        if not headers or not (numbers := decode_headers(headers).get(ERROR_CODE.lower())):
             return None
         value = msgspec.json.decode(body, type=_Error)
-        return BY_CODE[value.code](value.message)
-    except (*_REFUSED, InvalidRequestError, KeyError):
-        return InternalError("the worker answered with an error that is not of the contract")
+        if known := BY_CODE.get(value.code):
+            return known(value.message)
+        if _CODE.fullmatch(value.code):
+            return NewerError(value.message, code=value.code, number=HTTPStatus(int(numbers[0])))
+    except (*_REFUSED, InvalidRequestError, ValueError):
+        pass
+    return InternalError("the worker answered with an error that is not of the contract")
+
+
+def is_ours(headers: bytes, body: bytes, begins: bytes) -> bool:
+    """Tell whether a reply is a worker's: an error, or a value that begins as its endpoint's do.
+
+    A stream of JetStream over the subject, for example, acknowledges each request to the caller, as
+    `{"stream":"AUDIT","seq":7}`. That must never be taken for a user.
+    """
+    return body.startswith(begins) or _HAS_ERROR.search(headers) is not None
+
+
+_CODE = re.compile(r"[a-z_]{1,64}")
+_HAS_ERROR = re.compile(rb"\r\n%b:" % re.escape(ERROR_CODE.encode()), re.IGNORECASE)
 
 
 class _Error(msgspec.Struct):

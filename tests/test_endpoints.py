@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from responder import endpoints, wire
 from responder.directory import Directory
 from responder.endpoints import ENDPOINTS, WRITES
 from responder.http.openapi import document
+from responder.models import Identity
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda each: each.name)
@@ -31,6 +35,48 @@ def test_what_an_endpoint_names_are_keys_of_its_request(endpoint):
 def test_an_endpoint_of_callers_can_be_asked_without_a_payload(endpoint):
     """Where a token is needed, it says enough."""
     assert endpoint.request()
+
+
+IDENTITY = Identity(
+    user_id="x",
+    email=None,
+    name=None,
+    role=None,
+    organization_id=None,
+    issuer="x",
+    audience=[],
+    issued_at=None,
+    expires_at=datetime.now(UTC),
+)
+FIRST_KEYS = {
+    "get": b'{"id":',
+    "by_email": b'{"id":',
+    "org_list": b'{"users":',
+    "get_many": b'{"users":',
+    "whoami": b'{"identity":',
+}
+
+
+def test_what_replies_begin_with_never_changes():
+    """Each reply begins with the key that subjects.md names: clients of any age tell it by that."""
+    text = (Path(__file__).parents[1] / "subjects.md").read_text()
+    begins = {each.name: each.begins for each in ENDPOINTS}
+
+    assert begins | FIRST_KEYS == begins
+    assert all(f"`{each.decode()}`" in text for each in begins.values())
+
+
+def test_replies_are_written_so():
+    """What is written begins with what is looked for."""
+    user = wire.encode_user(["x"] * 14)
+    written = [
+        (endpoints.GET, user),
+        (endpoints.ORG_LIST, wire.encode_page(b"[]", None)),
+        (endpoints.GET_MANY, wire.encode_batch(b"[]", [], limit=99)),
+        (endpoints.WHOAMI, wire.encode_whoami(IDENTITY, None)),
+    ]
+
+    assert all(wire.is_ours(b"", body, endpoint.begins) for endpoint, body in written)
 
 
 def test_routes_are_described():

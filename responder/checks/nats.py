@@ -1,4 +1,4 @@
-"""What NATS permits a worker to do, and how many workers answer."""
+"""What NATS permits a worker to do."""
 
 # The check connects with a worker's credentials and subscribes to each subject that a worker
 # subscribes to, in no queue group: workers that run meanwhile still get each request.
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 import nats
-import nats.errors
 from nats.aio.client import Client
 
+from responder.checks import answering
 from responder.checks.report import BROKEN, WARNING, Finding, Report
 from responder.endpoints import ENDPOINTS, SERVICE
 from responder.nats.service import VERBS, subjects
@@ -21,11 +21,10 @@ from responder.settings import Settings
 
 TIMEOUT: Final = 10.0  # seconds for all of this
 CONNECT_TIMEOUT: Final = 2.0  # seconds
-REPLY_TIMEOUT: Final = 0.5  # seconds to wait for the reply of another worker
 
 
 async def check(settings: Settings, report: Report) -> None:
-    """Report the server, what it does not permit, and how many workers answer."""
+    """Report the server, what it does not permit, and who answers."""
     violations: list[str] = []  # in NATS's words, in lower case
     try:
         async with asyncio.timeout(TIMEOUT), _connected(settings, violations) as client:
@@ -33,8 +32,7 @@ async def check(settings: Settings, report: Report) -> None:
             number = f"{version.major}.{version.minor}.{version.patch}"
             report.servers["nats"] = f"NATS {number}, messages up to {client.max_payload} bytes"
             report.findings += await _permissions(client, violations, settings.subject_prefix)
-            count = await _count_workers(client)
-            report.servers["workers"] = f"{count} answer on {settings.subject_prefix}.>"
+            await answering.check(client, violations, settings.subject_prefix, report)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
         message = f"cannot connect to NATS: {_why(error)}"
         report.findings.append(Finding("nats", BROKEN, message, "Check NATS_URL and credentials."))
@@ -92,19 +90,6 @@ async def _permissions(client: Client, violations: list[str], prefix: str) -> li
             )
         )
     return findings
-
-
-async def _count_workers(client: Client) -> int:
-    """Count the workers that answer the service convention's ping, which each of them does."""
-    inbox = client.new_inbox()
-    replies = await client.subscribe(inbox)
-    await client.publish(f"$SRV.PING.{SERVICE}", b"", reply=inbox)
-    count = 0
-    with suppress(nats.errors.TimeoutError):
-        # Where no worker listens the server itself replies, with a header that says so.
-        while not (await replies.next_msg(timeout=REPLY_TIMEOUT)).headers:
-            count += 1
-    return count
 
 
 def _why(error: Exception) -> str:

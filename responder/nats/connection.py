@@ -21,7 +21,7 @@ from nats import errors
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
 from responder.nats.hardened import HardenedClient, Receive
 from responder.requester import NoRespondersError
-from responder.wire import is_no_responders
+from responder.wire import is_no_responders, is_ours
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,17 @@ PING_INTERVAL: Final = 10  # seconds; after two without an answer the server is 
 FLUSH_TIMEOUT: Final = 10.0  # seconds
 LAST_FLUSH_TIMEOUT: Final = 2.0  # seconds; of the flush before closing
 MOVE_TIMEOUT: Final = 5  # seconds; a server in lame duck mode gives at least ten
+
+
+class _Asked:
+    """A request of our own that has no reply yet."""
+
+    __slots__ = ("answer", "begins", "others")
+
+    def __init__(self, begins: bytes, answer: asyncio.Future[tuple[bytes, bytes]]) -> None:
+        self.begins = begins  # see `wire.is_ours`
+        self.answer = answer
+        self.others = False  # whether a program that is no worker has answered
 
 
 @asynccontextmanager
@@ -79,7 +90,7 @@ class Connection:
         self._ended = ended
         self._inbox = b""  # what the reply subjects of our own requests begin with
         self._numbers = itertools.count()
-        self._requests: dict[bytes, asyncio.Future[tuple[bytes, bytes]]] = {}  # by reply subject
+        self._requests: dict[bytes, _Asked] = {}  # by reply subject
         self._logged: set[str] = set()  # the ways in which an outage has shown so far
         self._moving: asyncio.Task[None] | None = None
 
@@ -149,14 +160,20 @@ class Connection:
                 log.warning("NATS: %s", type(failure).__name__)
 
     async def ask(
-        self, subject: str, payload: bytes, *, headers: bytes = b"", timeout: float
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        headers: bytes = b"",
+        timeout: float,
+        begins: bytes = b"",
     ) -> tuple[bytes, bytes]:
         """Send a request, and return headers and payload of its reply (see `Requester`)."""
         if len(headers) + len(payload) > self.max_payload:
             raise PayloadTooLargeError("the request does not fit into one message")
         reply = b"%b%d" % (self._inbox, next(self._numbers))
         answer = asyncio.get_running_loop().create_future()
-        self._requests[reply] = answer
+        asked = self._requests[reply] = _Asked(begins, answer)
         try:
             async with asyncio.timeout(timeout):
                 self.send(b"%b %b" % (subject.encode(), reply), payload, headers)
@@ -164,6 +181,8 @@ class Connection:
         except TimeoutError:
             if not self._client.is_connected:
                 raise UnavailableError("NATS is out of reach") from None
+            if asked.others:
+                raise UnavailableError(f"something else answers on {subject}") from None
             raise RequestTimeoutError from None
         finally:
             del self._requests[reply]
@@ -172,9 +191,18 @@ class Connection:
         return reply_headers, body
 
     def _receive_reply(self, subject: bytes, _: bytes, headers: bytes, payload: bytes) -> None:
-        answer = self._requests.get(subject)
-        if answer is not None and not answer.done():
-            answer.set_result((headers, payload))
+        asked = self._requests.get(subject)
+        if asked is None or asked.answer.done():
+            return
+        # Nearly each reply is a value, which costs one comparison.
+        if (
+            payload.startswith(asked.begins)
+            or is_no_responders(headers)
+            or is_ours(headers, payload, asked.begins)
+        ):
+            asked.answer.set_result((headers, payload))
+        else:
+            asked.others = True
 
     async def flush(self, timeout: float = FLUSH_TIMEOUT) -> None:
         """Return once the server has all that was sent.
@@ -210,7 +238,7 @@ class Connection:
                 await self.flush()
                 await self.answered()
                 if self._requests:
-                    await asyncio.wait(self._requests.values())
+                    await asyncio.wait([asked.answer for asked in self._requests.values()])
                 await self.flush()
         except (TimeoutError, errors.Error) as error:
             log.warning("left a NATS server before all was answered: %s", type(error).__name__)

@@ -428,7 +428,7 @@ async def test_the_request_over_nats_carries_what_http_said(lone):
 
     async def answer(message: Any) -> None:
         asked.set_result(message)
-        await nc.publish(message.reply, b'{"as":"it is"}')
+        await nc.publish(message.reply, b'{"id":"as it is"}')
 
     async with await nats_py.connect(lone.nats.url) as nc:
         await nc.subscribe("users.get", cb=answer)
@@ -441,7 +441,7 @@ async def test_the_request_over_nats_carries_what_http_said(lone):
         )
 
     message = await asked
-    assert b'{"as":"it is"}' == response.content
+    assert b'{"id":"as it is"}' == response.content
     assert {"id": "x", "organizationId": "y z"} == json.loads(message.data)
     assert ("Bearer a.b.c", trace) == (
         message.headers["Authorization"],
@@ -454,7 +454,7 @@ async def test_the_subject_prefix_is_a_setting():
     """A bridge with another prefix asks the workers of that prefix."""
 
     async def answer(message: Any) -> None:
-        await nc.publish(message.reply, b"{}")
+        await nc.publish(message.reply, b'{"id":"x"}')
 
     async with (
         listeners(RESPONDER_SUBJECT_PREFIX="people.v2") as bridge,

@@ -186,7 +186,8 @@ def _observed(
 
     http_requests = bridge.requests if bridge else None
     if parts is None:
-        return Observed(checks=[nats_answers], metrics=Metrics(http_requests=http_requests))
+        metrics = Metrics(http_requests=http_requests, lost=connection.lost)
+        return Observed(checks=[nats_answers], metrics=metrics)
     return Observed(
         checks=[nats_answers, parts.pool.check],
         warnings=[parts.keys.warning] if parts.keys else [],
@@ -196,6 +197,7 @@ def _observed(
             images_omitted=lambda: parts.directory.images_omitted,
             keys=parts.keys,
             http_requests=http_requests,
+            lost=connection.lost,
         ),
     )
 

@@ -16,6 +16,7 @@ import traceback
 from typing import Any, Literal
 
 from responder.terminal import visible
+from responder.throttling import LibrariesThrottle
 
 
 def configure(level: str, style: Literal["text", "json"]) -> None:
@@ -31,6 +32,7 @@ def configure(level: str, style: Literal["text", "json"]) -> None:
         if style == "json"
         else TextFormatter("%(asctime)s %(levelname)s %(message)s")
     )
+    handler.addFilter(LibrariesThrottle())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in ("httpx", "httpcore"):  # they log the key set's address, which may hold a password
         logging.getLogger(name).setLevel(logging.WARNING)

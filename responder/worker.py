@@ -38,10 +38,12 @@ from responder.errors import (
 from responder.models import Identity
 from responder.nats.connection import Connection
 from responder.nats.service import VERBS, Service, Statistics, subjects
+from responder.throttling import ThrottledLog
 from responder.tokens.key_set import UnknownKeyError
 from responder.tokens.verifier import TokenVerifier
 
 log = logging.getLogger(__name__)
+repeated = ThrottledLog(__name__)
 
 # What a worker may hold; a request beyond that is refused. Batching has a bound of its own, for the
 # number of requests (RESPONDER_MAX_PENDING, 4,096), but a request may be as large as a message, a
@@ -296,7 +298,8 @@ class _Request:
     def fail(self, error: BaseException) -> None:
         """Answer with what went wrong."""
         if not isinstance(error, ResponderError):
-            log.error("a request to %s failed", self._endpoint.statistics.subject, exc_info=error)
+            subject = self._endpoint.statistics.subject
+            repeated.error("a request to %s failed", subject, exc_info=error, kind=subject)
             error = InternalError()
         self.answer(error)
 

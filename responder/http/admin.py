@@ -45,6 +45,8 @@ class Metrics(Collector):
         images_omitted: returns how many images did not fit into a message.
         keys: of the issuer of tokens.
         http_requests: how many the bridge has answered, by method, route and status.
+        lost: how many messages to NATS did not leave, by the reason; of a process without a worker,
+            which sends little, only once there are any.
     """
 
     statistics: Sequence[Statistics] = ()
@@ -52,6 +54,7 @@ class Metrics(Collector):
     images_omitted: Callable[[], int] | None = None
     keys: KeySource | None = None
     http_requests: Mapping[tuple[str, str, int], int] | None = None
+    lost: Mapping[str, int] = field(default_factory=dict)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric (called by prometheus_client)."""
@@ -71,6 +74,8 @@ class Metrics(Collector):
             yield from _key_set(self.keys)
         if self.http_requests is not None:
             yield _http(self.http_requests)
+        if self.lost and (self.statistics or any(self.lost.values())):
+            yield _lost(self.lost)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,3 +186,12 @@ def _http(requests: Mapping[tuple[str, str, int], int]) -> Metric:
     for (method, route, status), count in requests.items():
         answered.add_metric([method, route, str(status)], count)
     return answered
+
+
+def _lost(messages: Mapping[str, int]) -> Metric:
+    lost = CounterMetricFamily(
+        "responder_messages_lost", "messages that did not leave to NATS", labels=["reason"]
+    )
+    for reason, count in messages.items():
+        lost.add_metric([reason], count)
+    return lost

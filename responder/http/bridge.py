@@ -40,8 +40,10 @@ from responder.errors import (
     UnavailableError,
 )
 from responder.http.openapi import document
+from responder.throttling import ThrottledLog
 
 log = logging.getLogger(__name__)
+repeated = ThrottledLog(__name__)
 
 NO_STORE: Final = {"Cache-Control": "no-store", "Vary": "Authorization"}
 DEFAULT_SUCCESSORS: Final = "/api/auth"
@@ -113,8 +115,10 @@ class Bridge:
                 return route.template, await serve(request, parameter)
             except ResponderError as error:
                 return route.template, _problem(error, request)
-            except Exception:
-                log.exception("a request to %s failed", route.template)
+            except Exception as error:  # noqa: BLE001 - it is logged
+                repeated.error(
+                    "a request to %s failed", route.template, exc_info=error, kind=route.template
+                )
                 return route.template, _problem(InternalError(), request)
         return "none", _problem(NotFoundError("no such route"), request)
 

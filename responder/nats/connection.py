@@ -21,9 +21,11 @@ from nats import errors
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
 from responder.nats.hardened import HardenedClient, Receive
 from responder.requester import NoRespondersError
+from responder.throttling import ThrottledLog
 from responder.wire import is_no_responders, is_ours
 
 log = logging.getLogger(__name__)
+repeated = ThrottledLog(__name__)
 
 PING_INTERVAL: Final = 10  # seconds; after two without an answer the server is taken for dead
 FLUSH_TIMEOUT: Final = 10.0  # seconds
@@ -93,6 +95,11 @@ class Connection:
         self._requests: dict[bytes, _Asked] = {}  # by reply subject
         self._logged: set[str] = set()  # the ways in which an outage has shown so far
         self._moving: asyncio.Task[None] | None = None
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """How many messages did not leave, by the reason (see `hardened`)."""
+        return self._client.lost
 
     @property
     def max_payload(self) -> int:
@@ -182,6 +189,7 @@ class Connection:
             if not self._client.is_connected:
                 raise UnavailableError("NATS is out of reach") from None
             if asked.others:
+                repeated.warning("something else answers on %s", subject, kind=subject)
                 raise UnavailableError(f"something else answers on {subject}") from None
             raise RequestTimeoutError from None
         finally:

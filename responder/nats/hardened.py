@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import re
 import socket
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
@@ -20,14 +21,21 @@ from nats.aio.client import PING_PROTO, Client
 from nats.aio.subscription import Subscription
 
 from responder.nats.protocol import Parser
+from responder.throttling import ThrottledLog
 
-log = logging.getLogger(__name__)
+repeated = ThrottledLog(__name__)
 
 # Called with subject, reply subject, headers and payload; must not wait, and should not raise.
 Receive: TypeAlias = Callable[[bytes, bytes, bytes, bytes], None]
 
 SILENCE: Final = 20_000  # milliseconds after which TCP gives up on bytes that are not acknowledged
 MAX_UNSENT: Final = 8 * 1024 * 1024  # bytes kept for the time after a reconnect
+
+# Why a message did not leave.
+DENIED: Final = "denied"  # by the server's permissions
+TOO_LARGE: Final = "too_large"
+NOT_CONNECTED: Final = "not_connected"
+_ROOT = re.compile(r'for publish to "([\w$-]{1,32})\.')
 
 
 class HardenedClient(Client):
@@ -51,6 +59,7 @@ class HardenedClient(Client):
     Attributes:
         max_payload: bytes that a message may have, headers included.
         denied: whether the server has refused a subscription, until it is set to False.
+        lost: how many messages did not leave, by the reason.
     """
 
     max_payload: int = 1024 * 1024
@@ -58,6 +67,7 @@ class HardenedClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self.denied = False
+        self.lost: Counter[str] = Counter({DENIED: 0, TOO_LARGE: 0, NOT_CONNECTED: 0})
         self._receivers: dict[int, Receive] = {}
         self._ps = Parser(self)  # type: ignore[assignment]  # stands in for nats-py's own
         self._writing = False  # whether a write will follow in this turn of the loop
@@ -80,9 +90,9 @@ class HardenedClient(Client):
             return
         try:
             receive(subject, reply, headers, payload)
-        except Exception:
+        except Exception as error:  # noqa: BLE001 - it is logged
             # There is no caller to raise to, and the read loop must go on.
-            log.exception("a message was not received")
+            repeated.error("a message was not received", exc_info=error)
 
     def send(self, subject: bytes, payload: bytes, headers: bytes = b"") -> None:
         """Send a message; what is sent in one turn of the loop leaves in one write.
@@ -96,10 +106,14 @@ class HardenedClient(Client):
             head = b"PUB %b %d\r\n" % (subject, len(payload))
         if len(headers) + len(payload) > self.max_payload:
             # The server would end the connection, and with it every request under way.
-            log.error("dropped a message: it is larger than the server allows")
+            self.lost[TOO_LARGE] += 1
+            repeated.error("dropped a message: it is larger than the server allows")
             return
         if not self.is_connected and self._pending_data_size + len(payload) > MAX_UNSENT:
-            log.warning("dropped a message: no connection to NATS, and too much to send already")
+            self.lost[NOT_CONNECTED] += 1
+            repeated.warning(
+                "dropped a message: no connection to NATS, and too much to send already"
+            )
             return
         self._pending.append(b"%b%b\r\n" % (head, payload))
         self._pending_data_size += len(head) + len(payload) + 2
@@ -207,10 +221,17 @@ class HardenedClient(Client):
 
         nats-py closes for good on any but two. Credentials are rotated under running services.
         """
-        if "permissions violation" in err_msg:
-            log.error("NATS: %s", err_msg)
-            if "for subscription" in err_msg:
-                self.denied = True
+        if "permissions violation for publish" in err_msg:
+            self.lost[DENIED] += 1
+            # Of a reply subject, which a caller has chosen, no more is shown than where it belongs.
+            root = _ROOT.search(err_msg)
+            repeated.error(
+                "NATS does not permit to publish to %s: a message was lost",
+                f"{root[1]}.…" if root else "a subject",
+            )
+        elif "permissions violation" in err_msg:
+            self.denied = True
+            repeated.error("NATS: %s", err_msg, kind=err_msg)
         elif self.is_connected:
             await self._process_op_err(errors.Error(f"nats: {err_msg}"))
         else:

@@ -46,8 +46,10 @@ from responder.postgres.discovery import Discovery
 from responder.postgres.dsn import Dsn
 from responder.postgres.lookups import Statements
 from responder.postgres.schema import Schema
+from responder.throttling import ThrottledLog
 
 log = logging.getLogger(__name__)
+repeated = ThrottledLog(__name__)
 
 MIN_BACKOFF: Final = 0.05  # between attempts to connect (seconds)
 MAX_BACKOFF: Final = 1.0
@@ -196,8 +198,8 @@ class Pool:
                 await self._answer_batches(connection)
             except LostError as error:
                 log.warning("lost a connection to PostgreSQL: %s", describe(error))
-            except Exception:
-                log.exception("a connection to PostgreSQL failed")
+            except Exception as error:  # noqa: BLE001 - it is logged
+                repeated.error("a connection to PostgreSQL failed", exc_info=error)
             finally:
                 connection.terminate()
             self._count(-1)
@@ -269,5 +271,6 @@ class Pool:
         elif isinstance(error, SlowError):
             batch.fail(RequestTimeoutError())
         else:
-            log.error("a lookup failed: %s", describe(error))
+            described = describe(error)
+            repeated.error("a lookup failed: %s", described, kind=described)
             batch.fail(InternalError())

@@ -335,6 +335,7 @@ def _settings(timeout: float) -> dict[str, str]:
         # A role that may create functions or operators in a schema on the path could answer in the
         # place of PostgreSQL's own.
         "search_path": "pg_catalog",
+        "standard_conforming_strings": "on",  # whatever the database or the role says
         "TimeZone": "UTC",
         "DateStyle": "ISO",  # cursors hold times as PostgreSQL writes them
     }

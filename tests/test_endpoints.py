@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -69,7 +70,7 @@ def test_what_replies_begin_with_never_changes():
 def test_replies_are_written_so():
     """What is written begins with what is looked for."""
     user = wire.encode_user(["x"] * 14)
-    written = [
+    written: list[tuple[endpoints.Endpoint[Any, Any], bytes]] = [
         (endpoints.GET, user),
         (endpoints.ORG_LIST, wire.encode_page(b"[]", None)),
         (endpoints.GET_MANY, wire.encode_batch(b"[]", [], limit=99)),

@@ -78,7 +78,7 @@ async def test_what_comes_later_is_written_again(lines):
 
 
 async def test_one_kind_hides_no_other(lines):
-    """Another text, another class of error and another kind are written, whatever floods the log."""
+    """Another text, another class of error and another kind are written, whatever floods."""
     log = ThrottledLog("responder.test")
     for _ in range(9):
         log.error("it failed %s", "a")
@@ -165,7 +165,7 @@ async def test_replies_that_nats_does_not_permit(create_database, template, line
         async with (
             serving(settings) as running,
             await nats_py.connect(server.url, user="c", password="c") as nc,
-            httpx.AsyncClient(base_url=running.admin_url, trust_env=False) as admin,
+            httpx.AsyncClient(base_url=running.admin_url or "", trust_env=False) as admin,
         ):
             for number in range(MANY):
                 await nc.publish("users.get", b"x", reply=f"_INBOX.to-be-kept-private.{number}")

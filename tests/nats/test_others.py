@@ -23,7 +23,7 @@ from responder.checks.report import BROKEN
 from responder.client import reply_on
 from responder.dev import nats as private_nats
 from responder.endpoints import ENDPOINTS, GET
-from responder.errors import NotFoundError, UnavailableError
+from responder.errors import NotFoundError, ResponderError, UnavailableError
 from responder.nats.connection import connected
 from responder.settings import Settings
 
@@ -94,7 +94,7 @@ async def test_a_stream_without_a_worker_is_unavailable(jetstream):
             await nats_py.connect(server.url) as nc,
             serving(settings, worker=False) as running,
             UsersClient.connect(server.url, timeout=0.3) as users,
-            httpx.AsyncClient(base_url=running.http_url, trust_env=False) as http,
+            httpx.AsyncClient(base_url=running.http_url or "", trust_env=False) as http,
         ):
             await audit(nc)
             answer = await http.get("/api/v1/users/x")
@@ -146,7 +146,7 @@ async def test_keys_and_codes_of_a_newer_worker_are_tolerated(people_service):
         impostor(people_service.nc, "newer.get", body, headers=new),
         impostor(people_service.nc, "newer.list", b'{"users":[],"nextCursor":null,"total":0}'),
     ):
-        with pytest.raises(Exception, match="slower") as raised:
+        with pytest.raises(ResponderError, match="slower") as raised:
             await reply_on(connection, "newer.get", b"", timeout=5, begins=GET.begins)
         listed = await reply_on(connection, "newer.list", b"", timeout=5, begins=b'{"users":')
 
@@ -303,7 +303,7 @@ async def test_with_the_permissions_of_the_document_all_works(
     )
     async with (
         serving(settings) as running,
-        httpx.AsyncClient(base_url=running.http_url, trust_env=False) as http,
+        httpx.AsyncClient(base_url=running.http_url or "", trust_env=False) as http,
         as_user(guarded, "service") as (client, denied),
     ):
         over_http = await http.get(f"/api/v1/users/{cast.owner.id}")

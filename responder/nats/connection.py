@@ -76,6 +76,17 @@ async def _at_once() -> None:
     pass
 
 
+def _heed_cancellation() -> None:
+    """Raise CancelledError if this task was cancelled while it connected.
+
+    nats-py waits by `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes at
+    the very moment at which the wait ends. A service told to end would go on connecting for ever.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class Connection:
     """A connection to NATS, as `connected` opens it.
 
@@ -134,6 +145,7 @@ class Connection:
                 )
         except (OSError, errors.Error) as error:  # a timeout is an OSError
             raise UnavailableError("NATS is out of reach") from error
+        _heed_cancellation()
         self._logged.clear()
         self._client.keep_alive()
         self._inbox = self._client.new_inbox().encode() + b"."
@@ -271,6 +283,7 @@ class Connection:
         if name not in self._logged:
             self._logged.add(name)
             log.warning("NATS: %s", name)
+        _heed_cancellation()
 
     async def _closed(self) -> None:
         if self._ended is not None:

@@ -312,3 +312,30 @@ async def test_a_server_that_is_not_there_is_waited_for_only_so_long():
     with pytest.raises(UnavailableError):
         async with connected(["nats://127.0.0.1:1"], name="test", patience=0.2):
             pass
+
+
+@pytest.mark.parametrize("said", [b"INFO {}\r\n", b"nothing\r\n"], ids=["good", "bad"])
+async def test_a_cancellation_at_the_moment_of_an_answer_is_heeded(said):
+    """Cancelled as a server answers, connecting ends, whatever that server says."""
+    opening: list[asyncio.Task[None]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        opening[0].cancel()
+        while data := await reader.read(2**16):
+            if b"PING" in data:
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+
+        async def connect() -> None:
+            async with connected([f"nats://127.0.0.1:{port}"], name="test"):
+                await asyncio.Event().wait()
+
+        opening.append(asyncio.create_task(connect()))
+        done, _ = await asyncio.wait(opening, timeout=10)
+
+    assert done
+    assert opening[0].cancelled()

@@ -215,6 +215,8 @@ class Settings(BaseModel):
         for name, file in (("NATS_CREDS", self.nats_creds), ("NATS_NKEY", self.nats_nkey)):
             if file is not None and not os.access(file, os.R_OK):
                 raise SettingsError(f"{name}: cannot be read")
+        if self.nats_key and not self.nats_cert:
+            raise SettingsError("NATS_KEY: is that of a certificate, which NATS_CERT names")
         if self.nats_ca or self.nats_cert:
             try:
                 context = ssl.create_default_context(cafile=self.nats_ca)

@@ -6,21 +6,26 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-import nats
+import nats.errors
 from nats.aio.client import Client
 
 from responder.checks import answering
 from responder.checks.report import BROKEN, WARNING, Finding, Report
 from responder.endpoints import ENDPOINTS, SERVICE
 from responder.nats.service import VERBS, subjects
+from responder.nats.tls import NoTlsError, TlsClient
 from responder.settings import Settings
 
 TIMEOUT: Final = 10.0  # seconds for all of this
 CONNECT_TIMEOUT: Final = 2.0  # seconds
+_OFFER_TLS: Final = (
+    "Let it offer TLS, or take tls:// out of NATS_URL, and NATS_CA and NATS_CERT away."
+)
 
 
 async def check(settings: Settings, report: Report) -> None:
@@ -35,25 +40,31 @@ async def check(settings: Settings, report: Report) -> None:
             await answering.check(client, violations, settings.subject_prefix, report)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
         message = f"cannot connect to NATS: {_why(error)}"
-        report.findings.append(Finding("nats", BROKEN, message, "Check NATS_URL and credentials."))
+        remedy = _OFFER_TLS if isinstance(error, NoTlsError) else "Check NATS_URL and credentials."
+        report.findings.append(Finding("nats", BROKEN, message, remedy))
 
 
 @asynccontextmanager
 async def _connected(settings: Settings, violations: list[str]) -> AsyncIterator[Client]:
     """Connect as a worker does, and add what NATS does not permit to the violations."""
+    refusals: list[Exception] = []  # of servers that have answered
 
     async def note(error: Exception) -> None:
         violations.append(str(error).lower())
+        if isinstance(error, nats.errors.Error | ssl.SSLError):
+            refusals.append(error)
 
-    async with asyncio.timeout(CONNECT_TIMEOUT):  # nats-py would try again and again
-        client = await nats.connect(
-            settings.nats_url,
-            name="responder-check",
-            error_cb=note,
-            allow_reconnect=False,
-            **settings.nats_options(),
-        )
+    client = TlsClient()
+    options = settings.nats_options()
     try:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):  # it tries each server, again and again
+                await client.connect(
+                    settings.nats_url, name="responder-check", error_cb=note, **options
+                )
+        except TimeoutError as error:
+            raise (refusals or [error])[-1] from None
+        client.options["allow_reconnect"] = False
         yield client
     finally:
         await client.close()
@@ -96,4 +107,5 @@ def _why(error: Exception) -> str:
     """Say why there is no connection; other words than the operating system's may be secret."""
     if isinstance(error, TimeoutError):
         return "nobody answers"
-    return str(error) if isinstance(error, OSError) else type(error.__cause__ or error).__name__
+    known = isinstance(error, OSError | NoTlsError)
+    return str(error) if known else type(error.__cause__ or error).__name__

@@ -20,6 +20,7 @@ from nats import errors
 
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
 from responder.nats.hardened import HardenedClient, Receive
+from responder.nats.tls import NoTlsError
 from responder.requester import NoRespondersError
 from responder.throttling import ThrottledLog
 from responder.wire import is_no_responders, is_ours
@@ -27,6 +28,7 @@ from responder.wire import is_no_responders, is_ours
 log = logging.getLogger(__name__)
 repeated = ThrottledLog(__name__)
 
+OUT_OF_REACH: Final = "NATS is out of reach"
 PING_INTERVAL: Final = 10  # seconds; after two without an answer the server is taken for dead
 FLUSH_TIMEOUT: Final = 10.0  # seconds
 LAST_FLUSH_TIMEOUT: Final = 2.0  # seconds; of the flush before closing
@@ -94,6 +96,7 @@ class Connection:
         send: sends a message (see `HardenedClient.send`). It is called for each reply, so it is
             that very method, without one of ours around it.
         answered: returns once all that was received is answered; set by what answers.
+        trouble: what is wrong while there is no connection, in words for an operator.
     """
 
     def __init__(self, ended: asyncio.Event | None = None) -> None:
@@ -104,6 +107,7 @@ class Connection:
         self._inbox = b""  # what the reply subjects of our own requests begin with
         self._numbers = itertools.count()
         self._requests: dict[bytes, _Asked] = {}  # by reply subject
+        self.trouble = OUT_OF_REACH
         self._logged: set[str] = set()  # the ways in which an outage has shown so far
         self._moving: asyncio.Task[None] | None = None
 
@@ -144,9 +148,10 @@ class Connection:
                     **options,
                 )
         except (OSError, errors.Error) as error:  # a timeout is an OSError
-            raise UnavailableError("NATS is out of reach") from error
+            raise UnavailableError(self.trouble) from error
         _heed_cancellation()
         self._logged.clear()
+        self.trouble = OUT_OF_REACH
         self._client.keep_alive()
         self._inbox = self._client.new_inbox().encode() + b"."
         await self.listen(f"{self._inbox.decode()}*", self._receive_reply)
@@ -199,7 +204,7 @@ class Connection:
                 reply_headers, body = await answer
         except TimeoutError:
             if not self._client.is_connected:
-                raise UnavailableError("NATS is out of reach") from None
+                raise UnavailableError(self.trouble) from None
             if asked.others:
                 repeated.warning("something else answers on %s", subject, kind=subject)
                 raise UnavailableError(f"something else answers on {subject}") from None
@@ -236,9 +241,9 @@ class Connection:
         try:
             await self.flush(timeout)
         except (errors.Error, OSError):
-            raise UnavailableError("NATS is out of reach") from None
+            raise UnavailableError(self.trouble) from None
         if not self._client.is_connected:  # then there was nothing to flush to
-            raise UnavailableError("NATS is out of reach")
+            raise UnavailableError(self.trouble)
         if self._client.denied:
             raise UnavailableError("NATS does not permit to listen to all subjects")
 
@@ -274,15 +279,19 @@ class Connection:
     async def _reconnected(self) -> None:
         log.info("connected to NATS again")
         self._logged.clear()
+        self.trouble = OUT_OF_REACH
         self._client.denied = False
         self._client.keep_alive()
 
     async def _failed(self, error: Exception) -> None:
-        # One line for each way in which an outage shows, not for each attempt to connect.
-        name = type(error).__name__
-        if name not in self._logged:
-            self._logged.add(name)
-            log.warning("NATS: %s", name)
+        # One line for each way in which an outage shows, not for each attempt to connect. The words
+        # of other errors than ours may be secret.
+        known = isinstance(error, NoTlsError)
+        said = str(error) if known else type(error).__name__
+        self.trouble = said if known else self.trouble
+        if said not in self._logged:
+            self._logged.add(said)
+            log.warning("NATS: %s", said)
         _heed_cancellation()
 
     async def _closed(self) -> None:

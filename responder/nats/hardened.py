@@ -1,8 +1,8 @@
 """nats-py's client, without what makes it lose messages or go deaf."""
 
-# Strategy: nats-py does what it is good at: TLS, credentials, the handshake, reconnecting. How
-# messages pass, and how an outage is noticed, is replaced here, because a service cannot live with
-# nats-py's way of it. This is the only module that touches what is private to nats-py.
+# Strategy: nats-py does what it is good at: credentials, the handshake, reconnecting. How messages
+# pass, and how an outage is noticed, is replaced here, because a service cannot live with nats-py's
+# way of it. Only this module and `tls` touch what is private to nats-py.
 #
 # pyproject.toml pins nats-py to one version, whose insides these are; the tests of this package
 # fail if those of another version behave differently.
@@ -17,10 +17,11 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from nats import errors
-from nats.aio.client import PING_PROTO, Client
+from nats.aio.client import PING_PROTO
 from nats.aio.subscription import Subscription
 
 from responder.nats.protocol import Parser
+from responder.nats.tls import TlsClient
 from responder.throttling import ThrottledLog
 
 repeated = ThrottledLog(__name__)
@@ -38,7 +39,7 @@ NOT_CONNECTED: Final = "not_connected"
 _ROOT = re.compile(r'for publish to "([\w$-]{1,32})\.')
 
 
-class HardenedClient(Client):
+class HardenedClient(TlsClient):
     """A client of nats-py; see `connection` for what is made of it.
 
     Replaced as a whole:
@@ -238,9 +239,7 @@ class HardenedClient(Client):
             await super()._process_err(err_msg)
 
     async def close(self) -> None:
-        """Close for good: a connection that was never opened, or is lost at the moment, too."""
-        if self._flush_queue is None:  # it was never opened
-            return
+        """Close for good, even if the connection is lost at the moment."""
         if not self.is_connected:  # nats-py would write it to a transport that is closed
             self._pending, self._pending_data_size = [], 0
         task = asyncio.current_task()

@@ -190,7 +190,7 @@ def _observed(
         return Observed(checks=[nats_answers], metrics=metrics)
     return Observed(
         checks=[nats_answers, parts.pool.check],
-        warnings=[parts.keys.warning] if parts.keys else [],
+        warnings=[parts.pool.warning, *([parts.keys.warning] if parts.keys else [])],
         metrics=Metrics(
             statistics=parts.worker.service.statistics,
             pending=lambda: parts.pool.batching.pending,

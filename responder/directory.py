@@ -279,7 +279,11 @@ class Directory:
         try:
             rows = await connection.fetch_checked(self._pool.statements, sql, *arguments)
         except ValueRefusedError:
-            if len(asked) > 1 or asked[0][0].after is None:
+            after = asked[0][0].after
+            if len(asked) > 1 or after is None:
+                raise
+            # A view may refuse a value of its own, which is not the caller's fault.
+            if await connection.accepts(pages.position, after.member_id, after.created_at):
                 raise
             raise InvalidRequestError(wire.BAD_CURSOR) from None
         return sorted(rows, key=itemgetter(PageRow.ORDINAL))

@@ -119,7 +119,7 @@ async def test_lines_of_libraries_are_throttled_by_where_they_are_written(capsys
     logs.configure("info", "text")
     try:
         for number in range(MANY):
-            logging.getLogger("asyncio").warning(f"100% odd {number}")  # noqa: G004
+            logging.getLogger("asyncio").warning(f"100% odd {number}")  # noqa: G004 - what asyncio does
         logging.getLogger("uvicorn.error").warning("another %(way)s", {"way": "place"})
         written = ""
         async with asyncio.timeout(10):

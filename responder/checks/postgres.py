@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 from responder.checks.indexes import missing_indexes
 from responder.checks.report import BROKEN, NOTE, WARNING, Finding, Mapped, Report
+from responder.checks.rows import unreadable_rows
 from responder.errors import SchemaError, UnavailableError
 from responder.postgres import catalog, schema
 from responder.postgres.catalog import CatalogColumn
@@ -106,11 +107,11 @@ async def _in_time(name: str, findings: AsyncIterator[Finding]) -> list[Finding]
             async for finding in findings:
                 found.append(finding)  # noqa: PERF401 - what comes before a failure counts
     except (SlowError, TimeoutError):
-        found.append(Finding(name, NOTE, "not finished in time; the tables are large"))
+        found.append(Finding(name, NOTE, f"{name}: not finished in time; the tables are large"))
     except NotAllowedError:
-        found.append(Finding(name, NOTE, "not allowed to look at that"))
+        found.append(Finding(name, BROKEN, f"{name}: PostgreSQL does not allow to look at that"))
     except Exception as error:  # noqa: BLE001 - the other checks go on
-        found.append(Finding(name, WARNING, f"failed: {describe(error)}"))
+        found.append(Finding(name, BROKEN, f"{name}: this check could not run: {describe(error)}"))
     return found
 
 
@@ -326,6 +327,7 @@ _CHECKS: Final[dict[str, _Check]] = {
     "row-level security": _row_security,
     "privileges": _privileges,
     "indexes": lambda discovered: missing_indexes(discovered.connection, discovered.schema),
+    "rows": lambda discovered: unreadable_rows(discovered.connection, discovered.schema),
     "emails": _emails,
     "duplicates": _duplicates,
     "times": _times,

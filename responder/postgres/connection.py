@@ -91,6 +91,12 @@ _LOST = (
     asyncpg.InternalClientError,
     OSError,
 )
+# Of a server that a view or a foreign table reads: our own connection goes on.
+_LOST_BEHIND = (
+    asyncpg.ConnectionDoesNotExistError,
+    asyncpg.ConnectionFailureError,
+    asyncpg.ClientCannotConnectError,
+)
 _BUSY = (asyncpg.LockNotAvailableError, asyncpg.TransactionRollbackError)
 _CHANGED = (asyncpg.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError)
 _REFUSED = (
@@ -101,6 +107,13 @@ _REFUSED = (
     asyncpg.InvalidTextRepresentationError,
     asyncpg.NumericValueOutOfRangeError,
     asyncpg.CharacterNotInRepertoireError,
+)
+_OURS: Final[Sequence[tuple[tuple[type[Exception], ...], type[Exception]]]] = (
+    (_BUSY, BusyError),
+    ((asyncpg.QueryCanceledError,), SlowError),
+    ((asyncpg.InsufficientPrivilegeError,), NotAllowedError),
+    (_CHANGED, ChangedError),
+    (_REFUSED, ValueRefusedError),
 )
 # The statement is still right, but its result has other types than when it was prepared.
 _OUTDATED = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
@@ -133,22 +146,11 @@ class Connection:
             except _OUTDATED:
                 self._statements.pop(sql, None)
                 return await self._run(sql, arguments)
-        except _LOST as error:
-            raise LostError from error
-        except _BUSY as error:
-            raise BusyError from error
-        except asyncpg.QueryCanceledError as error:
-            raise SlowError from error
-        except asyncpg.InsufficientPrivilegeError as error:
-            raise NotAllowedError from error
-        except _CHANGED as error:
-            raise ChangedError from error
-        except _REFUSED as error:
-            raise ValueRefusedError from error
-        except asyncpg.InterfaceError as error:
-            if self._connection.is_closed():
-                raise LostError from error
-            raise
+        except Exception as error:
+            ours = _ours(error, closed=self._connection.is_closed())
+            if ours is None:
+                raise
+            raise ours from error
 
     async def fetch_checked(
         self, statements: Statements, sql: str, *arguments: object
@@ -160,11 +162,12 @@ class Connection:
         # name. That changes nothing of the table that is read, so that its version is asked for
         # each time.
         if statements.schema.formers or self._analysed.get(sql) != analysed:
-            await self._check_version(statements)
+            await self.check_version(statements)
             self._analysed[sql] = analysed
         return [] if rows[0][UserRow.ORDINAL] is None else rows
 
-    async def _check_version(self, statements: Statements) -> None:
+    async def check_version(self, statements: Statements) -> None:
+        """Return if the tables are what the lookups were made for; raises ChangedError if not."""
         (row,) = await self.fetch(statements.version)
         if row["version"] != statements.schema.version:
             raise ChangedError
@@ -344,6 +347,27 @@ def _settings(timeout: float) -> dict[str, str]:
 def _settings_of_version(opened: asyncpg.Connection[Record]) -> Mapping[str, str]:
     """Return what a connection is set to besides, where the server knows it."""
     return NO_MEMOIZE if opened.get_server_version() >= _HAS_MEMOIZE else {}
+
+
+def _ours(error: Exception, *, closed: bool) -> Exception | None:
+    """Return the error of this module that an error of asyncpg is, None if it is the query's own.
+
+    Args:
+        error: of a query.
+        closed: whether its connection is closed now.
+    """
+    if isinstance(error, _LOST):
+        behind = isinstance(error, _LOST_BEHIND) and from_server(error)
+        return None if behind else LostError()
+    for theirs, ours in _OURS:
+        if isinstance(error, theirs):
+            return ours()
+    return LostError() if closed and isinstance(error, asyncpg.InterfaceError) else None
+
+
+def from_server(error: BaseException) -> bool:
+    """Tell whether an error is one that PostgreSQL has sent, and goes on after it."""
+    return getattr(error.__cause__ or error, "severity_en", None) == "ERROR"
 
 
 def describe(error: BaseException) -> str:

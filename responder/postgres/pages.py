@@ -55,6 +55,7 @@ class Pages:
     first: str
     after: str | None  # None where memberships have no createdAt
     after_null: str  # from where createdAt is null on
+    position: str  # takes an id and a createdAt, if they can be those of a membership
     forms: Forms
 
     def query(self, pages: Sequence[PageWanted], *, cap: int) -> Query | None:
@@ -117,6 +118,7 @@ class _Text:
     def pages(self) -> Pages:
         """Return the text of each kind of page."""
         created_at = self._members.get("createdAt")
+        time = f"$2::text::{created_at.type}" if created_at else "$2::text"
         later = f"{self._tie.sortable} > {self._tie.cast_sortable('k.member_id')}"
         if created_at is None:
             after, after_null = None, self._cut(later)
@@ -127,6 +129,7 @@ class _Text:
             first=self._page(self._cut()),
             after=after,
             after_null=self._page(after_null, self._earliest()),
+            position=f"select {self._tie.cast_sortable('$1::text')}, {time}",
             forms=self._forms,
         )
 

@@ -44,6 +44,7 @@ from responder.postgres.connection import (
 )
 from responder.postgres.discovery import Discovery
 from responder.postgres.dsn import Dsn
+from responder.postgres.faults import FAILS, Faults
 from responder.postgres.lookups import Statements
 from responder.postgres.schema import Schema
 from responder.throttling import ThrottledLog
@@ -58,6 +59,9 @@ PAUSE: Final = 0.01  # before asking again where a lock is in the way (seconds)
 
 class Pool:
     """Connections to Better Auth's database, which answer lookups while its context is open.
+
+    Attributes:
+        warning: returns how a lookup has failed lately by SQL of the operator's (see `faults`).
 
     Args:
         dsn: where it is.
@@ -83,6 +87,8 @@ class Pool:
         self._timeout = timeout
         self._connected = 0
         self._down_since: float | None = None
+        self._faults = Faults()
+        self.warning = self._faults.warning
         self._probes = Line[None, Connection](self._fetch_probe, max_batch=max_pending)
         self._changes = Line[Schema | None, Connection](self._fetch_catalog, max_batch=1)
         self.batching = Batching[Connection](max_pending=max_pending, late=self._late)
@@ -159,6 +165,7 @@ class Pool:
         statements = self.statements
         sql, arguments = statements.services.by_id.query([None], [None], (), cap=0)
         await connection.fetch_checked(statements, sql, *arguments)
+        await self._faults.sample(connection, statements)
         return [b""] * len(keys)
 
     async def _fetch_catalog(
@@ -238,14 +245,21 @@ class Pool:
         except BusyError:
             await asyncio.sleep(PAUSE)
             batch.retry(largest_batch=len(batch.waiters))
-        except ResponderError as error:
-            batch.fail(error)
-        except SlowError as error:
+        except SlowError:
             # One slow key must not cost the others their deadline too: no time for halves.
             batch.line.keep_apart()
-            self._narrow(batch, error, largest_batch=1)
+            if len(batch.waiters) > 1:
+                batch.retry(largest_batch=1)
+            else:
+                batch.fail(RequestTimeoutError())
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker lives on
-            self._narrow(batch, error, largest_batch=len(batch.waiters) // 2)
+            if isinstance(error, ResponderError) and not isinstance(error, NotAllowedError):
+                batch.fail(error)
+            elif len(batch.waiters) > 1:
+                # Ask again in smaller parts, until the key that fails is alone.
+                batch.retry(largest_batch=len(batch.waiters) // 2)
+            else:
+                batch.fail(await self._failure(connection, batch.line, error))
 
     async def _fetch(self, connection: Connection, batch: Batch[Any, Connection]) -> None:
         """Answer a batch, or ask it again with the SQL for the tables as they are now."""
@@ -254,23 +268,33 @@ class Pool:
             await self._discovery.discover(connection, instead_of=None)
         try:
             batch.answer(await batch.line.fetch(connection, batch.keys))
-        except (ChangedError, NotAllowedError):
-            changed = await self._discovery.discover(connection, instead_of=made_for)
-            if not changed and batch.retried:
+        except (ChangedError, NotAllowedError) as error:
+            # A view or a policy may raise the same errors as tables that have changed.
+            same = await self._explain(connection, error) is not None
+            if not same:
+                same = not await self._discovery.discover(connection, instead_of=made_for)
+            if same and batch.retried:
                 raise
             # Even if nothing has changed: between two renames of a migration a name may have been
             # gone while the query ran, and be there again when the catalog was read.
             batch.retry_once()
 
-    def _narrow(
-        self, batch: Batch[Any, Connection], error: Exception, *, largest_batch: int
-    ) -> None:
-        """Ask again in smaller parts, until the key that fails is alone."""
-        if len(batch.waiters) > 1:
-            batch.retry(largest_batch=largest_batch)
-        elif isinstance(error, SlowError):
-            batch.fail(RequestTimeoutError())
-        else:
-            described = describe(error)
-            repeated.error("a lookup failed: %s", described, kind=described)
-            batch.fail(InternalError())
+    async def _explain(self, connection: Connection, error: Exception) -> str | None:
+        if self._discovery.schema is None:
+            return None
+        return await self._faults.explain(connection, self.statements, error)
+
+    async def _failure(
+        self, connection: Connection, line: Line[Any, Connection], error: Exception
+    ) -> ResponderError:
+        """Return the answer to a lone key that makes its query fail; the log has the cause."""
+        fault = None if line is self._changes else await self._explain(connection, error)
+        if fault is not None:
+            repeated.error("%s", fault, kind=fault)
+            if line is self._probes:
+                return UnavailableError(fault)
+            self._faults.note(fault)
+            return UnavailableError(FAILS)
+        described = describe(error)
+        repeated.error("a lookup failed: %s", described, kind=described)
+        return error if isinstance(error, ResponderError) else InternalError()

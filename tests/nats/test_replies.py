@@ -188,8 +188,8 @@ async def test_an_error_says_nothing_of_the_key(people_service):
     assert 1 == len({answer.body for answer in answers})
 
 
-async def test_a_row_that_cannot_be_read_is_internal(start_with, cast):
-    """A bug says only that it is one, and spoils no other answer."""
+async def test_a_row_that_cannot_be_read_is_unavailable(start_with, cast):
+    """A view that fails for one user says only that it does, and spoils no other answer."""
     service = await start_with(
         "alter table users rename to people",
         f"""create view users as select id, email, "emailVerified", "createdAt",
@@ -200,10 +200,11 @@ async def test_a_row_that_cannot_be_read_is_internal(start_with, cast):
     people = [cast.owner, cast.viewer, cast.staff] * 10
     answers = await asyncio.gather(*(service.ask("users.get", person.id) for person in people))
 
-    expected = ["internal" if person is cast.viewer else None for person in people]
+    expected = ["unavailable" if person is cast.viewer else None for person in people]
     assert expected == [answer.code for answer in answers]
-    assert {"code": "internal", "message": "internal error"} == answers[1].json
-    assert "500" == answers[1].headers["Nats-Service-Error-Code"]
+    message = "a view or a policy of the database fails"
+    assert {"code": "unavailable", "message": message} == answers[1].json
+    assert "503" == answers[1].headers["Nats-Service-Error-Code"]
 
 
 async def test_too_much_waiting_is_unavailable(start_with, cast, locked):

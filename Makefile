@@ -10,8 +10,8 @@ setup: $(VENV)/ready
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -r requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 # Better Auth, which tests ask and write to; Node.js is in a wheel.
@@ -53,7 +53,7 @@ benchmarks/peers/node_modules/.package-lock.json: benchmarks/peers/package-lock.
 
 benchmarks/peers/.venv/ready: benchmarks/peers/requirements.lock
 	$(PYTHON) -m venv benchmarks/peers/.venv
-	benchmarks/peers/.venv/bin/python -m pip install --quiet -r benchmarks/peers/requirements.lock
+	benchmarks/peers/.venv/bin/python -m pip install --quiet --require-hashes -r benchmarks/peers/requirements.lock
 	touch $@
 
 bench: setup $(PEERS) ## side by side with what one would write instead; ARGS="--quick" and others
@@ -62,8 +62,16 @@ bench: setup $(PEERS) ## side by side with what one would write instead; ARGS="-
 bench-compare: setup ## this tree beside another revision: BASE=<rev>, ARGS="--only get,http --outstanding 256"
 	$(BIN)/python benchmarks/compare.py $(BASE) $(ARGS)
 
-lock: ## pin what is installed now
-	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools > requirements.lock
+# With the hash of every file of a release, for whichever platform, and without an index.
+COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url
+
+lock: setup ## pin what is installed now, and of that what the image needs
+	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip \
+		| $(COMPILE) --no-deps - -o requirements.lock
+	echo setuptools | $(COMPILE) --python-version 3.11 --constraint requirements.lock \
+		pyproject.toml - -o requirements-image.lock
+	touch $(VENV)/ready
 
 clean:
 	rm -rf $(VENV) benchmarks/peers/.venv

@@ -22,7 +22,9 @@ IN_FASTSTREAM = ("faststream", "nats-py", "asyncpg", "uvloop")
 async def machine() -> dict[str, Any]:
     """Describe the machine and what is installed."""
     lock = json.loads((PEERS / "package-lock.json").read_text())["packages"]
-    pinned = dict(re.findall(r"(?m)^(\S+)==(\S+)$", (PEERS / "requirements.lock").read_text()))
+    pinned = dict(
+        re.findall(r"(?m)^(\S+)==(\S+)(?: \\)?$", (PEERS / "requirements.lock").read_text())
+    )
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),

@@ -102,7 +102,7 @@ class ThrottledLog(logging.LoggerAdapter[logging.Logger]):
         self._throttle = Throttle()
 
     def log(self, level: int, msg: object, *args: object, **options: Any) -> None:
-        """Write a line, unless there was one of its kind just now (called by `error` etc.)."""
+        """Write a line, unless there was one of its kind just now (called by `error`, …)."""
         kind = msg, type(options.get("exc_info")), options.pop("kind", None)
         if self.isEnabledFor(level) and self._throttle.admits(
             kind, self.logger, level, (msg, args)

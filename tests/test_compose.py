@@ -159,7 +159,8 @@ def test_the_image_is_lean_and_unprivileged(instructions):
     (install,) = [rest for name, rest in instructions if name == "RUN" and "pip install" in rest]
 
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last["USER"])
-    assert "-c requirements.lock" in install
+    assert "pip install --no-cache-dir --require-hashes -r requirements-image.lock" in install
+    assert "pip install --no-cache-dir --no-deps --no-build-isolation ." in install
     assert "[" not in install
     assert re.match(r"python:3\.\d+-slim", last["FROM"])
     assert ["responder", "serve"] == json.loads(last["ENTRYPOINT"]) + json.loads(last["CMD"])

@@ -2,9 +2,9 @@
 
 # A table may be a view, be read through policies of row-level security, have virtual columns, or
 # lie on another server. Then reading it runs SQL that is the operator's, and what that raises
-# arrives as an error of our lookup, as `invalid input syntax for type integer` may, or
-# `unrecognized configuration parameter` of a policy that asks for a setting of the application's. A
-# plain table computes nothing, so that an error in reading one is a bug of ours.
+# arrives as an error of our lookup: 42704, for example, of a policy that asks for a setting which
+# only the application makes. A plain table computes nothing, so that an error in reading one is a
+# bug of ours.
 #
 # An error may be that of one row, or of all. Where all fail, a worker is not ready, and that must
 # not take a caller to find out. So rows are read for /ready, and not only looked for: two of those

@@ -19,10 +19,12 @@ from responder.postgres.dsn import Dsn, parse
 from responder.postgres.overrides import Overrides, column_names, table_name
 from responder.postgres.visibility import Rules
 from responder.terminal import visible
-from responder.tokens.issuer import TrustedIssuer, api_url, origin
+from responder.tokens import urls
+from responder.tokens.issuer import TrustedIssuer, api_url, key_set_url, origin
 
 MAX_PORT = 2**16 - 1
 NATS_SCHEMES = ("nats", "tls", "ws", "wss")
+OFF = "off"
 
 
 def _split(value: object) -> object:
@@ -30,7 +32,7 @@ def _split(value: object) -> object:
 
 
 def _members_table(value: str) -> tuple[str, ...]:
-    return () if value == "off" else table_name(value)
+    return () if value == OFF else table_name(value)
 
 
 def _nats_url(value: str) -> str:
@@ -45,8 +47,8 @@ def _nats_url(value: str) -> str:
 
 
 def _address(value: object) -> object:
-    if not isinstance(value, str) or value == "off":
-        return None if value == "off" else value
+    if not isinstance(value, str) or value == OFF:
+        return None if value == OFF else value
     host, colon, port = value.rpartition(":")
     if not host or not colon or not port.isdecimal() or int(port) > MAX_PORT:
         raise ValueError("expected host:port, or off")
@@ -54,24 +56,21 @@ def _address(value: object) -> object:
 
 
 def _http_url(value: str) -> str:
-    url = urlsplit(value)
     try:
-        good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError:  # no number
-        good = False
-    if not good:
-        raise ValueError("expected an http:// or https:// URL")
-    return url.geturl()
+        return urls.parse_http(value).href
+    except ValueError:
+        raise ValueError("expected an http:// or https:// URL") from None
 
 
-def _without_password(value: str) -> str:
-    if "@" in urlsplit(value).netloc:  # answers to callers contain this URL
+def _public_url(value: str) -> str:
+    href = _http_url(value)
+    if urls.parse(href).has_credentials:  # answers to callers contain this URL
         raise ValueError("expected a URL without a password; RESPONDER_JWKS_URL may have one")
-    return value
+    return href
 
 
-def _http_url_or_file(value: str) -> str:
-    return _http_url(value) if "://" in value else value
+def _key_set_source(value: str) -> str:
+    return _http_url(value) if urls.is_http(value) or "://" in value else value
 
 
 TableName = tuple[str, ...]
@@ -80,8 +79,8 @@ NatsUrls = Annotated[list[Annotated[str, AfterValidator(_nats_url)]], BeforeVali
 SubjectPrefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
 QueueGroup = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Address = Annotated[tuple[str, int] | None, BeforeValidator(_address)]
-PublicUrl = Annotated[str, AfterValidator(_http_url), AfterValidator(_without_password)]
-KeySetSource = Annotated[str, AfterValidator(_http_url_or_file)]
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
+KeySetSource = Annotated[str, AfterValidator(_key_set_source)]  # `off` for none
 NameList = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
@@ -239,9 +238,9 @@ class Settings(BaseModel):
         """The issuer whose tokens are accepted; None if its keys or its names are not known."""
         url = self.better_auth_url
         own = [origin(url)] if url else []
-        key_set = self.jwks_url or (f"{self.successors}/jwks" if url else "")
+        key_set = self.jwks_url or (key_set_url(url) if url else "")
         issuers, audiences = self.jwt_issuer or own, self.jwt_audience or own
-        if not key_set or not issuers or not audiences:
+        if key_set in ("", OFF) or not issuers or not audiences:
             return None
         return TrustedIssuer(
             key_set_url=key_set,
@@ -253,6 +252,8 @@ class Settings(BaseModel):
     @property
     def missing_issuer(self) -> str:
         """What must be set before there is an issuer, as an error or a log line says it."""
+        if self.jwks_url == OFF:
+            return "RESPONDER_JWKS_URL: required to verify tokens, and it is off"
         if not self.jwks_url:
             return "BETTER_AUTH_URL: required to verify tokens"
         missing = [] if self.jwt_issuer else ["RESPONDER_JWT_ISSUER"]

@@ -52,7 +52,10 @@ MAX_UNANSWERED: Final = 64 * 1024 * 1024  # bytes of the requests that are not a
 # To verify so many takes about a quarter of a second, well within the time that a request has.
 MAX_UNVERIFIED: Final = 1024  # tokens that wait to be verified
 
-NO_ISSUER: Final = "this worker knows no issuer of tokens: BETTER_AUTH_URL is not set"
+NO_ISSUER: Final = (
+    "this worker knows no issuer of tokens: it needs BETTER_AUTH_URL, or RESPONDER_JWKS_URL with "
+    "RESPONDER_JWT_ISSUER and RESPONDER_JWT_AUDIENCE"
+)
 
 
 class Worker:

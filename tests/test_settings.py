@@ -171,6 +171,7 @@ def test_other_names_are_ignored(name):
         ("RESPONDER_ADMIN_LISTEN", "127.0.0.1:"),
         ("RESPONDER_JWKS_URL", f"file:///{SECRET}"),
         ("RESPONDER_JWKS_URL", f"http://{SECRET}:x"),
+        ("RESPONDER_JWKS_URL", f"HTTPS:{SECRET}:x"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name_and_never_shown(name, value):
@@ -265,7 +266,7 @@ ORIGIN = "https://app.example.com"
         ({"BETTER_AUTH_URL": f"{ORIGIN}/iam/"}, f"{ORIGIN}/iam/jwks", [ORIGIN], [ORIGIN]),
         (
             {"BETTER_AUTH_URL": "https://App.example.com:443/auth"},
-            "https://App.example.com:443/auth/jwks",
+            "https://app.example.com/auth/jwks",
             [ORIGIN],
             [ORIGIN],
         ),
@@ -308,11 +309,26 @@ def test_whose_tokens_are_accepted(variables, key_set, issuers, audiences):
         {"RESPONDER_JWKS_URL": "http://keys/jwks"},
         {"RESPONDER_JWKS_URL": "http://keys/jwks", "RESPONDER_JWT_ISSUER": "a"},
         {"RESPONDER_JWT_ISSUER": "a", "RESPONDER_JWT_AUDIENCE": "b"},
+        {"BETTER_AUTH_URL": ORIGIN, "RESPONDER_JWKS_URL": "off"},
     ],
 )
 def test_no_issuer_is_guessed(variables):
     """Where anything is missing no token is accepted."""
     assert Settings.read(variables).issuer is None
+
+
+def test_a_key_set_that_is_off_is_named_where_tokens_are_required():
+    """With RESPONDER_JWKS_URL=off and tokens required, the start ends and says which setting."""
+    given = {
+        "BETTER_AUTH_URL": ORIGIN,
+        "RESPONDER_JWKS_URL": "off",
+        "DATABASE_URL": "postgres:///x",
+    }
+    settings = Settings.read(given)
+
+    with pytest.raises(SettingsError, match=r"^RESPONDER_JWKS_URL: "):
+        settings.check(worker=True)
+    assert f"{ORIGIN}/api/auth" == settings.successors
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from responder.checks.report import BROKEN, NOTE, Finding, Report
-from responder.settings import Settings
+from responder.checks.report import BROKEN, NOTE, Finding, Report, Severity
+from responder.settings import OFF, Settings
 from responder.tokens import key_source
 from responder.tokens.key_set import KeySet
 
@@ -32,9 +32,14 @@ def _no_issuer(settings: Settings) -> Finding:
     """Without an issuer no token is accepted, which is broken only where a token is required."""
     over_http = settings.http_auth == "required" and settings.http_listen
     required = settings.nats_auth == "required" or over_http
+    severity: Severity = BROKEN if required else NOTE
+    if settings.jwks_url == OFF:
+        message = "RESPONDER_JWKS_URL is off: no token is accepted"
+        remedy = "Unset it where BETTER_AUTH_URL is set, or name the URL or file of the key set."
+        return Finding("key set", severity, message, remedy)
     return Finding(
         "key set",
-        BROKEN if required else NOTE,
+        severity,
         "no issuer of tokens is known",
         "Set BETTER_AUTH_URL, or RESPONDER_JWKS_URL, _JWT_ISSUER and _JWT_AUDIENCE.",
     )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
-from urllib.parse import urlsplit
 
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+from responder.tokens.urls import parse, parse_http
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,23 +26,40 @@ class TrustedIssuer:
 
 
 def api_url(better_auth_url: str) -> str:
-    """Return the base of Better Auth's HTTP API.
+    """Return the base of Better Auth's HTTP API, without a user and password.
+
+    Raises ValueError for what is no http(s) URL.
 
     >>> api_url("https://app.example.com")
     'https://app.example.com/api/auth'
     """
-    url = urlsplit(better_auth_url)
-    return f"{url.scheme}://{url.netloc}{url.path.rstrip('/') or '/api/auth'}"
+    url = parse_http(better_auth_url)
+    return f"{url.origin}{_api_path(url.pathname)}"
+
+
+def key_set_url(better_auth_url: str) -> str:
+    """Return where Better Auth publishes its keys, with the user and password of the URL if any.
+
+    Raises ValueError for what is no http(s) URL.
+
+    >>> key_set_url("https://u:secret@app.example.com/iam/")
+    'https://u:secret@app.example.com/iam/jwks'
+    """
+    url = parse_http(better_auth_url)
+    path_at = url.href.index("/", len(url.protocol) + 2)
+    return f"{url.href[:path_at]}{_api_path(url.pathname)}/jwks"
 
 
 def origin(better_auth_url: str) -> str:
-    """Return what Better Auth writes as issuer and audience: the origin, as JavaScript has it.
+    """Return what Better Auth writes as issuer and audience: `new URL(…).origin`.
+
+    Raises ValueError for what is no URL.
 
     >>> origin("https://App.example.com:443/api/auth")
     'https://app.example.com'
     """
-    url = urlsplit(better_auth_url)
-    host = url.hostname or ""
-    host = f"[{host}]" if ":" in host else host
-    port = "" if url.port in (None, _DEFAULT_PORTS.get(url.scheme)) else f":{url.port}"
-    return f"{url.scheme}://{host}{port}"
+    return parse(better_auth_url).origin
+
+
+def _api_path(path: str) -> str:
+    return path.rstrip("/") or "/api/auth"

@@ -14,7 +14,7 @@ from typing import Final
 
 from responder.models import Identity
 from responder.tokens.identity import MAX_TOKEN, check_expiry, split_compact, verify
-from responder.tokens.issuer import TrustedIssuer, api_url, origin
+from responder.tokens.issuer import TrustedIssuer, api_url, key_set_url, origin
 from responder.tokens.key_set import KeySet, UnknownKeyError
 from responder.tokens.key_source import KeySource
 
@@ -66,7 +66,7 @@ class TokenVerifier:
         """
         base, own = api_url(better_auth_url), [origin(better_auth_url)]
         issuer = TrustedIssuer(
-            key_set_url=key_set or f"{base}/jwks",
+            key_set_url=key_set or key_set_url(better_auth_url),
             issuers=_as_collection(issuers) or own,
             audiences=_as_collection(audiences) or own,
             token_url=f"{base}/token",

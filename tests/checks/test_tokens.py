@@ -23,6 +23,7 @@ async def check(**variables: str) -> Report:
         ({"RESPONDER_HTTP_AUTH": "disabled"}, NOTE),
         ({"RESPONDER_HTTP_LISTEN": "off"}, NOTE),
         ({"RESPONDER_HTTP_LISTEN": "off", "RESPONDER_NATS_AUTH": "required"}, BROKEN),
+        ({"BETTER_AUTH_URL": "https://a.example", "RESPONDER_JWKS_URL": "off"}, BROKEN),
     ],
 )
 async def test_no_issuer_is_broken_where_a_token_is_required(variables, severity):

@@ -126,6 +126,25 @@ async def test_colleagues_see_each_other_with_ids_of_any_type(begin, types):
     assert (cyd, other) == (me["user"]["id"], me["user"]["organizationId"])
 
 
+async def test_a_number_names_the_organization_of_a_caller(begin):
+    """Where ids are numbers, a claim that is one chooses the membership, as its text does."""
+    world = await begin("""
+        create table users (id integer primary key, email text, "emailVerified" boolean);
+        create table members ("userId" integer, "organizationId" integer, role text,
+                              "createdAt" timestamptz);
+        insert into users values (1, 'a@example.com', true);
+        insert into members values (1, 6, 'staff', '2024-01-01'), (1, 7, 'owner', '2025-01-01')""")
+
+    async def seen(**claims: Any) -> tuple[str | None, str]:
+        me = await world.ask("1", "whoami", **claims)
+        return me["identity"]["organizationId"], me["user"]["organizationId"]
+
+    assert (None, "6") == await seen()
+    assert ("7", "7") == await seen(activeOrganizationId=7) == await seen(o={"id": 7})
+    assert ("7", "7") == await seen(activeOrganizationId="7")
+    assert ("8", "6") == await seen(activeOrganizationId=8)
+
+
 @pytest.mark.parametrize("subject", ["nobody", "\0", "x" * 9_000, "-1", "' or 1=1 --", UUIDS[0]])
 @pytest.mark.parametrize("type_", ["uuid", "integer", "char(8)", "text"])
 async def test_a_token_for_an_impossible_id_is_forbidden(begin, subject, type_):

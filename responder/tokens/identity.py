@@ -26,6 +26,7 @@ from responder.tokens.key_set import ACCEPTED, KeySet, UnknownKeyError
 LEEWAY: Final = 30  # seconds that clocks may disagree
 MAX_TOKEN: Final = 16 * 1024  # characters
 LAST_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+MAX_SAFE_INTEGER: Final = 2**53 - 1  # JavaScript's Number.MAX_SAFE_INTEGER
 
 # Headers that name a key or change what is signed. Better Auth writes none of them.
 _FORBIDDEN_HEADERS: Final = ("crit", "b64", "cty", "enc", "zip", "jku", "jwk", "x5c", "x5u")
@@ -213,11 +214,25 @@ def _text_or_none(value: object) -> str | None:
 def _organizations(claims: Mapping[str, Any]) -> Iterator[str]:
     """Yield the active organization, under each name that applications give it in a token.
 
-    Better Auth's jwt plugin writes it only where the application's `definePayload` adds it.
+    Better Auth's jwt plugin writes it only where the application's `definePayload` adds it. Where
+    ids are serial numbers, the application may write it as a number.
     """
     nested = claims.get("o")
     values = [claims.get(name) for name in _ORGANIZATION_CLAIMS]
     values.append(nested.get("id") if isinstance(nested, dict) else None)
     for value in values:
-        if text := _text_or_none(value):
+        if text := _text_or_none(value) or _integer_or_none(value):
             yield text
+
+
+def _integer_or_none(value: object) -> str | None:
+    """Return an integer as text, or None for anything else.
+
+    7.0 is the integer 7, as it is in JavaScript. An integer beyond what JavaScript can hold exactly
+    is None: its signer may have rounded it, and it would name another organization.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return str(value) if abs(value) <= MAX_SAFE_INTEGER else None

@@ -59,12 +59,27 @@ def test_a_token_becomes_an_identity():
         ({"o": {"id": "e", "slug": "x"}}, "e"),
         ({"o": "e"}, None),
         ({"activeOrganizationId": ""}, None),
-        ({"activeOrganizationId": 7}, None),
         ({}, None),
+        ({"activeOrganizationId": 7}, "7"),
+        ({"organizationId": -7, "orgId": "c"}, "-7"),
+        ({"org_id": 0}, "0"),
+        ({"o": {"id": 7}}, "7"),
+        ({"activeOrganizationId": 7.0}, "7"),
+        ({"activeOrganizationId": 2**53 - 1}, "9007199254740991"),
+        ({"activeOrganizationId": 2**53, "orgId": "c"}, "c"),
+        ({"activeOrganizationId": -(2**53)}, None),
+        ({"activeOrganizationId": 1e300, "orgId": 7}, "7"),
+        ({"activeOrganizationId": 7.5, "o": {"id": 7}}, "7"),
+        ({"activeOrganizationId": True, "organizationId": False}, None),
+        ({"activeOrganizationId": [7], "organizationId": {"id": 7}}, None),
+        ({"o": {"id": True}}, None),
     ],
 )
 def test_the_active_organization_is_read_from_the_claims_in_use(more, organization):
-    """Of the claims of subjects.md, users.whoami, the first that has text is the organization."""
+    """Of the claims of subjects.md, users.whoami, the first text or integer is the organization.
+
+    An integer is one that JavaScript holds exactly; any other may be rounded, and is left out.
+    """
     assert organization == check(sign(claims(**more))).organization_id
 
 

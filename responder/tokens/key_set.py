@@ -6,6 +6,11 @@
 #
 # Better Auth's versions have published their keys differently: before 1.3 without `alg`, and at
 # first in 1.2 without `kid`. Both are accepted.
+#
+# A key that is listed twice is one key. Two different keys under one id are each tried, because the
+# issuer has published both, and RFC 7517, 4.5, does not forbid it: an issuer that replaces a key
+# under its id may publish the old one beside it for a while. A token without an id, where several
+# keys could have signed it, names none, and is refused.
 
 from __future__ import annotations
 
@@ -15,11 +20,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import jwt
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.types import JWKDict
 
 from responder.errors import UnauthenticatedError
 
 MIN_RSA: Final = 2048  # bits (RFC 7518, 3.3)
+MAX_TRIED: Final = 4  # keys of one id; each that is tried costs a signature
 
 # The algorithms that a key can be used with, by its kty and crv.
 _ALGORITHMS: Final[Mapping[tuple[object, object], tuple[str, ...]]] = {
@@ -35,11 +42,16 @@ class UnknownKeyError(UnauthenticatedError):
     """The key that signed a token is not in the key set; it may be in a newer one."""
 
 
+class StaleKeyError(UnauthenticatedError):
+    """No key of a token's id has signed it; in a newer key set the id may have another key."""
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """A public key: its id, and for each algorithm that it is used with, PyJWT's key."""
 
     kid: str | None
+    material: bytes  # the key as DER, however it was spelled
     by_algorithm: Mapping[str, jwt.PyJWK]
 
 
@@ -64,41 +76,49 @@ class KeySet:
         self.keys = [key for each in keys if (key := _parse_key(each))]
         if not self.keys:
             raise ValueError("no key that can be used")
+        self._by_id: dict[str | None, list[Key]] = {}
+        for key in self.keys:
+            self._by_id.setdefault(key.kid, []).append(key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, KeySet) and other.document == self.document
+        return isinstance(other, KeySet) and other._content() == self._content()
 
     __hash__ = None  # type: ignore[assignment]  # as Python has it for what has only __eq__
 
-    def verifying_key(self, kid: str | None, algorithm: str) -> jwt.PyJWK:
-        """Return the key that verifies a token with this `kid` and `alg` in its header.
+    def verifying_keys(self, kid: str | None, algorithm: str) -> Sequence[jwt.PyJWK]:
+        """Return the keys, each once, that may verify a token with this `kid` and `alg`.
 
         Where no key has that id, the keys without an id are looked at.
 
-        Raises UnknownKeyError if no key can have signed the token, and UnauthenticatedError if more
-        than one can, or if the key of that id is not used with that algorithm.
+        Raises UnknownKeyError if no key can have signed the token, StaleKeyError if the key of that
+        id is not used with that algorithm, and UnauthenticatedError if too many keys can have.
         """
-        named = [key for key in self.keys if key.kid == kid] if kid is not None else self.keys
-        unnamed = [key for key in self.keys if key.kid is None]
-        fitting = [
-            key.by_algorithm[algorithm] for key in named or unnamed if algorithm in key.by_algorithm
-        ]
-        if len(fitting) == 1:
-            return fitting[0]
-        if fitting:
+        named = self.keys if kid is None else self._by_id.get(kid, [])
+        fitting = {
+            key.material: key.by_algorithm[algorithm]
+            for key in named or self._by_id.get(None, [])
+            if algorithm in key.by_algorithm
+        }
+        if not fitting and not named:
+            raise UnknownKeyError("kid: no such key")
+        if not fitting:
+            raise StaleKeyError("alg: not one of its key's")
+        if len(fitting) > (MAX_TRIED if kid is not None and named else 1):
             raise UnauthenticatedError("kid: it does not say which key is meant")
-        if named:
-            raise UnauthenticatedError("alg: not one of its key's")
-        raise UnknownKeyError("kid: no such key")
+        return list(fitting.values())
 
     def has_id(self, kid: str) -> bool:
         """Tell whether a key has this id."""
-        return any(key.kid == kid for key in self.keys)
+        return kid in self._by_id
+
+    def _content(self) -> set[tuple[str | None, bytes, frozenset[str]]]:
+        return {(key.kid, key.material, frozenset(key.by_algorithm)) for key in self.keys}
 
 
 def _parse_key(value: object) -> Key | None:
     """Return the key of a JSON Web Key, or None if it verifies nothing we accept."""
-    if not isinstance(value, dict) or value.get("use", "sig") != "sig":
+    # A member `d` is a private key, which an issuer has published by mistake.
+    if not isinstance(value, dict) or not _is_for_verifying(value) or "d" in value:
         return None
     kid, kty = value.get("kid"), value.get("kty")
     curve = None if kty == "RSA" else value.get("crv")
@@ -107,11 +127,22 @@ def _parse_key(value: object) -> Key | None:
         names = _ALGORITHMS.get((kty, curve), ())
     if value.get("alg") is not None:
         names = [each for each in names if each == value["alg"]]
-    # A member `d` is a private key, which an issuer has published by mistake.
-    if not isinstance(kid, str | None) or "d" in value:
+    if not isinstance(kid, str | None):
         return None
     by_algorithm = {name: key for name in names if (key := _parse_verifying_key(value, name))}
-    return Key(kid, by_algorithm) if by_algorithm else None
+    if not by_algorithm:
+        return None
+    public = next(iter(by_algorithm.values())).key
+    material = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return Key(kid, material, by_algorithm)
+
+
+def _is_for_verifying(value: JWKDict) -> bool:
+    """Tell whether a key's `use` and `key_ops` let it verify signatures (RFC 7517, 4.2 and 4.3)."""
+    if value.get("use") not in (None, "sig"):
+        return False
+    operations = value.get("key_ops")
+    return operations is None or (isinstance(operations, list) and "verify" in operations)
 
 
 def _parse_verifying_key(value: JWKDict, algorithm: str) -> jwt.PyJWK | None:

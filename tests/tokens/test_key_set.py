@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-
-from responder.errors import UnauthenticatedError
-from responder.tokens.key_set import KeySet, UnknownKeyError
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.signing import (
     ALL,
     CLAIMS,
@@ -15,6 +13,7 @@ from tests.signing import (
     GOOD,
     KID,
     OTHER,
+    P256,
     P384,
     SMALL_RSA,
     check,
@@ -23,6 +22,11 @@ from tests.signing import (
     key_set,
     sign,
 )
+
+from responder.errors import UnauthenticatedError
+from responder.tokens.key_set import MAX_TRIED, KeySet, UnknownKeyError
+
+STRANGER = Ed25519PrivateKey.generate()
 
 
 @pytest.mark.parametrize("algorithm", ALL)
@@ -44,6 +48,8 @@ def test_every_algorithm_of_better_auth_verifies(algorithm):
         (jwk(ED, kid=KID, alg="EdDSA", use="sig"), header()),
         (jwk(ED, kid=KID, alg="EdDSA"), {"alg": "EdDSA"}),  # with one key a token needs no kid
         (jwk(ED, kid=KID, alg="EdDSA"), header(typ="JWT")),
+        (jwk(ED, kid=KID, key_ops=["verify"]), header()),  # RFC 7517, 4.3
+        (jwk(ED, kid=KID, use="sig", key_ops=["sign", "verify"]), header()),
     ],
 )
 def test_keys_as_every_version_publishes_them(published, named):
@@ -69,6 +75,10 @@ def test_keys_as_every_version_publishes_them(published, named):
         (json.dumps({"keys": [jwk(ED, kid=7)]}).encode(), "no key"),
         (json.dumps({"keys": [jwk(ED, kid=KID, x="AAAA")]}).encode(), "no key"),
         (b'{"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "s"}]}', "no key"),
+        *(
+            (json.dumps({"keys": [jwk(ED, kid=KID, key_ops=each)]}).encode(), "no key")
+            for each in ([], ["sign"], ["encrypt", "wrapKey"], ["Verify"], "verify", {"verify": 1})
+        ),
     ],
 )
 def test_a_document_without_a_usable_key_is_refused(document, problem):
@@ -102,3 +112,55 @@ def test_a_token_must_name_its_key_where_two_could_be_meant():
     """A token without a kid is refused where two keys could have signed it."""
     with pytest.raises(UnauthenticatedError, match="kid"):
         check(sign(header={"alg": "EdDSA"}), key_set(jwk(ED, kid="a"), jwk(OTHER, kid="b")))
+
+
+ONE = jwk(ED, kid=KID, alg="EdDSA")
+
+
+@pytest.mark.parametrize(
+    ("published", "named"),
+    [
+        ([ONE, ONE], header()),
+        ([ONE, jwk(ED, kid=KID)], header()),
+        ([ONE, jwk(ED, kid=KID, use="sig", alg="EdDSA"), jwk(P256, kid="p256")], header()),
+        ([ONE, {**ONE, "x": ONE["x"] + "="}], header()),  # spelled with padding
+        ([ONE, ONE], {"alg": "EdDSA"}),
+        ([jwk(ED), jwk(ED)], header()),
+        ([jwk(ED, kid="a"), jwk(ED, kid="b")], {"alg": "EdDSA"}),
+    ],
+)
+def test_a_key_that_is_listed_twice_is_one_key(published, named):
+    """A key set that lists a key more than once verifies the tokens of that key."""
+    assert CLAIMS["sub"] == check(sign(header=named), key_set(*published)).user_id
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_two_keys_of_one_id_are_each_tried(order):
+    """Where an id has several keys, each verifies its tokens, in any order (RFC 7517, 4.5)."""
+    published = [jwk(ED, kid=KID), jwk(OTHER, kid=KID), jwk(P256, kid=KID)][::order]
+    keys = key_set(*published)
+    elliptic = sign(header=header(alg="ES256"), key=P256, algorithm="ES256")
+
+    assert CLAIMS["sub"] == check(sign(key=ED), keys).user_id
+    assert CLAIMS["sub"] == check(sign(key=OTHER), keys).user_id
+    assert CLAIMS["sub"] == check(elliptic, keys).user_id
+    with pytest.raises(UnauthenticatedError, match="signature"):
+        check(sign(key=STRANGER), keys)
+
+
+def test_only_so_many_keys_of_one_id_are_tried():
+    """Each key that is tried costs a signature, so a token is refused where they are too many."""
+    many = [jwk(Ed25519PrivateKey.generate(), kid=KID) for _ in range(MAX_TRIED)]
+
+    with pytest.raises(UnauthenticatedError, match="kid"):
+        check(GOOD, key_set(jwk(ED, kid=KID), *many))
+
+
+def test_the_same_keys_are_an_equal_key_set():
+    """The order and the spelling of keys make no other key set; another key does."""
+    keys = key_set(ONE, jwk(P256, kid="p256"))
+
+    assert keys == key_set(jwk(P256, kid="p256"), {"use": "sig", **ONE}, ONE)
+    assert keys != key_set(ONE)
+    assert keys != key_set(jwk(OTHER, kid=KID, alg="EdDSA"), jwk(P256, kid="p256"))
+    assert keys != key_set({**ONE, "kid": "new"}, jwk(P256, kid="p256"))

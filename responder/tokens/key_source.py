@@ -1,7 +1,8 @@
 """An issuer's key set, downloaded and kept fresh."""
 
 # Strategy: one task downloads, and no request ever does. It downloads at the start, every few
-# minutes, and when a token arrives whose key is not known, because that key may be new.
+# minutes, and when a token arrives whose key is not known, because that key may be new. A token that
+# its key has not signed is such a token, too: the key may have been replaced under its id.
 #
 # However many such tokens arrive, there is an interval between downloads. A token waits for the
 # first download that begins after the token arrived, because only that one surely has its key. For
@@ -20,9 +21,11 @@ import asyncio
 import logging
 import random
 import ssl
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -30,6 +33,7 @@ from typing import Final
 import httpx
 
 from responder.errors import UnavailableError
+from responder.tokens import urls
 from responder.tokens.key_set import KeySet
 
 log = logging.getLogger(__name__)
@@ -39,10 +43,9 @@ INTERVAL: Final = 1.0  # seconds between downloads, at least
 MAX_PAUSE: Final = 30.0  # seconds between downloads while they fail, at most
 TIMEOUT: Final = 5.0  # seconds that a download may take
 MAX_SIZE: Final = 1024 * 1024  # bytes of a key set
+MAX_TARGET: Final = 200  # characters that are told of where a redirect leads
 HTTP_OK: Final = 200
-
-# Not compressed, because a few compressed bytes can become many at once.
-_HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
+NO_KEYS: Final = "no keys to verify a token with"
 
 
 class KeySource:
@@ -95,22 +98,34 @@ class KeySource:
         """Return what went wrong with the last download; None if nothing did."""
         return self.problem and f"the key set cannot be fetched: {self.problem}"
 
-    async def wait_for_newer(self) -> KeySet:
-        """Return the key set that is known after a download that begins after this call.
+    def newer(self) -> asyncio.Future[None]:
+        """Return what is done once the first download that begins after this call has ended.
 
-        While no key set is known at all, a download that is under way will do.
+        All that wait for the same download share it: shield it where a task that awaits it may be
+        cancelled. While no key set is known at all, a download that is under way will do.
 
-        Raises UnavailableError if no key set is known then either, or the context is closed.
+        Raises UnavailableError if the context is closed.
         """
         if self._closed:
-            raise UnavailableError("no keys to verify a token with: closed")
+            raise UnavailableError(f"{NO_KEYS}: closed")
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
         self._wanted.set()
-        await asyncio.shield(self._next)
+        return self._next
+
+    def known(self) -> KeySet:
+        """Return the key set; raises UnavailableError without one, or if the context is closed."""
         if self.key_set is None or self._closed:
-            raise UnavailableError("no keys to verify a token with: the key set cannot be fetched")
+            raise UnavailableError(f"{NO_KEYS}: the key set cannot be fetched")
         return self.key_set
+
+    async def wait_for_newer(self) -> KeySet:
+        """Return the key set that is known after a download that begins after this call.
+
+        Raises UnavailableError if no key set is known then either, or the context is closed.
+        """
+        await asyncio.shield(self.newer())
+        return self.known()
 
     async def _keep_fresh(self) -> None:
         pause = self._interval
@@ -138,7 +153,7 @@ class KeySource:
     async def _download(self) -> None:
         self.downloads += 1
         try:
-            key_set = KeySet(await download(self._location))
+            key_set = self._parse(await download(self._location))
         except Exception as error:  # noqa: BLE001 - after any failure the last keys still serve
             self.failures += 1
             problem = describe(error)
@@ -153,28 +168,32 @@ class KeySource:
             # An equal one is not taken, because verified tokens are remembered with the object.
             self.key_set = key_set
 
+    def _parse(self, document: bytes) -> KeySet:
+        # A flood of tokens has the key set downloaded every second, mostly as it was.
+        if self.key_set is not None and self.key_set.document == document:
+            return self.key_set
+        return KeySet(document)
+
 
 async def download(location: str) -> bytes:
     """Return the document at a URL or in a file, within TIMEOUT seconds and MAX_SIZE bytes.
 
-    Raises OSError or httpx.HTTPError, and ValueError for another status than 200 or for a document
-    that is too large.
+    Raises OSError or httpx.HTTPError, and ValueError for another status than 200, for a document
+    that is too large, or for one that is compressed in a way that is not understood.
     """
     async with asyncio.timeout(TIMEOUT):
-        if not location.startswith(("http://", "https://")):
+        if not urls.is_http(location):
             return _bounded(await asyncio.to_thread(_file_content, location))
         async with (
-            httpx.AsyncClient(verify=_trust(), follow_redirects=False, timeout=TIMEOUT) as client,
-            client.stream("GET", location, headers=_HEADERS) as response,
+            httpx.AsyncClient(verify=_trust(), timeout=TIMEOUT, event_hooks=_HOOKS) as client,
+            client.stream("GET", location, headers=_headers()) as response,
         ):
-            if response.status_code != HTTP_OK:
-                raise ValueError(f"HTTP status {response.status_code}")
             body = bytearray()
             async for part in response.aiter_raw():
                 body += part
                 if len(body) > MAX_SIZE:
                     break
-            return _bounded(bytes(body))
+            return _decompressed(_bounded(bytes(body)), response.headers)
 
 
 def describe(error: Exception) -> str:
@@ -189,6 +208,16 @@ def describe(error: Exception) -> str:
 
 
 @cache
+def _headers() -> dict[str, str]:
+    # Compression is refused; some proxies compress all the same, and one way is understood.
+    return {
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": f"better-auth-responder/{version('better-auth-responder')}",
+    }
+
+
+@cache
 def _trust() -> ssl.SSLContext:
     """Return the certificates that the machine trusts; reading them takes a while."""
     return ssl.create_default_context()
@@ -197,6 +226,54 @@ def _trust() -> ssl.SSLContext:
 def _file_content(path: str) -> bytes:
     with Path(path).open("rb") as file:
         return file.read(MAX_SIZE + 1)
+
+
+async def _refuse_status(response: httpx.Response) -> None:
+    """Raise ValueError for another status than 200.
+
+    It is a hook, because the client looks at where a redirect leads even if it is not to follow it,
+    and may raise an error that does not name the redirect.
+    """
+    if response.status_code != HTTP_OK:
+        raise ValueError(f"HTTP status {response.status_code}{_redirect(response)}")
+
+
+_HOOKS: Final = {"response": [_refuse_status]}
+
+
+def _redirect(response: httpx.Response) -> str:
+    """Return what is told of a redirect: that it is one, and where it leads.
+
+    It is not followed: who may publish the keys is for the operator to say. A user, a password and
+    a query are not shown, because they may be secret; of a target on the same host the path is
+    enough.
+    """
+    if not response.has_redirect_location:
+        return ""
+    target = ""
+    with suppress(ValueError):
+        source = urls.parse_http(str(response.url))
+        url = urls.parse_http(response.headers["Location"], base=source.href)
+        host = "" if url.origin == source.origin else url.origin
+        target = f" to {host}{url.pathname}"[:MAX_TARGET]
+    return f", a redirect{target}, to be set as RESPONDER_JWKS_URL"
+
+
+def _decompressed(body: bytes, headers: httpx.Headers) -> bytes:
+    """Return a body without its compression, within MAX_SIZE bytes: few can become many."""
+    encoding = headers.get("Content-Encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip"):
+        raise ValueError("compressed, though that was refused")
+    inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)  # gzip's header and checksum (RFC 1952)
+    try:
+        document = _bounded(inflate.decompress(body, MAX_SIZE + 1))
+    except zlib.error:
+        raise ValueError("compressed, and damaged") from None
+    if not inflate.eof:
+        raise ValueError("compressed, and cut off")
+    return document
 
 
 def _bounded(body: bytes) -> bytes:

@@ -6,19 +6,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from typing import Final
 
+from responder.errors import UnavailableError
 from responder.models import Identity
 from responder.tokens.identity import MAX_TOKEN, check_expiry, split_compact, verify
 from responder.tokens.issuer import TrustedIssuer, api_url, key_set_url, origin
-from responder.tokens.key_set import KeySet, UnknownKeyError
+from responder.tokens.key_set import KeySet, StaleKeyError, UnknownKeyError
 from responder.tokens.key_source import KeySource
 
 MAX_CACHED: Final = 4096  # tokens
+PATIENCE: Final = 2.0  # seconds that a token waits to see whether its key was replaced
 
 
 class TokenVerifier:
@@ -77,7 +80,8 @@ class TokenVerifier:
     async def verify(self, token: str) -> Identity:
         """Return the identity of the user for whom a token speaks.
 
-        Waits for newer keys if the token's key is not known.
+        Waits for newer keys if the token's key is not known; for PATIENCE seconds at most if it is
+        known, and has not signed the token.
 
         Raises UnauthenticatedError, which says which check failed, and UnavailableError while there
         are no keys at all.
@@ -86,7 +90,11 @@ class TokenVerifier:
             return self.verify_now(token)
         except UnknownKeyError:
             await self.key_source.wait_for_newer()
-            return self.verify_now(token)
+        except StaleKeyError:
+            with suppress(TimeoutError, UnavailableError):
+                async with asyncio.timeout(PATIENCE):
+                    await self.key_source.wait_for_newer()
+        return self.verify_now(token)
 
     def verify_now(self, token: str) -> Identity:
         """Return the identity of the user for whom a token speaks, as far as the known keys tell.

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from time import monotonic
+from importlib.metadata import version
+from itertools import pairwise
+from time import monotonic, time
 
 import pytest
+from key_sets import Endpoint, listening, published
+from signing import ED, KID, P256, claims, jwk, key_set, sign
 
 from responder.dev.tokens import ISSUER, Mint
 from responder.errors import UnauthenticatedError, UnavailableError
-from responder.tokens import key_source
+from responder.tokens import key_source, verifier
 from responder.tokens.issuer import TrustedIssuer
 from responder.tokens.key_set import KeySet
 from responder.tokens.verifier import TokenVerifier
@@ -24,65 +27,12 @@ pytestmark = pytest.mark.heavy
 INTERVAL = 0.2  # seconds between downloads, shorter than a service has it
 
 
-def published(*mints: Mint, path: Path) -> bytes:
-    """Return the key set of some keys, as Better Auth publishes it."""
-    keys = []
-    for mint in mints:
-        mint.publish(path)
-        keys += json.loads(path.read_bytes())["keys"]
-    return json.dumps({"keys": keys}).encode()
-
-
-@dataclass
-class Endpoint:
-    """Where a key set is downloaded from, and how it answers."""
-
-    url: str = ""
-    body: bytes = b""
-    status: str = "200 OK"
-    headers: str = ""
-    slow: asyncio.Event | None = None  # where there is one, answers wait until it is set
-    asked: int = 0
-
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            self.asked += 1
-            if self.slow:
-                await self.slow.wait()
-            head = f"HTTP/1.1 {self.status}\r\nContent-Length: {len(self.body)}\r\n{self.headers}"
-            writer.write(f"{head}Connection: close\r\n\r\n".encode() + self.body)
-            await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-
-@asynccontextmanager
-async def listening(endpoint: Endpoint, port: int = 0) -> AsyncIterator[Endpoint]:
-    server = await asyncio.start_server(endpoint.answer, "127.0.0.1", port)
-    endpoint.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks"
-    try:
-        yield endpoint
-    finally:
-        if endpoint.slow:
-            endpoint.slow.set()
-        server.close()
-
-
 @asynccontextmanager
 async def verifying(location: str, *, refresh: float = 60) -> AsyncIterator[TokenVerifier]:
     issuer = TrustedIssuer(key_set_url=location, issuers=[ISSUER], audiences=[ISSUER], token_url="")
     source = key_source.KeySource(location, interval=INTERVAL, refresh=refresh)
     async with source.running():
         yield TokenVerifier(source, issuer)
-
-
-@pytest.fixture
-async def endpoint() -> AsyncIterator[Endpoint]:
-    async with listening(Endpoint()) as found:
-        yield found
 
 
 async def until(true) -> None:
@@ -106,6 +56,83 @@ async def test_a_new_key_is_found_by_its_first_token(endpoint, tmp_path):
             await tokens.verify(Mint().token("ann"))
         with pytest.raises(UnauthenticatedError, match="kid"):
             await tokens.verify(old.token("ann"))
+
+
+async def test_a_key_replaced_under_its_id_is_found_by_its_first_token(endpoint, tmp_path):
+    """A token of a key that has taken the id of another verifies, and the old key's no more."""
+    mints = [Mint() for _ in range(3)]
+    for each in mints:
+        each._id = "1"
+    endpoint.body = published(mints[0], path=tmp_path / "x")
+    async with verifying(endpoint.url) as tokens:
+        assert await tokens.verify(mints[0].token("ann"))
+        for old, new in pairwise(mints):
+            endpoint.body = published(new, path=tmp_path / "x")
+            assert "ann" == (await tokens.verify(new.token("ann"))).user_id
+            with pytest.raises(UnauthenticatedError, match="signature"):
+                await tokens.verify(old.token("ann"))
+
+
+async def test_a_key_of_another_algorithm_replaces_one_under_its_id(endpoint):
+    """A token whose algorithm is not that of the known key verifies once its key is published."""
+    endpoint.body = key_set(jwk(ED, kid=KID)).document
+    token = sign(
+        claims(iss=ISSUER, aud=ISSUER, iat=0, exp=int(time()) + 60),
+        {"alg": "ES256", "kid": KID},
+        key=P256,
+        algorithm="ES256",
+    )
+    async with verifying(endpoint.url) as tokens:
+        with pytest.raises(UnauthenticatedError, match="alg"):
+            await tokens.verify(token)
+        endpoint.body = key_set(jwk(P256, kid=KID)).document
+        assert await tokens.verify(token)
+
+
+async def test_a_key_set_in_another_order_forgets_no_token(endpoint, tmp_path):
+    """While the keys are the same, tokens are remembered, whatever the document looks like."""
+    mints = [Mint(), Mint()]
+    endpoint.body = published(*mints, path=tmp_path / "x")
+    async with verifying(endpoint.url) as tokens:
+        token = mints[0].token("ann")
+        known = await tokens.verify(token)
+        endpoint.body = b" " + published(*reversed(mints), path=tmp_path / "x")
+        with pytest.raises(UnauthenticatedError, match="kid"):
+            await tokens.verify(Mint().token("ann"))
+
+        assert known is tokens.verify_now(token)
+
+
+async def test_a_flood_of_bad_signatures_is_one_download_per_interval(endpoint, tmp_path):
+    """However many tokens their keys have not signed, downloads stay an interval apart."""
+    mint, forger = Mint(), Mint()
+    forger._id = mint._id
+    endpoint.body = published(mint, path=tmp_path / "x")
+    async with verifying(endpoint.url) as tokens:
+        assert await tokens.verify(mint.token("ann"))
+        start = monotonic()
+        for _ in range(3):
+            found = await asyncio.gather(
+                *(tokens.verify(forger.token(f"user {each}")) for each in range(100)),
+                return_exceptions=True,
+            )
+            assert {"the signature does not verify"} == {str(each) for each in found}
+        intervals = (monotonic() - start) / INTERVAL
+
+    assert endpoint.asked - 1 <= intervals + 1
+
+
+async def test_a_bad_signature_is_refused_while_the_key_set_hangs(endpoint, tmp_path, monkeypatch):
+    """A token that its key has not signed is `unauthenticated`, whatever the key set does."""
+    monkeypatch.setattr(verifier, "PATIENCE", 0.3)
+    mint, forger = Mint(), Mint()
+    forger._id = mint._id
+    endpoint.body = published(mint, path=tmp_path / "x")
+    async with verifying(endpoint.url) as tokens:
+        assert await tokens.verify(mint.token("ann"))
+        endpoint.slow = asyncio.Event()
+        with pytest.raises(UnauthenticatedError, match="signature"):
+            await tokens.verify(forger.token("ann"))
 
 
 async def test_a_key_set_is_refreshed_by_itself(endpoint, tmp_path):
@@ -198,6 +225,103 @@ async def test_known_keys_outlast_a_bad_answer(endpoint, tmp_path, caplog, bad):
     assert "127.0.0.1" not in caplog.text
 
 
+async def problem(endpoint: Endpoint, path: str = "") -> str:
+    """Return what is told of a download that does not succeed."""
+    with pytest.raises(ValueError, match=r".") as raised:
+        KeySet(await key_source.download(endpoint.url + path))
+    return key_source.describe(raised.value)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZIP", " gzip "])
+async def test_a_key_set_compressed_though_refused_is_read(endpoint, tmp_path, encoding):
+    """What a proxy compresses with gzip, although we refuse it, is the key set all the same."""
+    document = published(Mint(), path=tmp_path / "x")
+    endpoint.body, endpoint.headers = gzip.compress(document), f"Content-Encoding: {encoding}\r\n"
+
+    assert document == await key_source.download(endpoint.url)
+    assert "accept-encoding: identity\r\n" in endpoint.request.lower()
+
+
+BOMB = gzip.compress(b" " * 200_000_000)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "told"),
+    [
+        ("br", b"xxxx", "compressed, though that was refused"),
+        ("zstd", b"xxxx", "compressed, though that was refused"),
+        ("gzip, gzip", b"xxxx", "compressed, though that was refused"),
+        ("gzip", b"xxxx", "compressed, and damaged"),
+        ("gzip", b'{"keys": []}', "compressed, and damaged"),
+        ("gzip", gzip.compress(b'{"keys": []}')[:-4], "compressed, and cut off"),
+        ("gzip", b"", "compressed, and cut off"),
+        ("gzip", BOMB, f"more than {key_source.MAX_SIZE} bytes"),
+    ],
+)
+async def test_a_compression_that_cannot_be_read_is_named(endpoint, encoding, body, told):
+    """Another compression, a damaged document, and one that is huge are told apart."""
+    endpoint.body, endpoint.headers = body, f"Content-Encoding: {encoding}\r\n"
+
+    assert len(body) < key_source.MAX_SIZE
+    assert told == await problem(endpoint)
+
+
+SET = "to be set as RESPONDER_JWKS_URL"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_every_redirect_is_named(endpoint, status):
+    """Each status that leads elsewhere is told as a redirect."""
+    endpoint.status, endpoint.headers = f"{status} Moved", "Location: /iam/jwks\r\n"
+
+    assert f"HTTP status {status}, a redirect to /iam/jwks, {SET}" == await problem(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("location", "told"),
+    [
+        ("https://b.example/jwks", f"a redirect to https://b.example/jwks, {SET}"),
+        (
+            "https://u:hunter2@B.example:443/a?token=hunter2#hunter2",
+            f"a redirect to https://b.example/a, {SET}",
+        ),
+        ("//u:hunter2@b.example/jwks?x", f"a redirect to http://b.example/jwks, {SET}"),
+        ("/iam/jwks?token=hunter2", f"a redirect to /iam/jwks, {SET}"),
+        ("../elsewhere", f"a redirect to /elsewhere, {SET}"),
+        ("https://b.example/\x1b[2J", f"a redirect to https://b.example/%1B[2J, {SET}"),
+        (f"https://b.example/{'x' * 999}", f"a redirect to https://b.example/{'x' * 178}, {SET}"),
+        ("http://u:hunter2@[::1/", f"a redirect, {SET}"),
+        ("javascript:hunter2", f"a redirect, {SET}"),
+        ("file:///hunter2", f"a redirect, {SET}"),
+    ],
+)
+async def test_a_redirect_is_not_followed(endpoint, location, told):
+    """Where a redirect leads is told without what may be secret, and nothing is fetched there."""
+    endpoint.url = endpoint.url.replace("http://", "http://v:hunter2@")
+    endpoint.status, endpoint.headers = "308 Permanent", f"Location: {location}\r\n"
+
+    assert f"HTTP status 308, {told}" == await problem(endpoint)
+    assert 1 == endpoint.asked
+
+
+@pytest.mark.parametrize(("status", "headers"), [(300, ""), (304, "Location: /x\r\n"), (308, "")])
+async def test_a_status_that_leads_nowhere_is_no_redirect(endpoint, status, headers):
+    """Without a target there is only the status to tell."""
+    endpoint.status, endpoint.headers = f"{status} X", headers
+
+    assert f"HTTP status {status}" == await problem(endpoint)
+
+
+async def test_a_download_says_whose_it_is(endpoint, tmp_path):
+    """The request names responder and its version, for those who read the issuer's log."""
+    endpoint.body = published(Mint(), path=tmp_path / "x")
+    await key_source.download(endpoint.url.replace("http:", "HTTP:"))
+
+    assert f"User-Agent: better-auth-responder/{version('better-auth-responder')}\r\n".lower() in (
+        endpoint.request.lower()
+    )
+
+
 async def test_known_keys_outlast_an_outage(tmp_path):
     """Without any keys a token is unavailable; once known, they verify while the server is down."""
     mint = Mint()
@@ -255,20 +379,6 @@ async def test_a_flood_of_unknown_keys_is_one_download_per_interval(endpoint, tm
         intervals = (monotonic() - start) / INTERVAL
 
     assert endpoint.asked - 1 <= intervals + 1
-
-
-@pytest.fixture
-async def keyed_service(endpoint, tmp_path, template, create_database, start):
-    mint = Mint()
-    endpoint.body = published(mint, path=tmp_path / "x")
-    service = await start(
-        await create_database(template=template[0]),
-        RESPONDER_JWKS_URL=endpoint.url,
-        RESPONDER_JWT_ISSUER=ISSUER,
-        RESPONDER_JWT_AUDIENCE=ISSUER,
-        RESPONDER_HTTP_AUTH="required",
-    )
-    return service, mint
 
 
 async def test_a_flood_of_unknown_keys_delays_no_other_request(keyed_service, cast, endpoint):

@@ -1,26 +1,42 @@
 """Tokens become identities: verified with fresh keys, and remembered."""
 
 # Strategy: verifying a signature costs ten times a lookup. So the identity of a verified token is
-# cached under the token's hash for as long as the key set stays the same, and only `exp` is checked
-# again each time. An identity is what the token says; the cache holds nothing of a user's row.
+# remembered under the token's hash for as long as the key set stays the same, and only `exp` is
+# checked again each time. An identity is what the token says; nothing of a user's row is remembered.
+#
+# What is remembered is bounded in bytes, because an identity may be large: a token of 16 KiB may
+# name 600 audiences, which take fifty times the memory of one. The oldest is forgotten first.
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
+from sys import getsizeof
 from typing import Final
 
-from responder.errors import UnavailableError
+from responder.errors import UnauthenticatedError, UnavailableError
 from responder.models import Identity
-from responder.tokens.identity import MAX_TOKEN, check_expiry, split_compact, verify
+from responder.tokens.identity import (
+    MAX_TOKEN,
+    Header,
+    Unverified,
+    check_expiry,
+    parse_header,
+    split_compact,
+    verify_parsed,
+)
 from responder.tokens.issuer import TrustedIssuer, api_url, key_set_url, origin
 from responder.tokens.key_set import KeySet, StaleKeyError, UnknownKeyError
 from responder.tokens.key_source import KeySource
 
-MAX_CACHED: Final = 4096  # tokens
+# Enough for the tokens of 60,000 users, a kilobyte each.
+MAX_REMEMBERED: Final = 64 * 1024 * 1024  # bytes
+IDENTITY_SIZE: Final = 700  # bytes that an identity takes besides its texts, with its place
+MAX_HEADERS: Final = 64  # that are remembered
 PATIENCE: Final = 2.0  # seconds that a token waits to see whether its key was replaced
 
 
@@ -46,8 +62,10 @@ class TokenVerifier:
         self.key_source = key_source
         self._issuer = issuer
         self._clock = clock
-        self._cache: dict[bytes, Identity] = {}
-        self._cached_with: KeySet | None = None
+        self._remembered = OrderedDict[bytes, Identity]()  # by the token's hash
+        self._remembered_size = 0  # bytes
+        self._headers: dict[str, Header] = {}  # of known keys, by their segment of a token
+        self._remembered_with: KeySet | None = None
 
     @classmethod
     @asynccontextmanager
@@ -99,48 +117,99 @@ class TokenVerifier:
     def verify_now(self, token: str) -> Identity:
         """Return the identity of the user for whom a token speaks, as far as the known keys tell.
 
-        Raises UnknownKeyError where newer keys might tell, else UnauthenticatedError.
+        Raises UnknownKeyError or StaleKeyError where newer keys might tell, else
+        UnauthenticatedError.
         """
         identity = self.cached_identity(token)
+        return identity if identity is not None else self.verify_parsed(self.parse(token))
+
+    def parse(self, token: str) -> Unverified:
+        """Read what a token says of its key; raises UnauthenticatedError if no key can help it."""
+        parts = split_compact(token, token_url=self._issuer.token_url)
+        header = self._headers.get(parts[1])
+        return Unverified(header or parse_header(parts[1]), parts)
+
+    def has_key_for(self, token: Unverified) -> bool:
+        """Tell whether a key is known that may have signed a token."""
+        keys, segment = self.key_source.key_set, token.parts[1]
+        if keys is self._remembered_with and segment in self._headers:
+            return True
+        try:
+            if keys is None or not keys.verifying_keys(*token.header):
+                return False
+        except UnknownKeyError:
+            return False
+        except UnauthenticatedError:  # verifying it says which check fails
+            return True
+        # The tokens of one key have the same header. More kinds of it are not worth their memory.
+        if keys is self._remembered_with and len(self._headers) < MAX_HEADERS:
+            self._headers[segment] = token.header
+        return True
+
+    def verify_parsed(self, token: Unverified) -> Identity:
+        """Return the identity of the user for whom a token speaks (see `verify_now`)."""
+        digest = _digest(token.parts.string)
+        identity = self._recall(digest)
         if identity is not None:
             return identity
         keys = self.key_source.key_set
         if keys is None:
             raise UnknownKeyError("no keys to verify a token with")
-        identity = verify(
+        identity = verify_parsed(
             token,
             keys,
             issuers=self._issuer.issuers,
             audiences=self._issuer.audiences,
             now=self._clock(),
-            token_url=self._issuer.token_url,
         )
-        if len(self._cache) >= MAX_CACHED:
-            del self._cache[next(iter(self._cache))]  # the oldest
-        self._cache[_digest(token)] = identity
+        self._remember(digest, identity)
         return identity
 
     def cached_identity(self, token: str) -> Identity | None:
         """Return the identity of a token that was verified before, in about a microsecond.
 
-        Returns None for a token that is still to be verified.
-
-        Raises UnauthenticatedError for a token that has expired, and for text that cannot be one.
+        Returns None for a token that is still to be verified; raises UnauthenticatedError for one
+        that has expired.
         """
+        return self._recall(_digest(token)) if len(token) <= MAX_TOKEN else None
+
+    def _recall(self, digest: bytes) -> Identity | None:
         keys = self.key_source.key_set
-        if keys is not self._cached_with:
-            self._cached_with, self._cache = keys, {}
-        identity = self._cache.get(_digest(token)) if len(token) <= MAX_TOKEN else None
-        if identity is None:
-            # A token that has to wait is held in memory, so it must not be huge.
-            split_compact(token, token_url=self._issuer.token_url)
-        else:
-            check_expiry(identity, self._clock())
+        if keys is not self._remembered_with:
+            self._remembered_with = keys
+            self._remembered.clear()
+            self._headers.clear()
+            self._remembered_size = 0
+        identity = self._remembered.get(digest)
+        if identity is not None:
+            try:
+                check_expiry(identity, self._clock())
+            except UnauthenticatedError:
+                self._forget(digest)
+                raise
         return identity
+
+    def _remember(self, digest: bytes, identity: Identity) -> None:
+        self._remembered[digest] = identity
+        self._remembered_size += _size(identity)
+        while self._remembered_size > MAX_REMEMBERED:
+            self._forget(next(iter(self._remembered)))
+
+    def _forget(self, digest: bytes) -> None:
+        self._remembered_size -= _size(self._remembered.pop(digest))
 
 
 def _digest(token: str) -> bytes:
     return sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _size(identity: Identity) -> int:
+    """Return about how many bytes an identity takes in memory."""
+    size = IDENTITY_SIZE + getsizeof(identity.audience) + sum(map(getsizeof, identity.audience))
+    for text in (identity.email, identity.name, identity.role, identity.organization_id):
+        if text is not None:
+            size += getsizeof(text)
+    return size + getsizeof(identity.user_id) + getsizeof(identity.issuer)
 
 
 def _as_collection(given: str | Collection[str] | None) -> Collection[str] | None:

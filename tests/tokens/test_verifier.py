@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import tracemalloc
 from dataclasses import dataclass, field
 from typing import cast
 
 import pytest
 
 from responder.errors import UnauthenticatedError
+from responder.tokens import verifier as verifier_module
 from responder.tokens.issuer import TrustedIssuer
 from responder.tokens.key_set import KeySet, UnknownKeyError
 from responder.tokens.key_source import KeySource
-from responder.tokens.verifier import MAX_CACHED, TokenVerifier
+from responder.tokens.verifier import MAX_REMEMBERED, TokenVerifier
 from tests.signing import (
     CLAIMS,
     ED,
@@ -91,18 +94,67 @@ def test_a_remembered_token_is_forgotten_with_its_key():
         tokens.verify_now(GOOD)
 
 
-def test_only_so_many_tokens_are_remembered():
-    """However many tokens are verified, MAX_CACHED of them are kept, and none that was refused."""
-    tokens = verifier(FixedKeys(), Clock())
-    token = tokens.verify_now(GOOD)
-    tokens._cache = {bytes([0]) + n.to_bytes(4): token for n in range(MAX_CACHED)}
+def in_memory(tokens: TokenVerifier, texts: list[str]) -> int:
+    """Return the bytes of memory that are taken by verifying tokens."""
+    tracemalloc.start()
+    try:
+        for each in texts:
+            tokens.verify_now(each)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
 
-    tokens.verify_now(GOOD)
+
+def of_many(number: int, *, audiences: int) -> list[str]:
+    """Return tokens of many users, each with as many audiences."""
+    named = [ISSUER, *(f"https://app-{each}.example" for each in range(1, audiences))]
+    return [sign(claims(sub=f"user {each:28}", aud=named)) for each in range(number)]
+
+
+@pytest.mark.parametrize(("number", "audiences"), [(3000, 1), (600, 20), (100, 400)])
+def test_what_is_remembered_is_bounded_in_bytes(monkeypatch, number, audiences):
+    """However large the identities of tokens are, they take no more memory than is set aside."""
+    limit = 1_000_000
+    monkeypatch.setattr(verifier_module, "MAX_REMEMBERED", limit)
+    tokens = verifier(FixedKeys(), Clock())
+    texts = of_many(number, audiences=audiences)
+    assert tokens.verify_now(GOOD)  # what is made once is there
+
+    assert limit / 2 < in_memory(tokens, texts) < limit * 1.2
+    assert tokens.verify_now(texts[-1]) is tokens.cached_identity(texts[-1])
+    assert tokens.cached_identity(texts[0]) is None
+
+
+@pytest.mark.heavy
+def test_large_identities_leave_memory_to_others():
+    """Four thousand tokens that each name 600 audiences take less than 100 MB."""
+    tokens = verifier(FixedKeys(), Clock())
+
+    assert in_memory(tokens, of_many(4200, audiences=400)) < 100_000_000
+
+
+def test_many_users_are_remembered():
+    """There is room for the ordinary tokens of fifty thousand users."""
+    tokens = verifier(FixedKeys(), Clock())
+    each = in_memory(tokens, of_many(1000, audiences=1)) / 1000
+
+    assert each * 50_000 < MAX_REMEMBERED
+
+
+def test_what_is_refused_is_not_remembered():
+    """A token that does not verify, or has expired, takes no memory."""
+    clock = Clock()
+    tokens = verifier(FixedKeys(), clock)
     for bad in (sign(key=OTHER), "x", GOOD[:-1]):
         with pytest.raises(UnauthenticatedError):
             tokens.verify_now(bad)
+    assert tokens.verify_now(GOOD)
+    clock.now = CLAIMS["exp"] + 30
+    with pytest.raises(UnauthenticatedError, match="expired"):
+        tokens.verify_now(GOOD)
 
-    assert MAX_CACHED == len(tokens._cache)
+    assert (0, 0) == (len(tokens._remembered), tokens._remembered_size)
 
 
 def test_the_time_is_that_of_the_machine():

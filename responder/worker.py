@@ -4,9 +4,8 @@
 # it; its answer comes back as a call (see `batching`), and is sent at once. So the requests that
 # arrive in one read share a query, and the replies of one query leave in one write.
 #
-# Only a request whose token is not remembered waits, in a task of its own. To verify a signature
-# costs as much as many lookups, so there is one in each turn of the loop, and other requests are
-# answered in between; besides, its key may have to be fetched.
+# Only a request whose token is not remembered waits, until the token is verified (see
+# `tokens.verifying`). Its answer comes back as a call, too.
 #
 # Worker listens and stops. What happens to one request in between stands in _Request, in the order
 # in which it happens.
@@ -39,8 +38,8 @@ from responder.models import Identity
 from responder.nats.connection import Connection
 from responder.nats.service import VERBS, Service, Statistics, subjects
 from responder.throttling import ThrottledLog
-from responder.tokens.key_set import UnknownKeyError
 from responder.tokens.verifier import TokenVerifier
+from responder.tokens.verifying import Verifying
 
 log = logging.getLogger(__name__)
 repeated = ThrottledLog(__name__)
@@ -49,8 +48,6 @@ repeated = ThrottledLog(__name__)
 # number of requests (RESPONDER_MAX_PENDING, 4,096), but a request may be as large as a message, a
 # megabyte by default. This many bytes are 16 KiB for each of them, about what 500 ids need.
 MAX_UNANSWERED: Final = 64 * 1024 * 1024  # bytes of the requests that are not answered yet
-# To verify so many takes about a quarter of a second, well within the time that a request has.
-MAX_UNVERIFIED: Final = 1024  # tokens that wait to be verified
 
 NO_ISSUER: Final = (
     "this worker knows no issuer of tokens: it needs BETTER_AUTH_URL, or RESPONDER_JWKS_URL with "
@@ -159,7 +156,7 @@ class Worker:
     async def _all_answered(self) -> None:
         """Return once all that was received has its answer."""
         if self._shared.verifying:
-            await asyncio.wait(self._shared.verifying)
+            await self._shared.verifying.drained()
         await self._batching.drained()
 
     async def _drain(self) -> None:
@@ -174,9 +171,10 @@ class Worker:
                 await self._all_answered()
         except TimeoutError:
             log.warning("not everything was answered in time")
-            for task in self._shared.verifying:
-                task.cancel()
-            self._batching.fail(UnavailableError("shutting down"))
+            shutting_down = UnavailableError("shutting down")
+            if self._shared.verifying:
+                self._shared.verifying.fail(shutting_down)
+            self._batching.fail(shutting_down)
 
 
 class _Load(Protocol):
@@ -209,8 +207,7 @@ class _Shared:
         self.token_required = token_required
         self.now = asyncio.get_running_loop().time
         self.unanswered = 0  # bytes
-        self.verifying: set[asyncio.Task[None]] = set()  # one task for each unverified token
-        self.turn = asyncio.Lock()  # held for a turn of the loop, in which one token is verified
+        self.verifying = Verifying(tokens) if tokens else None
 
 
 class _Request:
@@ -260,38 +257,29 @@ class _Request:
     def _identify(self, token: str) -> None:
         """Go on with the identity that a token states: at once if the token is remembered."""
         shared = self._shared
-        if shared.tokens is None:
+        if shared.tokens is None or shared.verifying is None:
             raise UnavailableError(NO_ISSUER)
         identity = shared.tokens.cached_identity(token)
         if identity is not None:
             self._load(identity)
             return
-        if len(shared.verifying) >= MAX_UNVERIFIED:
-            raise UnavailableError("too many tokens wait to be verified")
-        task = asyncio.create_task(self._identify_later(shared.tokens, token))
-        shared.verifying.add(task)
-        task.add_done_callback(shared.verifying.discard)
+        shared.verifying.add(
+            token,
+            sender=self._reply.rpartition(b".")[0],  # without what tells replies apart
+            size=len(self._payload),
+            deadline=self._deadline,
+            callback=self._go_on,
+        )
 
-    async def _identify_later(self, tokens: TokenVerifier, token: str) -> None:
+    def _go_on(self, identity: Identity | Exception) -> None:
+        """Go on once the token is verified, or answer with why it is not."""
+        if isinstance(identity, Exception):
+            self.fail(identity)
+            return
         try:
-            async with asyncio.timeout_at(self._deadline):
-                identity = await self._verify(tokens, token)
             self._load(identity)
-        except TimeoutError:
-            self.fail(UnavailableError("the token could not be verified in time"))
-        except asyncio.CancelledError:
-            self.fail(UnavailableError("shutting down"))
-            raise
         except Exception as error:  # noqa: BLE001 - every request is answered
             self.fail(error)
-
-    async def _verify(self, tokens: TokenVerifier, token: str) -> Identity:
-        try:
-            async with self._shared.turn:
-                await asyncio.sleep(0)
-                return tokens.verify_now(token)
-        except UnknownKeyError:
-            return await tokens.verify(token)
 
     def _load(self, identity: Identity | None) -> None:
         """Read the payload, and have its key looked up; the answer comes to `answer`."""

@@ -9,11 +9,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import nats as nats_py
 import pytest
+from key_sets import Endpoint, listening, published
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
 from responder.app import serving
 from responder.dev import nats
+from responder.dev.tokens import ISSUER, Mint
 from responder.settings import Settings
 
 
@@ -139,3 +141,44 @@ async def cluster_port(server: nats.NatsServer) -> int:
                 if "Listening for route connections" in line:
                     return int(line.rpartition(":")[2])
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("drain_timeout", [10.0, 0.4])
+async def test_tokens_that_wait_are_answered(
+    variables, people_service, cast, tmp_path, drain_timeout
+):
+    """A worker that stops waits for a download of keys, within its time, and answers each token."""
+    mint, nc = Mint(), people_service.nc
+    endpoint = Endpoint(body=published(mint, path=tmp_path / "x"))
+    answers: asyncio.Queue[str] = asyncio.Queue()
+
+    async def take(message) -> None:
+        answers.put_nowait(message.headers["Nats-Service-Error-Code"])
+
+    inbox = nc.new_inbox()
+    await nc.subscribe(f"{inbox}.*", cb=take)
+    async with listening(endpoint):
+        settings = variables(people_service.nats.url).model_copy(
+            update={
+                "jwks_url": endpoint.url,
+                "jwt_issuer": [ISSUER],
+                "jwt_audience": [ISSUER],
+                "drain_timeout": drain_timeout,
+                "subject_prefix": "stopping",
+            }
+        )
+        async with serving(settings):
+            good = {"Authorization": f"Bearer {mint.token(cast.owner.id)}"}
+            reply = await nc.request("stopping.get", cast.owner.id.encode(), headers=good)
+            assert cast.owner.id in reply.data.decode()
+            endpoint.slow = asyncio.Event()
+            for number in range(50):
+                stranger = {"Authorization": f"Bearer {Mint().token('x')}"}
+                await nc.publish("stopping.get", b"x", reply=f"{inbox}.{number}", headers=stranger)
+            await nc.request("stopping.get", cast.owner.id.encode())
+            if drain_timeout > 1:
+                endpoint.slow.set()
+    async with asyncio.timeout(5):
+        given = [await answers.get() for _ in range(50)]
+
+    assert ["401" if drain_timeout > 1 else "503"] * 50 == given

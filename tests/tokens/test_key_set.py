@@ -6,6 +6,9 @@ import json
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from responder.errors import UnauthenticatedError
+from responder.tokens.key_set import MAX_TRIED, KeySet, UnknownKeyError
 from tests.signing import (
     ALL,
     CLAIMS,
@@ -22,9 +25,6 @@ from tests.signing import (
     key_set,
     sign,
 )
-
-from responder.errors import UnauthenticatedError
-from responder.tokens.key_set import MAX_TRIED, KeySet, UnknownKeyError
 
 STRANGER = Ed25519PrivateKey.generate()
 

@@ -38,6 +38,7 @@ MAX_REMEMBERED: Final = 64 * 1024 * 1024  # bytes
 IDENTITY_SIZE: Final = 700  # bytes that an identity takes besides its texts, with its place
 MAX_HEADERS: Final = 64  # that are remembered
 PATIENCE: Final = 2.0  # seconds that a token waits to see whether its key was replaced
+MAX_DOUBTED: Final = 128  # tokens that wait for that; others are refused at once
 
 
 class TokenVerifier:
@@ -64,6 +65,7 @@ class TokenVerifier:
         self._clock = clock
         self._remembered = OrderedDict[bytes, Identity]()  # by the token's hash
         self._remembered_size = 0  # bytes
+        self._doubted = 0  # tokens that wait to see whether their key was replaced
         self._headers: dict[str, Header] = {}  # of known keys, by their segment of a token
         self._remembered_with: KeySet | None = None
 
@@ -98,8 +100,8 @@ class TokenVerifier:
     async def verify(self, token: str) -> Identity:
         """Return the identity of the user for whom a token speaks.
 
-        Waits for newer keys if the token's key is not known; for PATIENCE seconds at most if it is
-        known, and has not signed the token.
+        Waits for newer keys if the token's key is not known. If it is known, and has not signed the
+        token, only a few tokens wait, and for PATIENCE seconds at most.
 
         Raises UnauthenticatedError, which says which check failed, and UnavailableError while there
         are no keys at all.
@@ -109,10 +111,22 @@ class TokenVerifier:
         except UnknownKeyError:
             await self.key_source.wait_for_newer()
         except StaleKeyError:
+            with suppress(UnavailableError):
+                self.key_source.newer()
+            if self._doubted >= MAX_DOUBTED:
+                raise
+            await self._wait_for_replaced()
+        return self.verify_now(token)
+
+    async def _wait_for_replaced(self) -> None:
+        """Wait for a newer key set, for a while; none may come."""
+        self._doubted += 1
+        try:
             with suppress(TimeoutError, UnavailableError):
                 async with asyncio.timeout(PATIENCE):
                     await self.key_source.wait_for_newer()
-        return self.verify_now(token)
+        finally:
+            self._doubted -= 1
 
     def verify_now(self, token: str) -> Identity:
         """Return the identity of the user for whom a token speaks, as far as the known keys tell.

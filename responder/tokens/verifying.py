@@ -36,7 +36,7 @@ from responder.errors import ResponderError, UnauthenticatedError, UnavailableEr
 from responder.models import Identity
 from responder.tokens.identity import Unverified
 from responder.tokens.key_set import KeySet, StaleKeyError, UnknownKeyError
-from responder.tokens.verifier import TokenVerifier
+from responder.tokens.verifier import MAX_DOUBTED, TokenVerifier
 
 TURN: Final = 0.002  # seconds in a turn of the loop for which tokens are verified
 NEVER: Final = float("inf")
@@ -49,7 +49,6 @@ MAX_QUEUED: Final = 4096  # places in each of the two queues
 # Half of them are enough for a flood from one sender of 2,000 tokens a second, each of which waits
 # for the 2 s that a request has.
 MAX_WITHOUT_KEY: Final = 8192  # places of tokens that wait for a key
-MAX_DOUBTED: Final = 128  # places of tokens that wait to see whether their key was replaced
 MAX_PROVEN: Final = 65_536  # users who are known to have had a token that verified
 
 LATE: Final = "the token could not be verified in time"

@@ -135,6 +135,22 @@ async def test_a_bad_signature_is_refused_while_the_key_set_hangs(endpoint, tmp_
             await tokens.verify(forger.token("ann"))
 
 
+async def test_few_bad_signatures_wait_for_a_newer_key(endpoint, tmp_path):
+    """While as many tokens wait as may, others that their key has not signed are refused at once."""
+    mint, forger = Mint(), Mint()
+    forger._id = mint._id
+    endpoint.body = published(mint, path=tmp_path / "x")
+    async with verifying(endpoint.url) as tokens:
+        assert await tokens.verify(mint.token("ann"))
+        endpoint.slow = asyncio.Event()
+        waiting = [asyncio.create_task(tokens.verify(forger.token(f"{n}"))) for n in range(300)]
+        await until(lambda: sum(each.done() for each in waiting) == 300 - verifier.MAX_DOUBTED)
+        endpoint.slow.set()
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert {"the signature does not verify"} == {str(each) for each in found}
+
+
 async def test_a_key_set_is_refreshed_by_itself(endpoint, tmp_path):
     """A key that was withdrawn is forgotten, though no token asks for a newer one."""
     old, new = Mint(), Mint()

@@ -17,8 +17,8 @@ from responder.models import Identity
 from responder.tokens import verifying as verifying_module
 from responder.tokens.issuer import TrustedIssuer
 from responder.tokens.key_set import KeySet
-from responder.tokens.verifier import TokenVerifier
-from responder.tokens.verifying import MAX_DOUBTED, MAX_QUEUED, MAX_WITHOUT_KEY, PLACE, Verifying
+from responder.tokens.verifier import MAX_DOUBTED, TokenVerifier
+from responder.tokens.verifying import MAX_QUEUED, MAX_WITHOUT_KEY, PLACE, Verifying
 
 ACCEPTED = TrustedIssuer(key_set_url="", issuers=[ISSUER], audiences=[ISSUER], token_url="")
 PATIENCE = 30.0  # seconds until the deadline of a token, where none is to pass

@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,8 @@ def test_the_files_it_names_exist():
 
 def test_the_commands_it_names_exist():
     """Each command of responder that it names is one."""
-    commands = set(cli._parser()._subparsers._group_actions[0].choices)
+    parser: Any = cli._parser()
+    commands = set(parser._subparsers._group_actions[0].choices)
     named = {each.split()[1] for each in CODE if each.startswith("responder ")}
 
     assert named
@@ -67,7 +69,9 @@ def test_readers_find_it():
 def test_the_defaults_are_those_it_tells():
     """Over HTTP a token is required, over NATS it is not, and operators are on loopback."""
     assert ("required", "optional") == (Settings.read({}).http_auth, Settings.read({}).nats_auth)
-    assert "127.0.0.1" == Settings.read({}).admin_listen[0]
+    listen = Settings.read({}).admin_listen
+    assert listen
+    assert "127.0.0.1" == listen[0]
 
 
 async def test_the_admin_listener_tells_nothing_about_users(people_service, cast):
@@ -148,7 +152,7 @@ def requirements(lock: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_each_requirement_has_a_version_and_hashes(lock):
-    """Nothing that is locked may be replaced: each line has one version, and hashes of its files."""
+    """What is locked cannot be replaced: each line has one version, and hashes of its files."""
     pinned = requirements(lock)
 
     assert len(pinned) > 15
@@ -180,7 +184,7 @@ def test_the_image_has_what_the_project_needs_of_the_lock():
 
 
 def test_every_install_is_by_hash():
-    """Each command of ours that installs from an index asks for hashes; none builds in isolation."""
+    """Each command that installs from an index asks for hashes; none builds in isolation."""
     for file in ("Makefile", "Dockerfile"):
         text = (ROOT / file).read_text()
         for install in re.findall(r"pip install ([^\n&]*)", text):

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import nats as nats_py
 import pytest
-from key_sets import Endpoint, listening, published
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
@@ -17,6 +16,7 @@ from responder.app import serving
 from responder.dev import nats
 from responder.dev.tokens import ISSUER, Mint
 from responder.settings import Settings
+from tests.key_sets import Endpoint, listening, published
 
 
 @pytest.fixture

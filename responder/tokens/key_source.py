@@ -1,8 +1,8 @@
 """An issuer's key set, downloaded and kept fresh."""
 
 # Strategy: one task downloads, and no request ever does. It downloads at the start, every few
-# minutes, and when a token arrives whose key is not known, because that key may be new. A token that
-# its key has not signed is such a token, too: the key may have been replaced under its id.
+# minutes, and when a token arrives whose key is not known, because that key may be new. A token
+# that its key has not signed is such a token, too: the key may have been replaced under its id.
 #
 # However many such tokens arrive, there is an interval between downloads. A token waits for the
 # first download that begins after the token arrived, because only that one surely has its key. For

@@ -2,7 +2,8 @@
 
 # Strategy: verifying a signature costs ten times a lookup. So the identity of a verified token is
 # remembered under the token's hash for as long as the key set stays the same, and only `exp` is
-# checked again each time. An identity is what the token says; nothing of a user's row is remembered.
+# checked again each time. An identity is what the token says; nothing of a user's row is
+# remembered.
 #
 # What is remembered is bounded in bytes, because an identity may be large: a token of 16 KiB may
 # name 600 audiences, which take fifty times the memory of one. The oldest is forgotten first.

@@ -5,7 +5,8 @@
 # requests are answered. What is verified in one turn is looked up together.
 #
 # A flood of tokens that do not verify must not keep other tokens waiting. Nothing that an
-# unverified token says can be trusted, but a flood has to say something, and to come from somewhere:
+# unverified token says can be trusted, but a flood has to say something, and to come from
+# somewhere:
 #
 # - The senders of tokens take turns. A sender is what the reply subjects of a connection to NATS
 #   have in common: a client is one, and so is the HTTP bridge.

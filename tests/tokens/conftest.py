@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from key_sets import Endpoint, listening, published
 
 from responder.dev.tokens import ISSUER, Mint
+from tests.key_sets import Endpoint, listening, published
 
 
 @pytest.fixture

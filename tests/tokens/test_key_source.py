@@ -13,8 +13,6 @@ from itertools import pairwise
 from time import monotonic, time
 
 import pytest
-from key_sets import Endpoint, listening, published
-from signing import ED, KID, P256, claims, jwk, key_set, sign
 
 from responder.dev.tokens import ISSUER, Mint
 from responder.errors import UnauthenticatedError, UnavailableError
@@ -22,6 +20,8 @@ from responder.tokens import key_source, verifier
 from responder.tokens.issuer import TrustedIssuer
 from responder.tokens.key_set import KeySet
 from responder.tokens.verifier import TokenVerifier
+from tests.key_sets import Endpoint, listening, published
+from tests.signing import ED, KID, P256, claims, jwk, key_set, sign
 
 pytestmark = pytest.mark.heavy
 INTERVAL = 0.2  # seconds between downloads, shorter than a service has it
@@ -136,7 +136,7 @@ async def test_a_bad_signature_is_refused_while_the_key_set_hangs(endpoint, tmp_
 
 
 async def test_few_bad_signatures_wait_for_a_newer_key(endpoint, tmp_path):
-    """While as many tokens wait as may, others that their key has not signed are refused at once."""
+    """While as many tokens wait as may, others whose key did not sign them are refused at once."""
     mint, forger = Mint(), Mint()
     forger._id = mint._id
     endpoint.body = published(mint, path=tmp_path / "x")

@@ -9,8 +9,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
-from signing import CLAIMS, ED, GOOD, ISSUER, KEYS, KID, NOW, OTHER, claims, header, jwk, sign
-from signing import key_set as keys_of
 
 from responder.errors import UnauthenticatedError, UnavailableError
 from responder.models import Identity
@@ -19,6 +17,8 @@ from responder.tokens.issuer import TrustedIssuer
 from responder.tokens.key_set import KeySet
 from responder.tokens.verifier import MAX_DOUBTED, TokenVerifier
 from responder.tokens.verifying import MAX_QUEUED, MAX_WITHOUT_KEY, PLACE, Verifying
+from tests.signing import CLAIMS, ED, GOOD, ISSUER, KEYS, KID, NOW, OTHER, claims, header, jwk, sign
+from tests.signing import key_set as keys_of
 
 ACCEPTED = TrustedIssuer(key_set_url="", issuers=[ISSUER], audiences=[ISSUER], token_url="")
 PATIENCE = 30.0  # seconds until the deadline of a token, where none is to pass
@@ -55,7 +55,7 @@ class Asked:
 
     def __init__(self, keys: Downloads | None = None) -> None:
         self.keys = keys or Downloads()
-        tokens = TokenVerifier(self.keys, ACCEPTED, clock=lambda: NOW)  # type: ignore[arg-type]
+        tokens = TokenVerifier(self.keys, ACCEPTED, clock=lambda: NOW)  # type: ignore[arg-type]  # what a connection is to it
         self.verifying = Verifying(tokens)
         self.answers: list[tuple[str, Identity | Exception]] = []
 
@@ -81,7 +81,7 @@ class Asked:
         found = 0
         for each in tokens:
             try:
-                self.ask(each, **options)  # type: ignore[arg-type]
+                self.ask(each, **options)  # type: ignore[arg-type]  # what a connection is to it
             except UnavailableError:
                 continue
             found += 1
@@ -268,7 +268,7 @@ async def test_queued_tokens_overtake_those_whose_download_has_ended():
 
 
 async def test_a_download_that_brings_the_key_verifies_all_that_waited():
-    """None of the tokens of a new key is refused, although they are more than a queue has places."""
+    """No token of a new key is refused, although there are more than a queue has places."""
     asked = Asked()
     new = [sign(claims(sub=f"{each}"), header(kid="new"), key=OTHER) for each in range(3000)]
     assert 3000 == asked.flood(new)

@@ -221,7 +221,7 @@ async def _dev(_: argparse.Namespace) -> int:
             print(requests, flush=True)
             await asyncio.Event().wait()  # until a signal cancels this
     except process.StartError as error:  # its servers are an extra, which may not be installed
-        print(f"responder: {error}", file=sys.stderr)
+        _complain(str(error))
     return FAILED
 
 

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from responder import cli
+from responder.dev import process, service
 from responder.terminal import visible
 
 json_values = st.recursive(
@@ -64,3 +65,16 @@ def test_a_wrong_argument_is_repeated_as_text(capsys, arguments):
         cli.main(arguments)
 
     assert all(line.isprintable() for line in capsys.readouterr().err.splitlines())
+
+
+def test_the_log_of_a_server_that_does_not_start_is_shown_as_text(capsys, monkeypatch):
+    """What `responder dev` shows of the log of its server holds nothing that a terminal obeys."""
+
+    def running() -> None:
+        raise process.StartError("postgres ended:\n\x1b[2J\x9b31m\u202e")
+
+    monkeypatch.setattr(service, "running", running)
+
+    assert 1 == cli.main(["dev"])
+    lines = capsys.readouterr().err.splitlines()
+    assert ["responder: postgres ended:", r"\u001b[2J\u009b31m\u202e"] == lines

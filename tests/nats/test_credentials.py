@@ -22,15 +22,16 @@ async def test_a_server_that_verifies_certificates(tmp_path):
     async with nats.running(config=f"tls {{ {tls} }}") as server:
         url = server.url.replace("127.0.0.1", "localhost")  # as the certificate has it
 
-        async def check(**variables: str) -> None:
+        async def check(patience: float, **variables: str) -> None:
             options = Settings.read(variables).nats_options()
-            async with connected([url], name="test", options=options, patience=3) as connection:
+            opening = connected([url], name="test", options=options, patience=patience)
+            async with opening as connection:
                 await connection.check(2)
 
-        await check(NATS_CA=certificate, **ours)
+        await check(5, NATS_CA=certificate, **ours)
         for missing in ({"NATS_CA": certificate}, ours):
             with pytest.raises(UnavailableError):
-                await check(**missing)
+                await check(0.5, **missing)
 
 
 async def test_a_server_that_knows_a_key(tmp_path):

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -34,24 +34,24 @@ DROPPED = "ignore_startup_parameters = " + ", ".join(
 
 
 @pytest.fixture(scope="session")
-def bouncer_program(tmp_path_factory) -> Path:
+def bouncer_program() -> Iterator[Path]:
     """PgBouncer, as it is installed or as Debian has it."""
     if program := shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin"):
-        return Path(program)
-    folder = tmp_path_factory.mktemp("pgbouncer")
+        yield Path(program)
+        return
     if not (sys.platform == "linux" and shutil.which("apt-get") and shutil.which("dpkg")):
         pytest.skip("no pgbouncer, and no Debian to take it from")
-    fetched = subprocess.run(
-        ["apt-get", "download", *PACKAGES], cwd=folder, capture_output=True, check=False
-    )
-    if fetched.returncode:
-        pytest.skip(f"no pgbouncer: {fetched.stderr.decode()[-200:]}")
-    for package in folder.glob("*.deb"):
-        subprocess.run(["dpkg", "-x", package, folder], check=True)
-    for path in (folder, *folder.parents):
-        if path.stat().st_uid == os.geteuid() and "pytest" in str(path):
-            path.chmod(0o755)  # PgBouncer does not run as root
-    return folder / "usr" / "sbin" / "pgbouncer"
+    # Each session of pytest closes the folder of all its sessions to other accounts, and PgBouncer
+    # does not run as root: so it is not in that folder.
+    with child.temporary_directory("pgbouncer-program", owner=_account()) as folder:
+        fetched = subprocess.run(
+            ["apt-get", "download", *PACKAGES], cwd=folder, capture_output=True, check=False
+        )
+        if fetched.returncode:
+            pytest.skip(f"no pgbouncer: {fetched.stderr.decode()[-200:]}")
+        for package in folder.glob("*.deb"):
+            subprocess.run(["dpkg", "-x", package, folder / "package"], check=True)
+        yield folder / "package" / "usr" / "sbin" / "pgbouncer"
 
 
 @asynccontextmanager

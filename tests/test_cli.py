@@ -51,9 +51,11 @@ class Ended:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Variables for a program; of this process only those that say where its files are."""
+    """Variables for a program; of this process only those that say where its files are, and how
+    it is measured.
+    """
     privacy.note_settings(variables)
-    names = ("PATH", "PYTHONPATH", "TMPDIR", "HOME")
+    names = ("PATH", "PYTHONPATH", "TMPDIR", "HOME", "COVERAGE_PROCESS_CONFIG")
     kept = {name: os.environ[name] for name in names if name in os.environ}
     return {**kept, **variables}
 

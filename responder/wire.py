@@ -139,14 +139,18 @@ def decode_headers(block: bytes) -> dict[str, list[str]]:
         # Some readers end a line at a bare line break: a header must not hide behind one.
         if not colon or not _TOKEN.fullmatch(name) or _BARE_BREAK.search(value):
             raise InvalidRequestError("headers: not a name, a colon and a value")
-        headers.setdefault(name.lower(), []).append(value.strip())
+        headers.setdefault(name.lower(), []).append(value.strip(_BLANKS))
     return headers
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:
     """Write a header block; line breaks in values become spaces."""
-    lines = [f"{name}: {' '.join(value.split())}\r\n" for name, value in headers.items()]
+    lines = [f"{name}: {_on_one_line(value)}\r\n" for name, value in headers.items()]
     return f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
+
+
+def _on_one_line(value: str) -> str:
+    return value.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
 
 
 def requested_timeout(headers: Mapping[str, Sequence[str]]) -> float | None:
@@ -166,6 +170,7 @@ def is_no_responders(headers: bytes) -> bool:
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _BARE_BREAK = re.compile(r"[\r\n]")
+_BLANKS = " \t"  # around a value; what else Python takes for a blank, U+00A0 for one, is part of it
 _MILLISECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
@@ -226,9 +231,12 @@ def read_authorization(headers: Mapping[str, Sequence[str]]) -> str | None:
     if values is None:
         return None
     scheme, _, token = values[0].partition(" ")
-    if len(values) > 1 or scheme.lower() != "bearer" or not token.strip():
+    token = token.lstrip(" ")
+    # Python takes more for a blank than HTTP does; with one of those this is no token either.
+    plain = token.isascii() and " " not in token and "\t" not in token and token == token.strip()
+    if len(values) > 1 or scheme.lower() != "bearer" or not token or not plain:
         raise UnauthenticatedError("expected exactly one Authorization: Bearer <JWT>")
-    return token.strip()
+    return token
 
 
 def encode_error(error: ResponderError) -> tuple[bytes, bytes]:

@@ -187,6 +187,11 @@ TOKENS = {
     "no-scheme": ("Authorization: a.b.c", "unauthenticated"),
     "another-scheme": ("Authorization: Basic eDp5", "unauthenticated"),
     "a-longer-scheme": ("Authorization: BearerToken a.b.c", "unauthenticated"),
+    "another-blank": ("Authorization: Bearer\u00a0a.b.c", "unauthenticated"),
+    "a-tab": ("Authorization: Bearer\ta.b.c", "unauthenticated"),
+    "another-blank-before-the-token": ("Authorization: Bearer \u2003a.b.c", "unauthenticated"),
+    "another-blank-behind-the-token": ("Authorization: Bearer a.b.c\u0085", "unauthenticated"),
+    "two-tokens": ("Authorization: Bearer a.b.c a.b.c", "unauthenticated"),
     "repeated": (
         "Authorization: Bearer a.b.c\r\nAuthorization: Bearer a.b.c",
         "unauthenticated",

@@ -28,7 +28,7 @@ from responder.errors import (
 )
 from responder.http.admin import Admin, Metrics, Observed
 from responder.http.bridge import Bridge
-from responder.http.listener import listening
+from responder.http.listener import listening, listening_for_admin
 from responder.nats.connection import Connection, connected
 from responder.postgres.discovery import Discovery
 from responder.postgres.dsn import Dsn
@@ -75,7 +75,7 @@ async def serving(
     http_at = http_socket or settings.http_listen
     dsn = settings.dsn if worker else None
     async with (
-        listening(admin, admin_at, "RESPONDER_ADMIN_LISTEN", drain_timeout=1, ended=ended)
+        listening_for_admin(admin, admin_at, ended=ended)
         if admin_at
         else nullcontext() as admin_url,
         connected(

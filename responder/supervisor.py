@@ -41,7 +41,7 @@ from starlette.routing import Route
 
 import responder
 from responder.http.admin import figures, text
-from responder.http.listener import BACKLOG, bind, listening, url_of
+from responder.http.listener import BACKLOG, bind, listening_for_admin, url_of
 from responder.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ async def supervise(settings: Settings, *, count: int) -> int:
             for number in range(1, count + 1)
         ]
         async with (
-            listening(combined(children), admin_at, "RESPONDER_ADMIN_LISTEN", drain_timeout=1)
+            listening_for_admin(combined(children), admin_at)
             if admin_at
             else nullcontext() as admin_url
         ):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -28,8 +27,6 @@ from starlette.types import Receive, Scope, Send
 from responder.errors import ResponderError
 from responder.nats.service import BUCKETS, Statistics
 from responder.tokens.key_source import KeySource
-
-NO_STORE: Final = {"Cache-Control": "no-store"}
 
 Check = Callable[[], Awaitable[None]]
 Warn = Callable[[], str | None]
@@ -138,7 +135,7 @@ class Admin:
 
 def text(lines: str, *, status: int = 200) -> Response:
     """Return an answer for a person, and for programs that look at its status."""
-    return PlainTextResponse(f"{lines}\n", status_code=status, headers=NO_STORE)
+    return PlainTextResponse(f"{lines}\n", status_code=status)
 
 
 def figures(collector: Collector) -> Response:
@@ -146,7 +143,7 @@ def figures(collector: Collector) -> Response:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
     body = generate_latest(registry)
-    return Response(body, media_type=CONTENT_TYPE_LATEST, headers=NO_STORE)
+    return Response(body, media_type=CONTENT_TYPE_LATEST)
 
 
 def _answers(statistics: Sequence[Statistics]) -> Iterator[Metric]:

@@ -8,13 +8,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import logging
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
@@ -23,7 +21,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -45,9 +43,8 @@ from responder.throttling import ThrottledLog
 log = logging.getLogger(__name__)
 repeated = ThrottledLog(__name__)
 
-NO_STORE: Final = {"Cache-Control": "no-store", "Vary": "Authorization"}
+VARY: Final = {"Vary": "Authorization"}
 DEFAULT_SUCCESSORS: Final = "/api/auth"
-BODY_TIMEOUT: Final = 1.0  # seconds
 
 Serve: TypeAlias = Callable[[Request, str], Awaitable[Response]]
 
@@ -94,8 +91,6 @@ class Bridge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         request = Request(scope, receive)
-        if request.method not in ("GET", "HEAD"):
-            await _read_to_end(request)
         template, response = await self._respond(request)
         self.requests[request.method, template, response.status_code] += 1
         log.debug("%s %s %d", request.method, template, response.status_code)
@@ -132,7 +127,7 @@ class Bridge:
             headers = self._headers(request)
             payload = wire.encode_request(endpoint.request(**asked, organization_id=organization))
             body = await self._client.reply_bytes(endpoint, payload, headers=headers)
-            return Response(body, media_type="application/json", headers=NO_STORE)
+            return Response(body, media_type="application/json", headers=VARY)
 
         return forward
 
@@ -157,7 +152,7 @@ class Bridge:
         """Return what answers a write: 410, with the endpoint of Better Auth that does it."""
         base = self._successors or DEFAULT_SUCCESSORS
         name = f"POST {urlsplit(base).path}/{endpoint}"
-        headers = dict(NO_STORE)
+        headers = dict(VARY)
         if self._successors:
             headers["Link"] = f'<{base}/{endpoint}>; rel="successor-version"'
         response = _problem_response(
@@ -183,10 +178,8 @@ _PARAMETER = re.compile(r"\{(\w+)\}")
 
 
 def _static(body: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Serve:
-    all_headers = {"Cache-Control": "no-store", **(headers or {})}
-
     async def serve(_: Request, __: str) -> Response:
-        return Response(body, media_type=media_type, headers=all_headers)
+        return Response(body, media_type=media_type, headers=headers)
 
     return serve
 
@@ -203,17 +196,6 @@ def _policy(page: bytes) -> str:
         allowed.append(" ".join([f"{kind}-src", *(f"'sha256-{each}'" for each in hashes)]))
     own = "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'"
     return "; ".join([own, "frame-ancestors 'none'", *allowed])
-
-
-async def _read_to_end(request: Request) -> None:
-    """Read the body of a request and drop it, for BODY_TIMEOUT seconds at most.
-
-    If the connection were closed while the client still sends, the client would lose the answer.
-    """
-    with suppress(TimeoutError, ClientDisconnect):
-        async with asyncio.timeout(BODY_TIMEOUT):
-            async for _ in request.stream():
-                pass
 
 
 def _decode(segment: bytes) -> str:
@@ -249,7 +231,7 @@ def _organization(request: Request) -> str | None:
 
 
 def _problem(error: ResponderError, request: Request) -> Response:
-    headers = dict(NO_STORE)
+    headers = dict(VARY)
     if isinstance(error, UnauthenticatedError | ForbiddenError):
         headers["WWW-Authenticate"] = _challenge(error, request)
     if isinstance(error, UnavailableError):
@@ -279,7 +261,7 @@ def _method_not_allowed(methods: dict[str, Serve]) -> Response:
         HTTPStatus.METHOD_NOT_ALLOWED,
         "method_not_allowed",
         f"allowed here: {allow}",
-        {**NO_STORE, "Allow": allow},
+        {**VARY, "Allow": allow},
     )
 
 

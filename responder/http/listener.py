@@ -1,78 +1,72 @@
 """An ASGI app served on a socket, as a context."""
 
+# Strategy: uvicorn runs the server. It keeps the date, and its way of ending is to answer what is
+# under way. Its protocol and its way of accepting are replaced (see `protocol` and `acceptor`),
+# because they trust clients: uvicorn's own parses all requests that are sent at once, and keeps
+# them (one connection took a gigabyte in nine seconds); it decodes a target of any length before it
+# is looked at; it lets more connections in than the process has files for.
+#
+# granian, which is written in Rust, serves a request for some 10 of 100 µs less. But its limits and
+# its way of ending are its own, with no place to put ours, and it wants to own the process.
+
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from responder.errors import SettingsError
+from responder.http.acceptor import Acceptor, max_connections
+from responder.http.protocol import Shared
+from responder.http.response import ALWAYS
 
-NOT_HTTP: Final = (
-    b'{"type":"about:blank","title":"Bad Request","status":400,'
-    b'"detail":"not a request of HTTP/1.1","code":"invalid_request"}'
-)
-HEAD_TIMEOUT: Final = 10  # seconds within which the head of a request has to arrive
 BACKLOG: Final = 2048  # connections that may wait to be accepted
-
-
-class _Protocol(HttpToolsProtocol):
-    """One connection of a client; closed where a request does not arrive in time."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        # uvicorn turns it on for any handler it finds on its logger, and paths hold emails.
-        self.access_log = False
-        self._head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        """Wait for the first request, but not for ever: a silent client holds a connection."""
-        super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._close_unless_answering)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting for a request."""
-        super().connection_lost(exc)
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-
-    def data_received(self, data: bytes) -> None:
-        """Take what has arrived; the rest of a request that begins here has to follow in time."""
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._close_unless_answering)
-        super().data_received(data)
-
-    def on_headers_complete(self) -> None:
-        """Begin to answer: the head of a request has arrived."""
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-        super().on_headers_complete()
-
-    def _close_unless_answering(self) -> None:
-        self._head_timer = None
-        cycle: Any = self.cycle  # None before the first request
-        if cycle is None or cycle.response_complete:
-            self.transport.close()
-
-    def send_400_response(self, _: str) -> None:
-        """Answer what is not HTTP, or has too large a head, as other errors are answered."""
-        self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n"
-            b"cache-control: no-store\r\nconnection: close\r\n"
-            b"content-length: %d\r\n\r\n%b" % (len(NOT_HTTP), NOT_HTTP)
-        )
-        self.transport.close()
+ADMIN_CONNECTIONS: Final = 64  # of RESERVED, so that they are there whatever the bridge has
+KEEP_ALIVE: Final = 75  # seconds; load balancers keep their connections for 60 at most
 
 
 class _Server(uvicorn.Server):
+    """uvicorn's server, with connections of ours.
+
+    Args:
+        app: to serve.
+        config: of uvicorn.
+        limit: how many connections there may be.
+    """
+
+    def __init__(self, app: ASGIApp, config: uvicorn.Config, *, limit: int) -> None:
+        super().__init__(config)
+        state = self.server_state
+        self._shared = Shared(app, state.tasks, keep_alive=KEEP_ALIVE)
+        self._limit = limit
+        state.connections = self._shared.connections  # type: ignore[assignment]  # likewise closed
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept connections."""
+        self.servers: list[Any] = []
+        for sock in sockets or ():
+            acceptor = Acceptor(sock, self._shared, limit=self._limit)
+            acceptor.open()
+            self.servers.append(acceptor)
+        self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what is to be done ten times a second, or less often."""
+        ended = await super().on_tick(counter)
+        if counter % 10 == 0:  # uvicorn has just written the date
+            lines = [name + b": " + value for name, value in self.server_state.default_headers]
+            self._shared.headers = b"".join(line + b"\r\n" for line in lines)
+        if counter % 5 == 0:
+            for acceptor in self.servers:
+                acceptor.close_overdue()
+        return ended
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to the process, which has more than this server to stop."""
@@ -117,6 +111,7 @@ async def listening(
     *,
     drain_timeout: float,
     ended: asyncio.Event | None = None,
+    connections: int | None = None,
 ) -> AsyncIterator[str]:
     """Serve an app; yields its URL. Leaving answers what has arrived, and closes the socket.
 
@@ -126,24 +121,24 @@ async def listening(
         setting: the name of the setting that host and port are from.
         drain_timeout: seconds that leaving may take.
         ended: set when serving has ended, by itself or because the context was left.
+        connections: how many there may be; by default, as many as the process has files for.
 
     Raises SettingsError if the address cannot be listened on.
     """
     sock = at if isinstance(at, socket.socket) else bind(at, setting=setting)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            http=_Protocol,
-            lifespan="off",
-            ws="none",
-            access_log=False,
-            log_config=None,
-            log_level="error",
-            server_header=False,
-            backlog=BACKLOG,
-            timeout_graceful_shutdown=max(1, round(drain_timeout)),
-        )
+    config = uvicorn.Config(
+        app,
+        interface="asgi3",
+        lifespan="off",
+        ws="none",
+        access_log=False,  # paths hold emails
+        log_config=None,
+        log_level="error",
+        server_header=False,
+        headers=list(ALWAYS),
+        timeout_graceful_shutdown=max(1, round(drain_timeout)),
     )
+    server = _Server(app, config, limit=connections or max_connections())
     serving = asyncio.create_task(server.serve(sockets=[sock]), name="listener")
     if ended is not None:
         serving.add_done_callback(lambda _: ended.set())
@@ -153,3 +148,20 @@ async def listening(
         server.should_exit = True
         await serving
         sock.close()
+
+
+def listening_for_admin(
+    app: ASGIApp,
+    at: socket.socket | tuple[str, int],
+    *,
+    ended: asyncio.Event | None = None,
+) -> AbstractAsyncContextManager[str]:
+    """Serve an admin app (see `listening`), with connections that the bridge cannot take."""
+    return listening(
+        app,
+        at,
+        "RESPONDER_ADMIN_LISTEN",
+        drain_timeout=1,
+        ended=ended,
+        connections=ADMIN_CONNECTIONS,
+    )

@@ -18,6 +18,7 @@ _ERRORS: Final = {
     "401": "no token where one is required, or one that does not verify",
     "403": "the caller is banned, or exists no more",
     "404": "no such user, or none that the caller may see",
+    "414": "the target is longer than 8 kB",
     "503": "nobody can answer now: try again later",
     "504": "not done in time",
     "default": "another error; its code says which",
@@ -75,7 +76,7 @@ _PROBLEM: Final = {
         "code": {
             "type": "string",
             "description": "what is wrong, for a program",
-            "enum": [*BY_CODE, "gone", "method_not_allowed"],
+            "enum": [*BY_CODE, "gone", "method_not_allowed", "uri_too_long"],
         },
         "successor": {"type": "string", "description": "of 410: what to call instead"},
     },

@@ -1,10 +1,12 @@
 """The HTTP bridge: requests are answered by asking a worker over NATS (an ASGI app)."""
 
 # Strategy: a request over HTTP becomes one over NATS, and the bytes of its reply become the body of
-# the answer; what the worker decides is not decided here. Starlette gives requests and responses,
-# and not its router: routes are matched here, on the path as it was sent. For example, the `%2F` of
-# /api/v1/users/email/a%2Fb@x.example belongs to the email, and a router that decodes first would
-# take it for the slash between two segments.
+# the answer; what the worker decides is not decided here. Routes are matched on the path as it was
+# sent. For example, the `%2F` of /api/v1/users/email/a%2Fb@x.example belongs to the email, and a
+# router that decodes first would take it for the slash between two segments.
+#
+# What is refused is refused as early as it can be: before the path is decoded where a token is
+# required and there is none, and before NATS is asked wherever the bridge can tell.
 
 from __future__ import annotations
 
@@ -12,17 +14,14 @@ import base64
 import logging
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from responder import wire
@@ -31,22 +30,26 @@ from responder.endpoints import ENDPOINTS, WRITES, Endpoint
 from responder.errors import (
     ForbiddenError,
     InternalError,
-    InvalidRequestError,
     NotFoundError,
     ResponderError,
     UnauthenticatedError,
     UnavailableError,
 )
 from responder.http.openapi import document
+from responder.http.response import Response, problem, raw
+from responder.http.target import decode_segment, parse_query
 from responder.throttling import ThrottledLog
+from responder.tokens.identity import MAX_TOKEN
 
 log = logging.getLogger(__name__)
 repeated = ThrottledLog(__name__)
 
-VARY: Final = {"Vary": "Authorization"}
+VARY: Final = {"vary": "Authorization"}
+JSON: Final = raw({"content-type": "application/json", **VARY})
 DEFAULT_SUCCESSORS: Final = "/api/auth"
 
-Serve: TypeAlias = Callable[[Request, str], Awaitable[Response]]
+# What answers a route; it is given the request, and the parameter in its path as it was sent.
+Serve: TypeAlias = Callable[[Scope, bytes], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,72 +84,56 @@ class Bridge:
             for path in (f"/api/v1{write.path}", write.path):
                 routes.setdefault(path, {})[write.method] = self._gone(write.successor)
         contract = document(successors=urlsplit(successors or DEFAULT_SUCCESSORS).path)
-        openapi = _static(msgspec.json.encode(contract), "application/json")
+        openapi = _static(msgspec.json.encode(contract), {"content-type": "application/json"})
         page = files("responder.http").joinpath("docs.html").read_bytes()
-        docs = _static(page, "text/html", {"Content-Security-Policy": _policy(page)})
+        html = {"content-type": "text/html; charset=utf-8"}
+        docs = _static(page, {**html, "content-security-policy": _policy(page)})
         routes["/openapi.json"] = {"GET": openapi, "HEAD": openapi}
         routes["/docs"] = {"GET": docs, "HEAD": docs}
         self._routes = [_route(template, methods) for template, methods in routes.items()]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
-        request = Request(scope, receive)
-        template, response = await self._respond(request)
-        self.requests[request.method, template, response.status_code] += 1
-        log.debug("%s %s %d", request.method, template, response.status_code)
-        await response(scope, receive, send)
+        method = scope["method"]
+        template, response = await self._respond(scope, method)
+        self.requests[method, template, response.status] += 1
+        log.debug("%s %s %d", method, template, response.status)
+        await response.send(send)
 
-    async def _respond(self, request: Request) -> tuple[str, Response]:
-        path: bytes = request.scope["raw_path"]
+    async def _respond(self, scope: Scope, method: str) -> tuple[str, Response]:
+        path: bytes = scope["raw_path"]
         for route in self._routes:
             match = route.pattern.fullmatch(path)
             if match is None:
                 continue
-            serve = route.methods.get(request.method)
+            serve = route.methods.get(method)
             if serve is None:
                 return route.template, _method_not_allowed(route.methods)
             try:
-                parameter = _decode(match[1]) if match.lastindex else ""
-                return route.template, await serve(request, parameter)
+                return route.template, await serve(scope, match[1] if match.lastindex else b"")
             except ResponderError as error:
-                return route.template, _problem(error, request)
+                return route.template, _failure(error, scope)
             except Exception as error:  # noqa: BLE001 - it is logged
                 repeated.error(
                     "a request to %s failed", route.template, exc_info=error, kind=route.template
                 )
-                return route.template, _problem(InternalError(), request)
-        return "none", _problem(NotFoundError("no such route"), request)
+                return route.template, _failure(InternalError(), scope)
+        return "none", _failure(NotFoundError("no such route"), scope)
 
     def _forwarder(self, endpoint: Endpoint[Any, Any], route: str) -> Serve:
         """Return what answers a route: it asks the endpoint, and passes the reply's bytes on."""
         key = "".join(_PARAMETER.findall(route))
+        token_required = self._auth_required or endpoint.needs_token
+        ask = self._client.reply_bytes
 
-        async def forward(request: Request, parameter: str) -> Response:
-            asked = {key: parameter} if key else {}
-            organization = _organization(request)
-            headers = self._headers(request)
-            payload = wire.encode_request(endpoint.request(**asked, organization_id=organization))
-            body = await self._client.reply_bytes(endpoint, payload, headers=headers)
-            return Response(body, media_type="application/json", headers=VARY)
+        async def forward(scope: Scope, segment: bytes) -> Response:
+            headers = _passed_on(scope["headers"], token_required=token_required)
+            asked = {key: decode_segment(segment)} if key else {}
+            asked |= parse_query(scope["query_string"], _PARAMETERS)
+            payload = wire.encode_request(endpoint.request(**asked))
+            return Response(200, JSON, await ask(endpoint, payload, headers=headers))
 
         return forward
-
-    def _headers(self, request: Request) -> dict[str, str]:
-        """Return the headers that are passed on to the worker: the token, and the trace.
-
-        Raises UnauthenticatedError without a token where one is required, and for more than one.
-        """
-        headers = {}
-        authorization = request.headers.getlist(wire.AUTHORIZATION)
-        if not authorization and self._auth_required:
-            raise UnauthenticatedError(wire.NO_TOKEN)
-        if len(authorization) > 1:
-            raise UnauthenticatedError("expected exactly one Authorization: Bearer <JWT>")
-        if authorization:
-            headers[wire.AUTHORIZATION] = authorization[0]
-        if trace := request.headers.get(wire.TRACEPARENT):
-            headers[wire.TRACEPARENT] = trace
-        return headers
 
     def _gone(self, endpoint: str) -> Serve:
         """Return what answers a write: 410, with the endpoint of Better Auth that does it."""
@@ -154,16 +141,11 @@ class Bridge:
         name = f"POST {urlsplit(base).path}/{endpoint}"
         headers = dict(VARY)
         if self._successors:
-            headers["Link"] = f'<{base}/{endpoint}>; rel="successor-version"'
-        response = _problem_response(
-            HTTPStatus.GONE,
-            "gone",
-            f"users are written by Better Auth: {name}",
-            headers,
-            successor=name,
-        )
+            headers["link"] = f'<{base}/{endpoint}>; rel="successor-version"'
+        detail = f"users are written by Better Auth: {name}"
+        response = problem(410, "gone", detail, headers=headers, successor=name)
 
-        async def serve(_: Request, __: str) -> Response:
+        async def serve(_: Scope, __: bytes) -> Response:
             return response
 
         return serve
@@ -175,11 +157,14 @@ def _route(template: str, methods: dict[str, Serve]) -> _Route:
 
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
+_PARAMETERS = {"organizationId": "organization_id"}  # of a query, and what each is in a request
 
 
-def _static(body: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Serve:
-    async def serve(_: Request, __: str) -> Response:
-        return Response(body, media_type=media_type, headers=headers)
+def _static(body: bytes, headers: dict[str, str]) -> Serve:
+    response = Response(200, raw(headers), body)
+
+    async def serve(_: Scope, __: bytes) -> Response:
+        return response
 
     return serve
 
@@ -198,55 +183,43 @@ def _policy(page: bytes) -> str:
     return "; ".join([own, "frame-ancestors 'none'", *allowed])
 
 
-def _decode(segment: bytes) -> str:
-    """Decode a segment of a path, once; raises InvalidRequestError. `+` stands for itself there."""
-    if _BAD_ESCAPE.search(segment):
-        raise InvalidRequestError("path: % is not followed by two hexadecimal digits")
-    try:
-        return unquote_to_bytes(segment).decode()
-    except UnicodeDecodeError:
-        raise InvalidRequestError("path: not UTF-8") from None
+def _passed_on(headers: Sequence[tuple[bytes, bytes]], *, token_required: bool) -> dict[str, str]:
+    """Return the headers that are passed on to the worker: the token, and the trace.
 
-
-_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-
-
-def _organization(request: Request) -> str | None:
-    """Return `organizationId` from the query.
-
-    Raises InvalidRequestError for any other parameter, a repeated one, and what is not UTF-8.
+    Raises UnauthenticatedError without a token where one is required, for more than one, and for
+    one that no worker would verify.
     """
-    try:
-        query = request.scope["query_string"].decode("ascii")
-        given = parse_qsl(query, keep_blank_values=True, errors="strict")
-    except UnicodeDecodeError:
-        raise InvalidRequestError("query: not UTF-8") from None
-    names = [name for name, _ in given]
-    unknown = [name for name in names if name != "organizationId"]
-    if unknown:
-        raise InvalidRequestError(f"unknown query parameter: {wire.excerpt(unknown[0])}")
-    if len(names) > 1:
-        raise InvalidRequestError("organizationId: given more than once")
-    return given[0][1] if given else None
+    given = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
+    token = wire.read_authorization({wire.AUTHORIZATION.lower(): given} if given else {})
+    if token is None and token_required:
+        raise UnauthenticatedError(wire.NO_TOKEN)
+    if token is not None and len(token) > MAX_TOKEN:
+        raise UnauthenticatedError(f"the token is longer than {MAX_TOKEN} characters")
+    passed_on = {} if token is None else {wire.AUTHORIZATION: f"Bearer {token}"}
+    for name, value in headers:
+        if name == b"traceparent":
+            passed_on[wire.TRACEPARENT] = value.decode("latin-1")
+            break
+    return passed_on
 
 
-def _problem(error: ResponderError, request: Request) -> Response:
+def _failure(error: ResponderError, scope: Scope) -> Response:
     headers = dict(VARY)
     if isinstance(error, UnauthenticatedError | ForbiddenError):
-        headers["WWW-Authenticate"] = _challenge(error, request)
+        headers["www-authenticate"] = _challenge(error, scope)
     if isinstance(error, UnavailableError):
-        headers["Retry-After"] = "1"
-    return _problem_response(HTTPStatus(error.number), error.code, error.message, headers)
+        headers["retry-after"] = "1"
+    return problem(error.number, error.code, error.message, headers=headers)
 
 
-def _challenge(error: ResponderError, request: Request) -> str:
+def _challenge(error: ResponderError, scope: Scope) -> str:
     """Return the WWW-Authenticate header of an error, as RFC 6750, section 3 wants it.
 
     It says what is wrong with a bearer token. A client that has sent none is told the scheme only.
     """
     challenge = 'Bearer realm="users"'
-    scheme, _, _ = request.headers.get(wire.AUTHORIZATION, "").partition(" ")
-    if scheme.lower() != "bearer":
+    given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    if given.partition(b" ")[0].lower() != b"bearer":
         return challenge
     code = "insufficient_scope" if isinstance(error, ForbiddenError) else "invalid_token"
     return f'{challenge}, error="{code}", error_description="{_QUOTED.sub("", error.message)}"'
@@ -257,29 +230,6 @@ _QUOTED = re.compile(r"[^ !#-\[\]-~]")  # not allowed in error_description (RFC 
 
 def _method_not_allowed(methods: dict[str, Serve]) -> Response:
     allow = ", ".join(sorted(methods))
-    return _problem_response(
-        HTTPStatus.METHOD_NOT_ALLOWED,
-        "method_not_allowed",
-        f"allowed here: {allow}",
-        {**VARY, "Allow": allow},
-    )
-
-
-def _problem_response(
-    status: HTTPStatus, code: str, detail: str, headers: dict[str, str], **more: str
-) -> Response:
-    """An error as RFC 9457 writes it."""
-    body = {
-        "type": "about:blank",
-        "title": status.phrase,
-        "status": status.value,
-        "detail": detail,
-        "code": code,
-        **more,
-    }
-    return Response(
-        msgspec.json.encode(body),
-        status_code=status.value,
-        media_type="application/problem+json",
-        headers=headers,
+    return problem(
+        405, "method_not_allowed", f"allowed here: {allow}", headers={**VARY, "allow": allow}
     )

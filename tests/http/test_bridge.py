@@ -553,6 +553,13 @@ async def test_without_a_token_reading_is_401_where_one_is_required(strict):
         b"Authorization: Bearer\r\n",
         b"Authorization: \r\n",
         b"Authorization: \xff\r\n",
+        b"Authorization: Bearer\xa0a.b.c\r\n",
+        b"Authorization: Bearer\x85a.b.c\r\n",
+        b"Authorization: Bearer\xc2\xa0a.b.c\r\n",
+        b"Authorization: Bearer\ta.b.c\r\n",
+        b"Authorization: Bearer \xa0a.b.c\r\n",
+        b"Authorization: Bearer a.b.c\xa0\r\n",
+        b"Authorization: Bearer a.b.c a.b.c\r\n",
         b"Authorization: Bearer a.b.c\r\nAuthorization: Bearer a.b.c\r\n",
         b"Authorization: Bearer a.b.c\r\nauthorization: Basic x\r\n",
     ],
@@ -565,6 +572,35 @@ async def test_a_malformed_token_is_401_where_none_is_required(people_service, c
 
     await problem(response, "unauthenticated", 401)
     assert response.headers["www-authenticate"].startswith("Bearer ")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/api/v1/users/%zz",
+        "/api/v1/users/%FF",
+        "/api/v1/users/email/%zz",
+        "/api/v1/users/x?unknown=x",
+        "/api/v1/me?organizationId=x&organizationId=x",
+        f"/api/v1/me?{'a&' * 1000}",
+    ],
+)
+async def test_without_a_token_nothing_is_looked_at(strict, target):
+    """Where a token is required its absence is what is wrong, whatever else is."""
+    response = await send(strict.base_url, f"GET {target}".encode())
+
+    await problem(response, "unauthenticated", 401)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Authorization": "Basic x"}, {"Authorization": f"Bearer {'x' * 16_385}"}],
+)
+async def test_what_the_bridge_can_refuse_reaches_no_worker(lone, headers):
+    """A request that no worker would answer is refused even where there is no worker."""
+    response = await lone.http.get("/api/v1/me", headers=headers)
+
+    await problem(response, "unauthenticated", 401)
 
 
 @pytest.mark.parametrize(
@@ -761,6 +797,15 @@ async def test_a_refusal_of_the_protocol_is_what_the_document_says(people_servic
         answer = await ask_once(people_service.running.http_url, request_)
 
         shaped(contract, contract["components"]["schemas"]["Problem"]).validate(answer.json)
+
+
+async def test_parameters_are_bounded(people_service, cast):
+    """More than 128 parameters are refused for their number."""
+    path = f"/api/v1/users/{cast.owner.id}"
+    for count, word in ((128, "unknown"), (129, "128"), (4000, "128")):
+        response = await people_service.http.get(f"{path}?{'&'.join('a' * count)}")
+
+        assert word in (await problem(response, "invalid_request", 400))["detail"]
 
 
 async def test_logs_show_the_route_and_never_who_was_asked_for(people_service, cast, caplog):

@@ -22,6 +22,7 @@ from responder.app import Running, serving
 from responder.client import reply_on
 from responder.endpoints import ENDPOINTS
 from responder.errors import ResponderError, SettingsError
+from responder.http.acceptor import raise_file_limit
 from responder.nats.connection import connected
 from responder.postgres.grants import grants_for
 from responder.settings import Settings
@@ -127,6 +128,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     if arguments.no_http:
         settings = settings.model_copy(update={"http_listen": None})
     logs.configure(settings.log_level, settings.log_format)
+    raise_file_limit()
     if arguments.workers > 1:
         end_on_signals()
         return await supervise(settings, count=arguments.workers)
@@ -139,6 +141,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
 async def _bridge(_: argparse.Namespace) -> int:
     settings = Settings.read()
     logs.configure(settings.log_level, settings.log_format)
+    raise_file_limit()
     end_on_signals()
     return await _run(serving(settings, worker=False))
 

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -724,6 +725,41 @@ async def test_serve_starts_before_postgresql(server, cast, tmp_path):
     assert [200, 503, 503] == statuses
     assert cast.owner.id == json.loads(late.data)["id"]
     assert 0 == code
+
+
+@contextmanager
+def few_files() -> Iterator[None]:
+    """Programs that are started meanwhile begin with no more files than many systems give them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("arguments", [("serve",), ("serve", "--workers", "2"), ("bridge",)])
+async def test_a_service_may_open_as_many_files_as_the_system_allows(
+    demo_url, server, tmp_path, arguments
+):
+    """Each process raises its limit of open files at start, so that connections do not use it up."""
+    async with AsyncExitStack() as stack:
+        with few_files():
+            variables = serving(demo_url, server.url)
+            running = await stack.enter_async_context(
+                started(*arguments, cwd=tmp_path, **variables)
+            )
+            await running.urls()
+        parent = psutil.Process(running.process.pid)
+
+        async def raised() -> bool:
+            found = [parent, *parent.children()]
+            return len(found) == (3 if "--workers" in arguments else 1) and all(
+                each.rlimit(psutil.RLIMIT_NOFILE)[0] == hard for each in found
+            )
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        await until(raised)
 
 
 # serve --workers

@@ -32,6 +32,18 @@ MIN_IDLE: Final = 0.1  # seconds after which a connection may be closed for anot
 PAUSE: Final = 0.05  # seconds until it is tried again to accept a connection
 
 
+def raise_file_limit() -> None:
+    """Let this process, and those that it starts, open as many files as the system allows.
+
+    What a process starts with is often 1,024, for the sake of programs that use `select`.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:  # macOS has a lower one that it does not tell
+        log.warning("the limit of open files stays as it is: %s", error)
+
+
 def max_connections() -> int:
     """Return how many connections the bridge of this process may have."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

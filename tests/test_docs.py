@@ -16,6 +16,7 @@ import pytest
 
 from responder import cli
 from responder.errors import BY_CODE
+from responder.http import acceptor, head, listener, protocol, target
 from responder.models import Identity, User
 from responder.settings import Settings
 from tests.roles import as_role
@@ -100,6 +101,26 @@ def test_every_command_is_documented():
     commands = subparsers._group_actions[0].choices
     assert commands
     assert set(commands) == documented
+
+
+def test_every_limit_of_http_is_documented():
+    """The README's table of limits has the numbers that are in force."""
+    documented = [
+        int(row[1].split()[0].replace(",", "")) for row in rows(README, "limit over HTTP")
+    ]
+
+    assert [
+        head.MAX_TARGET,
+        target.MAX_PARAMETERS,
+        head.MAX_HEAD,
+        head.MAX_LINES,
+        protocol.HEAD_TIMEOUT,
+        listener.KEEP_ALIVE,
+        1,
+        acceptor.MAX_CONNECTIONS,
+        acceptor.RESERVED,
+        listener.ADMIN_CONNECTIONS,
+    ] == documented
 
 
 async def test_the_python_example_runs(people_service, capsys):

@@ -742,7 +742,7 @@ def few_files() -> Iterator[None]:
 async def test_a_service_may_open_as_many_files_as_the_system_allows(
     demo_url, server, tmp_path, arguments
 ):
-    """Each process raises its limit of open files at start, so that connections do not use it up."""
+    """Each process raises its limit of open files at start, lest connections use it up."""
     async with AsyncExitStack() as stack:
         with few_files():
             variables = serving(demo_url, server.url)

@@ -11,11 +11,12 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
-from raw_http import RawClient, ask_once, connected, get
 
 from responder.http import acceptor
 from responder.http.acceptor import max_connections
 from responder.http.listener import listening
+from responder.http.protocol import Connection
+from tests.raw_http import RawClient, ask_once, connected, get
 
 LIMIT = 4
 
@@ -126,9 +127,10 @@ async def test_a_connection_with_a_request_under_way_is_never_closed_for_another
 
 async def test_a_burst_of_connections_never_exceeds_the_limit_by_much(monkeypatch):
     """Of many connections at once only a few are open at a time, and all requests are answered."""
-    now, most = set(), 0
+    now: set[Any] = set()
+    most = 0
 
-    class Counted(acceptor.Connection):
+    class Counted(Connection):
         def connection_made(self, transport: Any) -> None:
             nonlocal most
             now.add(self)

@@ -23,13 +23,13 @@ from typing import Any
 
 import httpx
 import nats as nats_py
-import privacy
 import psutil
 import pytest
-from raw_http import ask_once, connected, get
 
 from responder.dev import launch, nats
 from responder.dev.tokens import Mint
+from tests import privacy
+from tests.raw_http import ask_once, connected, get
 
 pytestmark = pytest.mark.heavy
 

@@ -29,7 +29,6 @@ import pytest
 from jsonschema import Draft202012Validator
 from jsonschema.validators import validator_for
 from prometheus_client.parser import text_string_to_metric_families
-from raw_http import ask_once, connected, get
 
 import responder
 from responder.app import Running, serving
@@ -39,6 +38,7 @@ from responder.errors import BY_CODE, SettingsError
 from responder.http.bridge import Bridge
 from responder.http.listener import bind, listening
 from responder.settings import Settings
+from tests.raw_http import ask_once, connected, get
 
 ODD_IDS = ("a/b", "a+b", "..", "email", "jörg", "%41", "a b", "a?b")
 ODD_EMAILS = ("a+b@odd.example", "a/b@odd.example", "jörg@odd.example", "%2b@odd.example")

@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
-from raw_http import Answer, RawClient, ask_once, connected, get
 
 from responder.http import listener, protocol
 from responder.http.listener import listening
+from tests.raw_http import Answer, RawClient, ask_once, connected, get
 
 ADDRESS, SETTING = ("127.0.0.1", 0), "RESPONDER_HTTP_LISTEN"
 
@@ -136,7 +136,8 @@ async def test_one_request_of_a_connection_is_under_way_at_a_time():
         for _ in range(20):  # other connections are served meanwhile
             async with connected(url) as another:
                 await another.send(get("/"))
-                await until(lambda before=gate.begun: gate.begun > before)
+                begun = gate.begun
+                await until(lambda: gate.begun > begun)  # noqa: B023 - awaited at once
         begun = gate.begun
         gate.opened.set()
         for _ in range(500):

@@ -100,7 +100,8 @@ async def test_a_client_that_takes_no_answer_is_in_no_other_s_way():
     async with served(large) as url, AsyncExitStack() as stack:
         for _ in range(3 * LIMIT):
             deaf = await stack.enter_async_context(connected(url))
-            deaf.writer.transport.pause_reading()
+            transport: Any = deaf.writer.transport
+            transport.pause_reading()
             await deaf.send(get("/large"))
             assert 200 == (await ask_once(url, get("/"))).status
 

@@ -892,9 +892,10 @@ async def test_a_bug_is_an_internal_error(people_service, caplog):
     client = copy(people_service.users)
     client.reply_bytes = broken
     bridge = Bridge(client, auth_required=False)
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(bridge), base_url="http://bridge"
-    ) as http:
+    async with (
+        listening(bridge, ("127.0.0.1", 0), "SETTING", drain_timeout=1) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as http,
+    ):
         response = await http.get("/api/v1/users/x")
 
     assert "internal error" == (await problem(response, "internal", 500))["detail"]

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from responder.http import listener
+from responder.http import listener, protocol
 
 SHORT = 0.3  # seconds
 
@@ -23,7 +23,7 @@ async def slow(_: Any, __: Any, send: Any) -> None:
 @pytest.fixture
 async def address(monkeypatch):
     """Host and port of a listener that has little patience."""
-    monkeypatch.setattr(listener, "HEAD_TIMEOUT", SHORT)
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT", SHORT)
     async with listener.listening(slow, ("127.0.0.1", 0), "SETTING", drain_timeout=1) as found:
         url = httpx.URL(found)
         yield url.host, url.port

@@ -479,7 +479,8 @@ async def test_an_answer_that_is_not_taken_is_not_kept_for_ever(monkeypatch):
         sent.set()
 
     async with served(large) as url, connected(url) as client:
-        client.writer.transport.pause_reading()
+        transport: Any = client.writer.transport
+        transport.pause_reading()
         await client.send(get("/"))
         await sent.wait()
         await cut_off(client, b"\r\n")

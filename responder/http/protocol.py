@@ -9,6 +9,10 @@
 # hundreds are in the READ bytes that have been received, and the others stay in the socket, because
 # reading is paused until those are done with. TCP then makes the client wait.
 #
+# In one turn of the loop AT_ONCE heads are looked at. Other connections wait for the next turn, in
+# order, so that NATS and the probes of the admin listener get theirs, however many clients there
+# are. For example, 1,300 clients that all send at once take twenty turns of 3 ms, not one of 60.
+#
 # Until a head is there as a whole, it costs a search for its end. No request has a body that is
 # wanted here, and a body is dropped as it arrives.
 #
@@ -20,7 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -33,6 +37,7 @@ from responder.http.response import Headers, Response, encode, problem
 READ: Final = 4 * 1024  # bytes that are read at once
 DROP: Final = 64 * 1024  # bytes that are read at once to be dropped
 MAX_HELD: Final = 16 * 1024 * 1024  # bytes of all heads that are larger than READ
+AT_ONCE: Final = 64  # heads, of all connections of a listener; and what is dropped
 MAX_BODY: Final = 64 * 1024  # bytes; after a larger body the connection ends
 HEAD_TIMEOUT: Final = 10.0  # seconds that a head may take to arrive, and the body behind it
 UNDER_WAY: Final = 0.05  # seconds that a request may be under way when the listener closes
@@ -80,6 +85,25 @@ class Shared:
         self.received = memoryview(self.buffer)
         self.dropped = bytearray(DROP)
         self.loop = asyncio.get_running_loop()
+        self._taken = 0  # heads in this turn of the loop
+        self._waiting: deque[Connection] = deque()  # for the next one
+
+    def admit(self, connection: Connection) -> bool:
+        """Return whether a head may be looked at in this turn; else `go_on` is called in another."""
+        if self._taken >= AT_ONCE:
+            self._waiting.append(connection)
+            return False
+        if not self._taken:
+            self.loop.call_soon(self._begin_turn)
+        self._taken += 1
+        return True
+
+    def _begin_turn(self) -> None:
+        self._taken = 0
+        for _ in range(min(AT_ONCE, len(self._waiting))):
+            self._waiting.popleft().go_on()
+        if self._waiting and not self._taken:  # the others are gone
+            self.loop.call_soon(self._begin_turn)
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -105,6 +129,7 @@ class Connection(asyncio.BufferedProtocol):
         self._exchange: Exchange | None = None  # of the request that is being answered
         self._keep_alive = True
         self._head_begun = True  # the first head has to arrive in time even if it never begins
+        self._waiting = False  # for another turn of the loop
         self._reading = True
         self._writable = True
         self._ending = False
@@ -145,9 +170,10 @@ class Connection(asyncio.BufferedProtocol):
             self._rest = self._rest + received if self._rest else received
             self._go_on()
         elif self._lingering is not None:
-            # libuv reads on, 32 times, from a client that sends as fast as it is read.
+            # A client that sends as fast as it is read is read from in some turns, and not in each.
             self._transport.pause_reading()
-            self._shared.loop.call_soon(self._read_on)
+            if self._shared.admit(self):
+                self._shared.loop.call_soon(self._read_on)
 
     def eof_received(self) -> bool:
         """Answer what was asked before the client stopped sending; returning False closes."""
@@ -182,6 +208,14 @@ class Connection(asyncio.BufferedProtocol):
         self._leave()
         self._transport.abort()
 
+    def go_on(self) -> None:
+        """Go on in this turn of the loop with what had to wait for it."""
+        self._waiting = False
+        if self._lingering is not None:
+            self._read_on()
+        elif not self._ending:
+            self._go_on()
+
     # Requests.
 
     def _go_on(self) -> None:
@@ -189,14 +223,17 @@ class Connection(asyncio.BufferedProtocol):
         if self._body_left:
             self._drop_body()
         if self._rest and not self._is_busy():
-            self._take_head()
+            if self._shared.admit(self):
+                self._take_head()
+            else:
+                self._waiting = True
         reading = self._ending or not (self._rest and self._is_busy())
         if reading is not self._reading:
             self._reading = reading
             (self._transport.resume_reading if reading else self._transport.pause_reading)()
 
     def _is_busy(self) -> bool:
-        return self._exchange is not None or not self._writable
+        return self._exchange is not None or self._waiting or not self._writable
 
     def _drop_body(self) -> None:
         dropped = min(self._body_left, len(self._rest))

@@ -69,7 +69,9 @@ class Target:
 
     @property
     def memory(self) -> int:
-        return psutil.Process(self.process.pid).memory_info().rss
+        """Bytes that all of its processes have."""
+        parent = psutil.Process(self.process.pid)
+        return sum(each.memory_info().rss for each in (parent, *parent.children()))
 
     async def honest(self) -> None:
         """Return when every honest caller has had its answers; note what went wrong."""
@@ -107,13 +109,17 @@ class Target:
     async def _keep(self, kept: Any) -> bool:
         return (await kept.ask(self.request())).status == 200
 
+    async def is_ready(self) -> bool:
+        """Whether all of its workers are."""
+        return await self._probe("/ready")
+
     async def _probe(self, path: str) -> bool:
         return (await ask_once(self.admin, get(path))).status == 200
 
 
 @asynccontextmanager
 async def running(
-    url: str, directory: Path, user: str, *, ulimit: str = f"-Sn {FILES}"
+    url: str, directory: Path, user: str, *arguments: str, ulimit: str = f"-Sn {FILES}"
 ) -> AsyncIterator[Target]:
     """Run `responder serve`, which begins with few files, and a NATS server."""
     mint, log = Mint(), directory / "log"
@@ -130,7 +136,8 @@ async def running(
         with log.open("wb") as file:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), "-1", "-1"),
-                *("/bin/sh", "-c", f'ulimit {ulimit} && exec "$0" serve', RESPONDER),
+                *("/bin/sh", "-c", f'ulimit {ulimit} && exec "$0" serve "$@"', RESPONDER),
+                *arguments,
                 cwd=directory,
                 env={**kept, **variables},
                 stderr=file,
@@ -143,6 +150,9 @@ async def running(
             token = mint.token(user)
             privacy.LEDGER.use(token)
             target = Target(process, match[1], match[2], server.url, user, token)
+            async with asyncio.timeout(20):
+                while not await target.is_ready():
+                    await asyncio.sleep(0.02)
             await target.honest()  # what is loaded and remembered at first is no attack's
             assert [] == target.failures
             yield target
@@ -253,6 +263,11 @@ async def test_requests_without_end_whose_answers_are_not_read(target, request_,
     await survives(target, *(pour(target.http, data) for _ in range(connections)))
 
 
+async def test_hundreds_of_clients_that_ask_without_end(target):
+    """However many clients keep asking, those who ask over NATS, and the probes, get their turn."""
+    await survives(target, *(pour(target.http, get("/") * 100) for _ in range(600)))
+
+
 async def test_requests_of_a_caller_whose_answers_are_not_read(target):
     """The same holds for a caller with a good token, whose requests reach PostgreSQL."""
     data = target.request() * 300
@@ -337,6 +352,14 @@ async def test_connections_that_are_only_held_where_files_are_few(
         assert (FILES, FILES) == psutil.Process(target.process.pid).rlimit(psutil.RLIMIT_NOFILE)
         await survives(target, *(hold(target.http, 130) for _ in range(10)))
         await survives(target, *(hold(target.http, 100, again=True) for _ in range(10)))
+
+
+async def test_connections_that_are_only_held_by_workers(template, create_database, tmp_path, cast):
+    """The same holds for a service of several processes, whose probes are answered by another."""
+    url = await create_database(template=template[0])
+    workers = ("--workers", "2")
+    async with running(url, tmp_path, cast.owner.id, *workers, ulimit=f"-n {FILES}") as target:
+        await survives(target, *(hold(target.http, 200) for _ in range(10)))
 
 
 async def test_connections_that_are_opened_again_and_again(target):

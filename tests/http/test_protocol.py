@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -192,6 +194,40 @@ async def test_a_client_that_has_stopped_sending_is_answered():
 
     assert (200, "close") == (answer.status, answer.header("connection"))
     assert b"" == rest
+
+
+async def test_a_turn_of_the_loop_has_few_requests():
+    """Of many requests that arrive at once some begin in each turn of the loop, and all are served.
+
+    What else is to be done in the process, for NATS and for operators, is done in between.
+    """
+    loop, turn, begun, over = asyncio.get_running_loop(), 0, Counter(), asyncio.Event()
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        if not over.is_set():
+            loop.call_soon(count)
+
+    async def noted(scope: Any, receive: Any, send: Any) -> None:
+        begun[turn] += 1
+        await echo(scope, receive, send)
+
+    async with served(noted) as url, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(url)) for _ in range(400)]
+        with ExitStack() as gone:
+            at = httpx.URL(url)
+            for _ in range(100):
+                sock = gone.enter_context(socket.create_connection((at.host, at.port)))
+                sock.send(get("/gone"))
+            for each in clients:
+                os.write(each.writer.get_extra_info("socket").fileno(), get("/") * 3)
+        count()
+        answers = [await each.answer() for each in clients for _ in range(3)]
+    over.set()
+
+    assert [b"GET /?"] * 1200 == [each.body for each in answers]
+    assert max(begun.values()) <= protocol.AT_ONCE
 
 
 # Heads

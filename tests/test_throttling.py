@@ -78,7 +78,7 @@ async def test_what_comes_later_is_written_again(lines):
 
 
 async def test_one_kind_hides_no_other(lines):
-    """Another text, another class of error and another kind are written, whatever floods the log."""
+    """Another text, another class of error and another kind are written, whatever floods."""
     log = ThrottledLog("responder.test")
     for _ in range(9):
         log.error("it failed %s", "a")

@@ -89,7 +89,7 @@ class Shared:
         self._waiting: deque[Connection] = deque()  # for the next one
 
     def admit(self, connection: Connection) -> bool:
-        """Return whether a head may be looked at in this turn; else `go_on` is called in another."""
+        """Return whether a head may be looked at in this turn; else call `go_on` in the next."""
         if self._taken >= AT_ONCE:
             self._waiting.append(connection)
             return False

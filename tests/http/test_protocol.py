@@ -201,7 +201,8 @@ async def test_a_turn_of_the_loop_has_few_requests():
 
     What else is to be done in the process, for NATS and for operators, is done in between.
     """
-    loop, turn, begun, over = asyncio.get_running_loop(), 0, Counter(), asyncio.Event()
+    loop, turn, over = asyncio.get_running_loop(), 0, asyncio.Event()
+    begun: Counter[int] = Counter()
 
     def count() -> None:
         nonlocal turn

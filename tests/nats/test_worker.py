@@ -17,6 +17,7 @@ from responder.dev import nats
 from responder.dev.tokens import ISSUER, Mint
 from responder.directory import Directory
 from responder.settings import Settings
+from responder.tokens import verifying
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ async def test_so_many_bytes_of_requests_wait(start_with, cast, locked, monkeypa
 
 async def test_so_many_tokens_wait_to_be_verified(start_with, silent, monkeypatch):
     """While too many tokens wait for their keys, a request with another is refused at once."""
-    monkeypatch.setattr(worker, "MAX_UNVERIFIED", 3)
+    monkeypatch.setattr(verifying, "MAX_WITHOUT_KEY", 6)  # a sender takes half
     service = await start_with(RESPONDER_TIMEOUT="1", **silent)
 
     found = [
@@ -84,7 +85,7 @@ async def test_so_many_tokens_wait_to_be_verified(start_with, silent, monkeypatc
 
     late = ("unavailable", "the token could not be verified in time")
     assert [late] * 3 == found[:3]
-    assert [("unavailable", "too many tokens wait to be verified")] * 2 == found[3:]
+    assert [("unavailable", verifying.TOO_MANY_WITHOUT_KEY)] * 2 == found[3:]
 
 
 async def test_a_bug_is_an_internal_error(start_with, monkeypatch, caplog):

@@ -10,7 +10,7 @@ import pytest
 from responder import wire
 from responder.client import UsersClient
 from responder.dev import nats
-from responder.errors import InternalError, PayloadTooLargeError
+from responder.errors import InternalError, PayloadTooLargeError, UnavailableError
 from responder.nats.connection import Connection, connected
 
 
@@ -38,9 +38,19 @@ async def serve(worker: Connection, subject: str, answer) -> None:
     await worker.flush()
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"{}", b'{"id": 1}', b"\xff", b"x"])
-async def test_a_reply_that_is_something_else_is_internal(server, worker, body):
-    """A reply that is no user is an InternalError, and no error of a library."""
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"{}", b"\xff", b"x"])
+async def test_a_reply_of_another_program_is_passed_over(server, worker, body):
+    """A reply that does not begin as a user does is not taken for a worker's."""
+    await serve(worker, "users.get", lambda _: (b"", body))
+
+    async with UsersClient.connect(server.url, timeout=0.2) as users:
+        with pytest.raises(UnavailableError, match=r"something else answers on users\.get"):
+            await users.get("x")
+
+
+@pytest.mark.parametrize("body", [b'{"id":1}', b'{"id":', b'{"id":"x"}'])
+async def test_a_reply_that_is_no_user_is_internal(server, worker, body):
+    """A reply that begins as a user does and is none is an InternalError, of no library."""
     await serve(worker, "users.get", lambda _: (b"", body))
 
     async with UsersClient.connect(server.url) as users:

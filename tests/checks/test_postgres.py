@@ -219,10 +219,10 @@ async def test_views_and_partitions_get_a_remedy_that_fits(check):
 @pytest.mark.parametrize(
     ("error", "severity", "message"),
     [
-        (TimeoutError(), NOTE, "not finished in time; the tables are large"),
-        (SlowError(), NOTE, "not finished in time; the tables are large"),
-        (NotAllowedError(), NOTE, "not allowed to look at that"),
-        (RuntimeError("hunter2"), WARNING, "failed: RuntimeError"),
+        (TimeoutError(), NOTE, "times: not finished in time; the tables are large"),
+        (SlowError(), NOTE, "times: not finished in time; the tables are large"),
+        (NotAllowedError(), BROKEN, "times: PostgreSQL does not allow to look at that"),
+        (RuntimeError("hunter2"), BROKEN, "times: this check could not run: RuntimeError"),
     ],
 )
 async def test_a_check_that_fails_is_a_finding(check, monkeypatch, error, severity, message):

@@ -43,7 +43,8 @@ def bouncer_program() -> Iterator[Path]:
         pytest.skip("no pgbouncer, and no Debian to take it from")
     # Each session of pytest closes the folder of all its sessions to other accounts, and PgBouncer
     # does not run as root: so it is not in that folder.
-    with child.temporary_directory("pgbouncer-program", owner=_account()) as folder:
+    with child.temporary_directory("pgbouncer-program") as folder:
+        folder.chmod(0o755)  # programs of Debian, for whichever account runs them
         fetched = subprocess.run(
             ["apt-get", "download", *PACKAGES], cwd=folder, capture_output=True, check=False
         )

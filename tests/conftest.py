@@ -28,6 +28,7 @@ from responder.errors import SchemaError
 from responder.postgres.dsn import parse
 from responder.postgres.fields import MEMBER_FIELDS, USER_FIELDS, plain
 from responder.postgres.grants import grants_for
+from responder.postgres.quoting import literal
 from responder.settings import Settings
 from tests import privacy
 
@@ -164,7 +165,8 @@ begin
     join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
     join pg_namespace n on n.oid = c.relnamespace
     where c.relkind in ('r', 'p', 'v', 'm') and n.nspname !~ '^(pg_|information)'
-      and replace(lower(a.attname), '_', '') = any('{FIELDS}')
+      and (replace(lower(a.attname), '_', '') = any('{FIELDS}')
+        or a.attname = any(array[SETTINGS]::text[]))
   loop
     execute format('grant select (%I) on %s to responder', each.attname, each.name);
   end loop;
@@ -182,7 +184,13 @@ async def _with_least_privilege(url: str, settings: Settings) -> Settings:
     owner = replace(parse(url), schema=settings.dsn.schema)
     connection = await asyncpg.connect(url)
     try:
-        await connection.execute(_REGRANT)
+        columns = [
+            literal(name)
+            for by_field in settings.overrides.columns.values()
+            for name in by_field.values()
+            if name is not None
+        ]
+        await connection.execute(_REGRANT.replace("SETTINGS", ", ".join(columns)))
         try:
             await connection.execute(await grants_for(owner, settings.overrides, role="responder"))
         except SchemaError:  # what cannot be decided is for responder itself to say

@@ -127,6 +127,7 @@ class Settings(BaseModel):
         "shared-organization", alias="RESPONDER_VISIBILITY"
     )
     admin_roles: NameList = Field(["admin", "superadmin"], alias="RESPONDER_ADMIN_ROLES")
+    org_roles: NameList = Field([], alias="RESPONDER_ORG_ROLES")
 
     timeout: Seconds = Field(2.0, alias="RESPONDER_TIMEOUT")
     drain_timeout: Seconds = Field(10.0, alias="RESPONDER_DRAIN_TIMEOUT")
@@ -159,10 +160,13 @@ class Settings(BaseModel):
         given: dict[str, Any] = {key: value for key, value in environ.items() if value.strip()}
         cls._refuse_misspelled(given)
         try:
-            return cls.model_validate(given)
+            settings = cls.model_validate(given)
         except ValidationError as error:
             problem = error.errors(include_url=False, include_input=False)[0]
             raise SettingsError(f"{problem['loc'][0]}: {problem['msg']}") from None
+        if settings.org_roles and settings.visibility == "all":
+            raise SettingsError("RESPONDER_ORG_ROLES: cannot be set with RESPONDER_VISIBILITY=all")
+        return settings
 
     @classmethod
     def _refuse_misspelled(cls, given: Iterable[str]) -> None:
@@ -266,4 +270,5 @@ class Settings(BaseModel):
         return Rules(
             shared_organization=self.visibility == "shared-organization",
             admin_roles=tuple(self.admin_roles),
+            organization_roles=tuple(self.org_roles),
         )

@@ -126,6 +126,52 @@ async def test_colleagues_see_each_other_with_ids_of_any_type(begin, types):
     assert (cyd, other) == (me["user"]["id"], me["user"]["organizationId"])
 
 
+# Types of members.role, each with a value that holds the role `admin` and with one that does not.
+ROLES = [
+    ("text", " owner,\tadmin ", "administrator"),
+    ("org_role", "admin", "staff"),
+    ("text[]", "{staff,admin}", "{staff}"),
+    ("org_role[]", "{admin,staff}", "{}"),
+]
+
+
+@pytest.mark.parametrize(("type_", "holding", "other"), ROLES, ids=[each[0] for each in ROLES])
+async def test_a_role_in_an_organization_is_compared_whatever_its_type(
+    begin, type_, holding, other
+):
+    """With RESPONDER_ORG_ROLES who holds one of them sees colleagues, and who does not only them.
+
+    Of duplicate memberships the earliest is asked, and one without a role holds none.
+    """
+    world = await begin(
+        f"""
+        create type org_role as enum ('admin', 'staff');
+        create table users (id text primary key, email text, "emailVerified" boolean);
+        create table members ("userId" text, "organizationId" text, role {type_},
+                              "createdAt" timestamptz);
+        insert into users select id, id || '@example.com', true
+          from unnest(array['ann', 'ben', 'cyd', 'dan', 'eve']) id;
+        insert into members values
+          ('ann', 'acme', '{holding}', null), ('ben', 'acme', '{other}', null),
+          ('cyd', 'acme', '{holding}', null), ('cyd', 'acme', '{other}', now()),
+          ('dan', 'acme', '{other}', null), ('dan', 'acme', '{holding}', now()),
+          ('eve', 'acme', null, null)""",
+        RESPONDER_ORG_ROLES="owner,admin",
+    )
+
+    async def seen(caller: str) -> tuple[Any, Any, Any]:
+        me = await world.ask(caller, "whoami")
+        colleague, listed = (
+            await world.ask(caller, "get", "eve"),
+            await world.ask(caller, "org_list", "acme"),
+        )
+        return me["user"]["organizationId"], colleague.get("orgRole", "?"), listed.get("code")
+
+    assert ("acme", None, None) == await seen("ann") == await seen("dan")
+    assert ("acme", "?", "not_found") == await seen("ben") == await seen("cyd")
+    assert ("acme", None, "not_found") == await seen("eve")
+
+
 async def test_a_number_names_the_organization_of_a_caller(begin):
     """Where ids are numbers, a claim that is one chooses the membership, as its text does."""
     world = await begin("""

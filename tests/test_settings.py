@@ -75,6 +75,7 @@ def test_nothing_set_is_the_defaults():
         ("RESPONDER_MEMBERS_TABLE", "off", "members_table", ()),
         ("RESPONDER_MEMBERS_TABLE", '"off"', "members_table", ("off",)),
         ("RESPONDER_COLUMNS", "user.name=x", "columns", {"user": {"name": "x"}}),
+        ("RESPONDER_ORG_ROLES", "owner, admin", "org_roles", ["owner", "admin"]),
         ("RESPONDER_TIMEZONE", "Europe/Berlin", "timezone", "Europe/Berlin"),
         ("RESPONDER_TIMEOUT", "0.5", "timeout", 0.5),
         ("RESPONDER_CONNECTIONS", "9", "connections", 9),
@@ -181,6 +182,13 @@ def test_a_wrong_value_is_refused_by_name_and_never_shown(name, value):
     assert message.startswith(f"{name}: ")
     assert "\n" not in message
     assert SECRET not in message
+
+
+def test_roles_that_narrow_what_is_lifted_are_refused():
+    """Roles that an organization's colleagues need do not go with users who are seen by all."""
+    given = {"RESPONDER_ORG_ROLES": "owner", "RESPONDER_VISIBILITY": "all"}
+
+    assert "RESPONDER_ORG_ROLES: cannot be set with RESPONDER_VISIBILITY=all" == refusal(**given)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ class Person:
     ban_expires: datetime | None = None
     is_anonymous: bool | None = None
     memberships: tuple[str, ...] = ()  # organizations, in the order of joining
+    leads: tuple[int, ...] = ()  # which of these, from 0, with the role `lead` besides
 
     @property
     def is_banned(self) -> bool:
@@ -39,20 +40,30 @@ class Person:
     def is_admin(self) -> bool:
         return not self.is_anonymous and bool(ADMIN_ROLES & set((self.role or "user").split(",")))
 
+    @property
+    def led(self) -> set[str]:
+        """The organizations in which the earliest membership has the role `lead`."""
+        return {
+            organization
+            for at, organization in enumerate(self.memberships)
+            if at in self.leads and organization not in self.memberships[:at]
+        }
+
 
 PEOPLE = {
     "ann": Person(memberships=("A",)),
-    "ben": Person(memberships=("A",), role=None, banned=None),
-    "bob": Person(memberships=("B", "A")),
+    "ben": Person(memberships=("A",), role=None, banned=None, leads=(0,)),
+    "bob": Person(memberships=("B", "A"), leads=(1,)),
     "cyd": Person(memberships=("B",)),
     "dan": Person(),
-    "twice": Person(memberships=("C", "A", "C")),
+    "twice": Person(memberships=("C", "A", "C"), leads=(1, 2)),
+    "twice at first": Person(memberships=("C", "C"), leads=(0,)),
     "banned": Person(memberships=("A",), banned=True),
     "banned for now": Person(
-        memberships=("A", "B"), banned=True, ban_expires=NOW + timedelta(days=1)
+        memberships=("A", "B"), banned=True, ban_expires=NOW + timedelta(days=1), leads=(0, 1)
     ),
     "banned once": Person(
-        memberships=("B", "A"), banned=True, ban_expires=NOW - timedelta(seconds=5)
+        memberships=("B", "A"), banned=True, ban_expires=NOW - timedelta(seconds=5), leads=(0, 1)
     ),
     "admin": Person(memberships=("C",), role="admin"),
     "support": Person(role="support,superadmin"),
@@ -60,7 +71,7 @@ PEOPLE = {
     "no admin": Person(role="administrator, admin", memberships=("B",)),
     "demoted": Person(memberships=("C",), role="user"),  # the token still says admin
     "guest": Person(is_anonymous=True),
-    "guest member": Person(is_anonymous=True, memberships=("A", "B")),
+    "guest member": Person(is_anonymous=True, memberships=("A", "B"), leads=(0,)),
     "guest admin": Person(is_anonymous=True, role="admin", memberships=("A",)),
 }
 GONE = "gone"  # a caller with a token whose row was deleted
@@ -74,25 +85,32 @@ def joined(name: str) -> list[tuple[int, str]]:
     return list(enumerate(PEOPLE[name].memberships)) if name in PEOPLE else []
 
 
-def sees(caller: str, target: str, *, visible_to_all: bool) -> bool:
+def counted(caller: str, rules: str) -> set[str]:
+    """Return the organizations in which a caller sees others."""
+    who = PEOPLE[caller]
+    return who.led if rules == "leads" else set(who.memberships)
+
+
+def sees(caller: str, target: str, rules: str) -> bool:
     """Tell whether a caller may see a user."""
     if caller == target:
         return target in PEOPLE
     who = PEOPLE[caller]
     if target not in PEOPLE or who.is_anonymous:
         return False
-    shared = set(who.memberships) & set(PEOPLE[target].memberships)
-    return who.is_admin or visible_to_all or bool(shared)
+    shared = counted(caller, rules) & set(PEOPLE[target].memberships)
+    return who.is_admin or rules == "all" or bool(shared)
 
 
-def record(caller: str, home: str | None, target: str, named: str | None) -> dict[str, Any]:
+def record(
+    caller: str, home: str | None, target: str, named: str | None, rules: str
+) -> dict[str, Any]:
     """Return what a caller sees of a user whom they may see."""
     everything = caller == target or PEOPLE[caller].is_admin
     candidates = [
         (at, organization)
         for at, organization in joined(target)
-        if (everything or organization in PEOPLE[caller].memberships)
-        and named in (None, organization)
+        if (everything or organization in counted(caller, rules)) and named in (None, organization)
     ]
     at_home = [each for each in candidates if each[1] == home]
     at, organization = next(iter(at_home or candidates), (None, None))
@@ -116,10 +134,16 @@ def user(
         "banReason": f"secret of {target}" if ban_reason else None,
         "banExpires": expires and expires.isoformat(timespec="milliseconds")[:-6] + "Z",
         "organizationId": organization,
-        "orgRole": None if at is None else f"role of {target} in {organization} since {at}",
+        "orgRole": None if at is None else org_role(target, at),
         "managerId": None if at is None else f"manager of {target} in {organization}",
         "departmentId": None if at is None else f"department of {target} in {organization}",
     }
+
+
+def org_role(name: str, at: int) -> str:
+    person = PEOPLE[name]
+    role = f"role of {name} in {person.memberships[at]} since {at}"
+    return f"{role} , lead" if at in person.leads else role
 
 
 def email(name: str) -> str:
@@ -150,7 +174,7 @@ async def create_people(create_database) -> str:
             await connection.execute(
                 """insert into members values ($1, $2, $3, $4, $5, $6, $7)""",
                 *(f"{name} {at}", organization, name),
-                f"role of {name} in {organization} since {at}",
+                org_role(name, at),
                 NOW + timedelta(minutes=at, seconds=place),
                 f"manager of {name} in {organization}",
                 f"department of {name} in {organization}",
@@ -163,7 +187,7 @@ async def create_people(create_database) -> str:
 class World:
     service: Any
     mint: Mint
-    visible_to_all: bool  # whether users of other organizations are visible
+    rules: str  # a name in RULES
 
     def token(self, caller: str, home: str | None) -> dict[str, str]:
         claims: dict[str, Any] = {"role": "admin", "banned": False, "activeOrganizationId": home}
@@ -179,16 +203,24 @@ class World:
         return await self.service.http.get(f"/api/v1/{path}", params=query, headers=headers)
 
 
-@pytest.fixture(scope="module", params=["shared-organization", "all"])
+# The settings that narrow or widen what callers see.
+RULES = {
+    "shared-organization": {},
+    "all": {"RESPONDER_VISIBILITY": "all"},
+    "leads": {"RESPONDER_ORG_ROLES": "it's, lead"},
+}
+
+
+@pytest.fixture(scope="module", params=RULES)
 async def world(request, create_database, start_for_module, tmp_path_factory) -> World:
     mint = Mint()
     service = await start_for_module(
         await create_people(create_database),
         **mint.publish(tmp_path_factory.mktemp("keys") / "jwks.json"),
         RESPONDER_HTTP_AUTH="required",
-        RESPONDER_VISIBILITY=request.param,
+        **RULES[request.param],
     )
-    return World(service, mint, visible_to_all=request.param == "all")
+    return World(service, mint, request.param)
 
 
 def refused(caller: str) -> bool:
@@ -234,10 +266,10 @@ async def test_a_caller_sees_the_users_that_the_rules_let_them_see(world, subjec
         question = (caller, home, target, named)
         if refused(caller):
             assert (question, "forbidden") == (question, answer["code"])
-        elif not sees(caller, target, visible_to_all=world.visible_to_all):
+        elif not sees(caller, target, world.rules):
             assert (question, "not_found") == (question, answer["code"])
         else:
-            assert (question, record(*question)) == (question, answer)
+            assert (question, record(*question, world.rules)) == (question, answer)
 
     await all_of(ask(*question) for question in EVERY_QUESTION)
 
@@ -252,9 +284,9 @@ async def test_a_caller_who_asks_for_many_users_sees_the_same(world):
         if refused(caller):
             assert (caller, "forbidden") == (caller, answer["code"])
             return
-        seen = [each for each in ids if sees(caller, each, visible_to_all=world.visible_to_all)]
+        seen = [each for each in ids if sees(caller, each, world.rules)]
         assert {
-            "users": [record(caller, home, each, named) for each in seen],
+            "users": [record(caller, home, each, named, world.rules) for each in seen],
             "missing": [each for each in ids if each not in seen],
         } == answer
 
@@ -285,7 +317,8 @@ async def test_an_organization_is_listed_to_its_members(world, limit):
             assert (question, "forbidden") == (question, answer["code"])
             return
         who = PEOPLE[caller]
-        if not who.is_admin and (who.is_anonymous or organization not in who.memberships):
+        mine = set() if who.is_anonymous else counted(caller, world.rules)
+        if not who.is_admin and organization not in mine:
             assert (question, "not_found") == (question, answer["code"])
             return
         places = sorted(
@@ -319,7 +352,9 @@ async def test_every_caller_is_told_who_they_are(world, transport):
             answer = (await world.nats("whoami", request, headers)).json
         else:
             answer = (await world.http("me", named, headers)).json()
-        expected = record(caller, home, caller, named) if caller in PEOPLE else None
+        expected = None
+        if caller in PEOPLE:
+            expected = record(caller, home, caller, named, world.rules)
         assert {"identity", "user"} == answer.keys()
         assert ((caller, home, named), expected) == ((caller, home, named), answer["user"])
         identity = answer["identity"]
@@ -345,12 +380,12 @@ async def test_a_hidden_user_is_answered_like_one_that_does_not_exist(world):
         nowhere = await world.nats("org_list", "nowhere", headers)
         on_http = without_date(await world.http("users/nobody", None, headers))
         for target in PEOPLE:
-            if sees(caller, target, visible_to_all=world.visible_to_all):
+            if sees(caller, target, world.rules):
                 continue
             assert unknown["get"] == await world.nats("get", target, headers)
             assert unknown["by_email"] == await world.nats("by_email", email(target), headers)
             assert on_http == without_date(await world.http(f"users/{target}", None, headers))
-        for each in set(ORGANIZATIONS) - set(who.memberships):
+        for each in set(ORGANIZATIONS) - counted(caller, world.rules):
             if not who.is_admin:
                 assert nowhere == await world.nats("org_list", each, headers)
                 assert await world.nats("org_list", continued("nowhere"), headers) == (
@@ -385,12 +420,14 @@ async def test_a_change_of_the_caller_counts_at_once(world):
         return (await world.nats("get", "cyd", headers)).json.get("code", "seen")
 
     database = world.service.database
-    visible = "seen" if world.visible_to_all else "not_found"
+    visible = "seen" if world.rules == "all" else "not_found"
+    as_viewer = "not_found" if world.rules == "leads" else "seen"
     assert visible == await seen()
     for statement, expected in (
         ("update users set role = 'admin' where id = 'dan'", "seen"),
         ("update users set role = 'user' where id = 'dan'", visible),
-        ("insert into members values ('x', 'B', 'dan', 'viewer', now())", "seen"),
+        ("insert into members values ('x', 'B', 'dan', 'viewer', now())", as_viewer),
+        ("update members set role = 'viewer,lead' where id = 'x'", "seen"),
         ("delete from members where id = 'x'", visible),
         ("update users set banned = true where id = 'dan'", "forbidden"),
         ("update users set \"banExpires\" = now() where id = 'dan'", visible),
@@ -442,13 +479,13 @@ async def test_the_roles_of_admins_are_a_setting(create_database, start, tmp_pat
 
 async def test_the_python_client_asks_on_behalf_of_a_user(world):
     """UsersClient.on_behalf_of gets what the user may see, and whoami returns the user."""
-    ann = world.service.users.on_behalf_of(world.mint.token("ann"))
+    ben = world.service.users.on_behalf_of(world.mint.token("ben"))
 
-    me = await ann.whoami()
-    members = [each.id async for each in ann.org_list("A", page=2)]
+    me = await ben.whoami()
+    members = [each.id async for each in ben.org_list("A", page=2)]
 
-    assert ("ann", "ann") == (me.identity.user_id, me.user.id)
+    assert ("ben", "ben") == (me.identity.user_id, me.user.id)
     assert "bob" in members
-    assert (await ann.get("bob")).organization_id == "A"
+    assert (await ben.get("bob")).organization_id == "A"
     assert (await world.service.users.get("bob")).organization_id == "B"
     assert json.loads(me.model_dump_json(by_alias=True))["identity"]["issuer"] == ISSUER

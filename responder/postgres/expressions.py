@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from responder.postgres.ids import INTEGER_PATTERN, INTEGER_RANGE, INTEGERS, UUID_PATTERN
@@ -13,6 +14,7 @@ from responder.postgres.quoting import ident, literal
 from responder.postgres.schema import Column, Table
 
 _COMPARES_WITH_TEXT: Final = {"text", "varchar"}  # through their own index
+_BETWEEN_ROLES: Final = "'^[[:space:]]+|[[:space:]]*,[[:space:]]*|[[:space:]]+$'"
 _NO: Final = "('', 'false', 'f', 'no', 'n', 'off', '0')"  # as PostgreSQL reads a boolean
 
 
@@ -128,6 +130,14 @@ class Row:
         if value.column.category == "A":
             return f"array_to_string({value}, ',')"
         return f"{value}::text"  # even of text: it may be of another type tomorrow
+
+    def has_role(self, field: str, roles: Sequence[str]) -> str:
+        """Tell whether a field has one of these roles: it may have several, between commas.
+
+        Better Auth splits a member's roles at the commas, and leaves out the space around each.
+        """
+        held = f"regexp_split_to_array({self.words(field)}, {_BETWEEN_ROLES})"
+        return f"{held} && array[{', '.join(map(literal, roles))}]::text[]"
 
     def flag(self, field: str) -> str:
         """Read whether a field says yes: a boolean, the time since when, a number, or a word."""

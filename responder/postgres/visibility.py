@@ -41,12 +41,15 @@ class Rules:
     """What callers with a token may see.
 
     A caller sees themself, and the users who share an organization with them; every user, if
-    `shared_organization` is not asked for; and the lists of their own organizations. With an admin
-    role they see everything. A guest (isAnonymous) sees only themself, and no lists.
+    `shared_organization` is not asked for; and the lists of their own organizations. With
+    `organization_roles`, those organizations count in which they have one of these roles; their own
+    memberships they see without. With an admin role they see everything. A guest (isAnonymous) sees
+    only themself, and no lists.
     """
 
     shared_organization: bool = True
     admin_roles: tuple[str, ...] = ("admin", "superadmin")
+    organization_roles: tuple[str, ...] = ()  # none of them is every role
 
 
 DEFAULT_RULES: Final = Rules()
@@ -70,7 +73,7 @@ def callers(schema: Schema, timezone: str, rules: Rules, source: str) -> str:
     organization, organizations = "a.token_organization", "'{}'::jsonb"
     if schema.members:
         organization = Row(schema.members, "o")["organizationId"].cast("a.token_organization")
-        organizations = _organizations(schema.members, schema.users)
+        organizations = _organizations(schema.members, schema.users, rules)
     # The fence has them read once, and not wherever they are needed.
     return f"""(
   select d.*, {organizations} as organizations
@@ -85,13 +88,24 @@ def callers(schema: Schema, timezone: str, rules: Rules, source: str) -> str:
 )"""
 
 
-def _organizations(members: Table, users: Table) -> str:
+def _organizations(members: Table, users: Table, rules: Rules) -> str:
     """Return the organizations of the caller `d`, if what they may see depends on them."""
     o = Row(members, "o")
-    user_id = o["userId"].converted("d.id", users.columns["id"])
+    key, user_id = o["organizationId"].as_key, o["userId"].converted("d.id", users.columns["id"])
+    own = f"""{o.source}
+    where {o["userId"].is_(user_id)} and {o["organizationId"]} is not null"""
+    if rules.organization_roles:
+        # Of duplicate memberships the earliest says which roles the caller has.
+        held = o.has_role("role", rules.organization_roles)
+        order = o.order("id" if o.get("id") else "organizationId")
+        own = f"""(
+      select distinct on ({key}) {key} as key, {held} as held from {own}
+      order by {key}, {order}
+    ) o
+    where o.held"""
+        key = "o.key"
     return f"""case when d.admin or d.anonymous then '{{}}'::jsonb else coalesce((
-    select jsonb_object_agg({o["organizationId"].as_key}, null::text) from {o.source}
-    where {o["userId"].is_(user_id)} and {o["organizationId"]} is not null
+    select jsonb_object_agg({key}, null::text) from {own}
   ), '{{}}'::jsonb) end"""
 
 

@@ -16,7 +16,7 @@ from responder.dev.tokens import Mint
 from responder.postgres import lookups, schema
 from responder.postgres.connection import NO_MEMOIZE, PLANNING
 from responder.postgres.discovery import fetch_catalog
-from responder.postgres.visibility import Caller
+from responder.postgres.visibility import DEFAULT_RULES, Caller, Rules
 
 USERS = 2_000
 CROWD = 10_000  # organizations
@@ -55,14 +55,19 @@ async def touched(connection: asyncpg.Connection[Any], query: tuple[str, Any]) -
     return root["Shared Hit Blocks"] + root["Shared Read Blocks"]
 
 
+@pytest.mark.parametrize(
+    "rules", [DEFAULT_RULES, Rules(organization_roles=("member",))], ids=["shared", "roles"]
+)
 @pytest.mark.parametrize("indexed", [True, False], ids=["index", "no-index"])
 @pytest.mark.parametrize("many", [True, False], ids=["many", "one"])
 @pytest.mark.parametrize("by", ["id", "email"])
 @pytest.mark.parametrize("hidden", [IN_ONE, IN_TWENTY], ids=["in-one", "in-twenty"])
-async def test_a_hidden_user_costs_what_an_absent_one_does(connection, indexed, many, by, hidden):
+async def test_a_hidden_user_costs_what_an_absent_one_does(
+    connection, rules, *, indexed, many, by, hidden
+):
     """About as many pages are read for users that a caller may not see as for none at all."""
     found = schema.find(*await fetch_catalog(connection))
-    lookup = getattr(lookups.statements(found).callers, f"by_{by}")
+    lookup = getattr(lookups.statements(found, rules=rules).callers, f"by_{by}")
     transaction = connection.transaction()
     await transaction.start()
     try:
@@ -83,8 +88,8 @@ async def test_a_hidden_user_costs_what_an_absent_one_does(connection, indexed, 
     assert 0.6 < costs[0] / costs[1] < 1.6
 
 
-@pytest.fixture
-async def crowded(create_database, start, tmp_path):
+@pytest.fixture(params=[{}, {"RESPONDER_ORG_ROLES": "member"}], ids=["shared", "roles"])
+async def crowded(request, create_database, start, tmp_path):
     """A service on a database in which three users are in 10,000 organizations each."""
     url = await create_database()
     connection = await asyncpg.connect(url)
@@ -101,7 +106,7 @@ async def crowded(create_database, start, tmp_path):
         analyze users, members""")
     await connection.close()
     mint = Mint()
-    service = await start(url, **mint.publish(tmp_path / "jwks.json"))
+    service = await start(url, **mint.publish(tmp_path / "jwks.json"), **request.param)
     return service, {"Authorization": f"Bearer {mint.token('a')}"}
 
 

@@ -200,7 +200,7 @@ class Settings(BaseModel):
             members=self.members_table or None,
             no_members=self.members_table == (),
             columns=self.columns,
-            preferred=self.dsn.schema if self.dsn else None,
+            search_path=self.dsn.search_path if self.dsn else (),
         )
 
     def nats_options(self) -> dict[str, Any]:

@@ -181,7 +181,7 @@ create event trigger regrant on ddl_command_end
 
 async def _with_least_privilege(url: str, settings: Settings) -> Settings:
     assert settings.dsn
-    owner = replace(parse(url), schema=settings.dsn.schema)
+    owner = replace(parse(url), search_path=settings.dsn.search_path)
     connection = await asyncpg.connect(url)
     try:
         columns = [

@@ -11,8 +11,8 @@ from responder.checks.indexes import missing_indexes
 from responder.checks.report import BROKEN, NOTE, WARNING, Finding, Mapped, Report
 from responder.checks.rows import unreadable_rows
 from responder.errors import SchemaError, UnavailableError
-from responder.postgres import catalog, schema
-from responder.postgres.catalog import CatalogColumn
+from responder.postgres import decision
+from responder.postgres.catalog import TIMEZONE, CatalogColumn
 from responder.postgres.connection import (
     Connection,
     NotAllowedError,
@@ -74,15 +74,15 @@ async def _discover(
     try:
         ((version, database, role),) = await connection.fetch(_SERVER)
         report.servers["postgres"] = f"{version}, database {shown(database)}, role {shown(role)}"
-        columns, references = await fetch_catalog(connection)
-        found = schema.find(columns, references, settings.overrides)
+        catalog = await fetch_catalog(connection)
+        found = decision.find(catalog, settings.overrides)
     except SchemaError as error:
         report.findings.append(Finding("tables", BROKEN, error.message))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
         message = f"cannot read the catalog: {describe(error)}"
         report.findings.append(Finding("tables", BROKEN, message))
     else:
-        return _Discovered(connection, role, columns, found, settings.timezone)
+        return _Discovered(connection, role, catalog.columns, found, settings.timezone)
     return None
 
 
@@ -191,7 +191,7 @@ async def _privileges(discovered: _Discovered) -> AsyncIterator[Finding]:
         if writes:
             yield Finding("privileges", WARNING, f"the role may write to {table}", remedy)
     if readable := _readable_secrets(discovered.columns):
-        message = f"the role may read secrets: {schema.some(readable)}"
+        message = f"the role may read secrets: {decision.some(readable)}"
         yield Finding("privileges", WARNING, message, remedy)
 
 
@@ -274,7 +274,7 @@ async def _duplicates(discovered: _Discovered) -> AsyncIterator[Finding]:
 
 
 async def _times(discovered: _Discovered) -> AsyncIterator[Finding]:
-    if not await discovered.connection.accepts(catalog.TIMEZONE, discovered.timezone):
+    if not await discovered.connection.accepts(TIMEZONE, discovered.timezone):
         message = "RESPONDER_TIMEZONE: PostgreSQL does not know this time zone"
         yield Finding("times", BROKEN, message)
     users = discovered.schema.users

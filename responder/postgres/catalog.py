@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 COLUMNS: Final = """
@@ -12,7 +13,9 @@ select n.nspname::text as schema, c.relname::text as table, v.version,
          and (t.typname <> 'citext'
               or pg_catalog.has_schema_privilege(tn.oid, 'usage')) as readable,
        a.attnotnull as not_null, tn.nspname::text as type_schema, t.typname::text as type,
-       t.typcategory::text as category
+       t.typcategory::text as category, c.relkind::text as kind,
+       pg_catalog.pg_get_userbyid(c.relowner)::text as owner,
+       pg_catalog.pg_get_userbyid(n.nspowner)::text as schema_owner
 from pg_catalog.pg_class c
 cross join lateral (
   select c.oid || ':' || sum(every.xmin::text::bigint) as version
@@ -44,27 +47,81 @@ class CatalogColumn(NamedTuple):
     type_schema: str
     type: str
     category: str  # pg_type.typcategory
+    kind: str = "r"  # of the table: pg_class.relkind
+    owner: str = ""  # of the table
+    schema_owner: str = ""
 
 
 REFERENCES: Final = """
-select distinct fn.nspname::text as from_schema, f.relname::text as from_table,
-       tn.nspname::text as to_schema, t.relname::text as to_table
+select fn.nspname::text as from_schema, f.relname::text as from_table,
+       tn.nspname::text as to_schema, t.relname::text as to_table,
+       array(select a.attname::text from unnest(k.conkey) with ordinality key(number, at)
+             join pg_catalog.pg_attribute a on a.attrelid = f.oid and a.attnum = key.number
+             order by key.at) as from_columns,
+       array(select a.attname::text from unnest(k.confkey) with ordinality key(number, at)
+             join pg_catalog.pg_attribute a on a.attrelid = t.oid and a.attnum = key.number
+             order by key.at) as to_columns
 from pg_catalog.pg_constraint k
 join pg_catalog.pg_class f on f.oid = k.conrelid
 join pg_catalog.pg_namespace fn on fn.oid = f.relnamespace
 join pg_catalog.pg_class t on t.oid = k.confrelid
 join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
-where k.contype = 'f'
+where k.contype = 'f' and not f.relispartition and not t.relispartition
+order by 1, 2, 3, 4, 5
 """
 
 
 class CatalogReference(NamedTuple):
-    """A row of REFERENCES: a foreign key from one table to another."""
+    """A row of REFERENCES: a foreign key from one table to another, and between which columns."""
 
     from_schema: str
     from_table: str
     to_schema: str
     to_table: str
+    from_columns: Sequence[str] = ()
+    to_columns: Sequence[str] = ()
+
+
+KEYS: Final = """
+select n.nspname::text as schema, c.relname::text as table,
+       array(select a.attname::text from unnest(i.indkey::int2[]) with ordinality key(number, at)
+             join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum = key.number
+             where key.at <= i.indnkeyatts order by key.at) as columns
+from pg_catalog.pg_index i
+join pg_catalog.pg_class c on c.oid = i.indrelid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where i.indisunique and i.indisvalid and i.indexprs is null and not c.relispartition
+  and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+order by 1, 2, 3
+"""
+
+
+class CatalogKey(NamedTuple):
+    """A row of KEYS: the columns of a unique index, which may be that of a primary key, or be of
+    some rows only.
+    """
+
+    schema: str
+    table: str
+    columns: Sequence[str]
+
+
+# What PostgreSQL itself would have without any setting says nothing of where the application looks.
+SEARCH_PATH: Final = """
+select setting, current_user::text from pg_catalog.pg_settings
+where name = 'search_path' and source <> 'default'
+"""
+
+
+class Catalog(NamedTuple):
+    """All that the catalog says of tables; `search_path` has the schemas that a setting of the role
+    or of the database names, or none.
+    """
+
+    columns: Sequence[CatalogColumn]
+    references: Sequence[CatalogReference] = ()
+    keys: Sequence[CatalogKey] = ()
+    search_path: tuple[str, ...] = ()
 
 
 TIMEZONE: Final = "select now() at time zone $1::text"  # refused if there is no such time zone

@@ -1,6 +1,6 @@
 """Better Auth's tables as they are now, found again when they change."""
 
-# The tables are worked out from the catalog once (see `schema`), and again when a query or a look
+# The tables are worked out from the catalog once (see `decision`), and again when a query or a look
 # at the catalog says that they have changed. The result is a value that is replaced whole, so that
 # each query is made of one schema.
 #
@@ -18,11 +18,12 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from responder.errors import OperatorError, SchemaError
-from responder.postgres import catalog, schema
-from responder.postgres.catalog import CatalogColumn, CatalogReference
+from responder.postgres import catalog, decision
+from responder.postgres.catalog import Catalog, CatalogColumn, CatalogKey, CatalogReference
 from responder.postgres.lookups import Statements, statements
 from responder.postgres.overrides import Overrides
 from responder.postgres.schema import Schema
+from responder.postgres.search_path import schemas
 from responder.postgres.visibility import DEFAULT_RULES, Rules
 
 log = logging.getLogger(__name__)
@@ -33,21 +34,32 @@ MISSING_INTERVAL, MISSING_SHARE = 0.1, 0.1
 UNASKED_INTERVAL, UNASKED_SHARE = 1.0, 0.02
 
 
-class Source(Protocol):
+class Reader(Protocol):
     """What the catalog is read from: a connection to PostgreSQL."""
 
     async def fetch(self, sql: str, *arguments: object) -> list[Any]:
         """Run a query."""
 
+
+class Source(Reader, Protocol):
+    """What the tables are looked for in."""
+
     async def accepts(self, sql: str, *arguments: object) -> bool:
         """Tell whether the arguments of a query are values of their types."""
 
 
-async def fetch_catalog(source: Source) -> tuple[list[CatalogColumn], list[CatalogReference]]:
-    """Return the columns and the foreign keys of all tables, as `schema.find` takes them."""
-    columns = await source.fetch(catalog.COLUMNS)
-    references = await source.fetch(catalog.REFERENCES)
-    return [CatalogColumn(*row) for row in columns], [CatalogReference(*row) for row in references]
+async def fetch_catalog(reader: Reader) -> Catalog:
+    """Return what the catalog says of all tables, as `decision.find` takes it."""
+    return Catalog(
+        [CatalogColumn(*row) for row in await reader.fetch(catalog.COLUMNS)],
+        [CatalogReference(*row) for row in await reader.fetch(catalog.REFERENCES)],
+        [CatalogKey(*row) for row in await reader.fetch(catalog.KEYS)],
+        tuple(
+            name
+            for setting, role in await reader.fetch(catalog.SEARCH_PATH)
+            for name in schemas(setting, role=role)
+        ),
+    )
 
 
 class Discovery:
@@ -118,8 +130,7 @@ class Discovery:
             return changed
 
     async def _find(self, source: Source) -> Schema:
-        columns, references = await fetch_catalog(source)
-        found = schema.find(columns, references, self._overrides, history=self._history)
+        found = decision.find(await fetch_catalog(source), self._overrides, history=self._history)
         if not await source.accepts(catalog.TIMEZONE, self._timezone):
             raise OperatorError("RESPONDER_TIMEZONE: PostgreSQL does not know this time zone")
         return found

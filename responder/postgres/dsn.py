@@ -14,14 +14,16 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 from urllib.parse import unquote, urlencode
 
+from responder.postgres.search_path import schemas
+
 T = TypeVar("T")
 
 # asyncpg takes these parameters as they are: how to encrypt, and which files to read.
 _FILES: Final = {"sslcert", "sslcrl", "sslkey", "sslrootcert"}
 _KEPT: Final = _FILES | {"krbsrvname", "passfile", "sslnegotiation", "sslpassword"}
 # These parameters are read here and not passed on.
-_UNDERSTOOD: Final = {"dbname", "host", "options", "password", "pgbouncer", "port", "schema"} | {
-    *("ssl", "sslmode", "target_session_attrs", "user"),
+_UNDERSTOOD: Final = {"dbname", "host", "options", "password", "pgbouncer", "port"} | {
+    *("currentSchema", "schema", "search_path", "ssl", "sslmode", "target_session_attrs", "user"),
 }
 _SSL_MODES: Final = {
     **{
@@ -46,7 +48,10 @@ _TARGETS: Final = {
 _SCHEME: Final = re.compile(r"postgres(ql)?(\+[a-z0-9]+)?://", re.ASCII | re.IGNORECASE)
 _KEY_VALUE: Final = re.compile(r"\w+\s*=", re.ASCII)
 _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.%\w]+\]|[^:\[\]]*)(?::([^:]*))?")
-_SEARCH_PATH: Final = re.compile(r"search_path\s*=\s*\"?([^\s,\"$\\]+)")
+# A word of `options`, in which a backslash keeps a space (PostgreSQL's manual, 34.1.2, "Parameter
+# Key Words"), and the word that sets the search path: `-c search_path=…` or `--search_path=…`.
+_WORD: Final = re.compile(r"(?:[^\s\\]|\\.)+")
+_SEARCH_PATH: Final = re.compile(r"(?:--|-c)?search[_-]path=(.*)", re.IGNORECASE | re.DOTALL)
 # By these in `options`, Neon (`endpoint`, `project`) and Supabase (`reference`) know the database.
 _ENDPOINT: Final = re.compile(r"\b(?:endpoint|project|reference)=[\w-]+", re.ASCII)
 _NAME: Final = re.compile(r"[\w.-]{1,40}", re.ASCII)
@@ -71,7 +76,8 @@ class Dsn:
         targets: the kinds of server that will do (`any`, `primary`, `standby`), the best first.
         options: text for the server's `options`, sent when a connection starts.
         pooled: whether a pooler in transaction mode is known to be between.
-        schema: where the application looks for its tables first.
+        search_path: the schemas in which the application looks for its tables, the first one first;
+            none if the string does not say.
         ignored: the names of the parameters that are left out.
     """
 
@@ -85,7 +91,7 @@ class Dsn:
     targets: tuple[str, ...] = ("any",)
     options: str | None = None
     pooled: bool = False
-    schema: str | None = None
+    search_path: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
 
 
@@ -106,9 +112,10 @@ def parse(text: str) -> Dsn:
     options = parameters.get("options", "").replace("+", " ")
     dropped = parameters.keys() - _KEPT - _UNDERSTOOD
     tls = _tls(parameters)
+    role = parameters.get("user") or unquote(user) or None
     return Dsn(
         servers=tuple(_servers(parameters.get("host", hosts), parameters.get("port", ""))),
-        user=parameters.get("user") or unquote(user) or None,
+        user=role,
         password=parameters.get("password") or unquote(password) or None,
         database=parameters.get("dbname") or unquote(database) or None,
         tls=f"postgresql:///?{urlencode(tls)}",
@@ -117,7 +124,7 @@ def parse(text: str) -> Dsn:
         targets=_choice(parameters, "target_session_attrs", _TARGETS) or ("any",),
         options=" ".join(_ENDPOINT.findall(options)) or None,
         pooled=parameters.get("pgbouncer") == "true",
-        schema=parameters.get("schema") or _first_schema(options),
+        search_path=_search_path(parameters, options, role),
         ignored=tuple(sorted(name if _NAME.fullmatch(name) else "…" for name in dropped)),
     )
 
@@ -184,6 +191,14 @@ def _choice(parameters: Mapping[str, str], name: str, choices: Mapping[str, T]) 
     return choices[parameters[name]]
 
 
-def _first_schema(options: str) -> str | None:
-    found = _SEARCH_PATH.search(options)
-    return found[1] if found else None
+def _search_path(parameters: Mapping[str, str], options: str, role: str | None) -> tuple[str, ...]:
+    """Return the schemas that Prisma's `schema`, postgres.js's `search_path`, JDBC's
+    `currentSchema`, or `options` names.
+    """
+    if parameters.get("schema"):
+        return (parameters["schema"],)
+    setting = parameters.get("search_path") or parameters.get("currentSchema") or ""
+    for word in [] if setting else _WORD.findall(options):
+        found = _SEARCH_PATH.fullmatch(re.sub(r"\\(.)", r"\1", word))
+        setting = found[1] if found else setting
+    return schemas(setting, role=role)

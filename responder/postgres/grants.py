@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from responder.errors import SettingsError
-from responder.postgres import schema
+from responder.postgres import decision
 from responder.postgres.discovery import fetch_catalog
 from responder.postgres.dsn import Dsn
 from responder.postgres.inspection import connected
@@ -31,11 +31,11 @@ async def grants_for(dsn: Dsn, overrides: Overrides, *, role: str) -> str:
     _check_role(role)
     async with connected(dsn) as connection:
         ((database,),) = await connection.fetch(_DATABASE)
-        columns, references = await fetch_catalog(connection)
+        catalog = await fetch_catalog(connection)
     # The role that connects may be the very one that needs these grants. Tables would not be found
     # among columns that it cannot read, so each column counts as readable.
-    readable = [column._replace(readable=True) for column in columns]
-    found = schema.find(readable, references, overrides)
+    readable = [column._replace(readable=True) for column in catalog.columns]
+    found = decision.find(catalog._replace(columns=readable), overrides)
     return grants(found, role=role, database=database)
 
 

@@ -22,14 +22,14 @@ class Overrides:
 
     `users` and `members` are the parts of a table's name, its schema first if it is given.
     `columns` has the names of columns by table (`user`, `member`) and field, None for a field that
-    has none. `preferred` is the schema in which the application itself looks first.
+    has none. `search_path` has the schemas in which the application itself looks, in order.
     """
 
     users: tuple[str, ...] | None = None
     members: tuple[str, ...] | None = None
     no_members: bool = False
     columns: Mapping[str, Mapping[str, str | None]] = dataclasses.field(default_factory=dict)
-    preferred: str | None = None
+    search_path: tuple[str, ...] = ()
 
 
 NO_OVERRIDES: Final = Overrides()

@@ -86,7 +86,7 @@ WRITTEN: dict[str, tuple[str, dict[str, Any]]] = {
     "Prisma": (
         "postgresql://app:pw@db/main?schema=auth&connection_limit=5&pool_timeout=0&sslcert=ca.pem",
         {
-            "schema": "auth",
+            "search_path": ("auth",),
             "ignored": ("connection_limit", "pool_timeout"),
             "tls": "postgresql:///?sslmode=prefer&sslrootcert=ca.pem",
             "files": ("ca.pem",),
@@ -118,8 +118,29 @@ WRITTEN: dict[str, tuple[str, dict[str, Any]]] = {
             "postgres://app:pw@db/main"
             "?options=-c%20search_path%3Dauth,public%20-c%20statement_timeout%3D1"
         ),
-        {"schema": "auth"},
+        {"search_path": ("auth", "public")},
     ),
+    "a search path that begins with the role's own schema": (
+        'postgres://app:pw@db/main?options=-c search_path="$user",auth',
+        {"search_path": ("app", "auth")},
+    ),
+    "a search path with spaces and quotes": (
+        'postgres://app:pw@db/main?options=--search_path=Auth,\\ "My\\ ""Auth"""+-c+jit=off',
+        {"search_path": ("auth", 'My "Auth"')},
+    ),
+    "a search path set twice": (
+        "postgres://app:pw@db/main?options=-c search_path=a -csearch_path=b",
+        {"search_path": ("b",)},
+    ),
+    "a search path as a parameter, as in postgres.js": (
+        "postgres://app:pw@db/main?search_path=auth%2Cpublic",
+        {"search_path": ("auth", "public")},
+    ),
+    "a search path as in JDBC": (
+        "postgres://app:pw@db/main?currentSchema=auth",
+        {"search_path": ("auth",)},
+    ),
+    "a search path that is none": ("postgres://app:pw@db/main?search_path=a b,", {}),
     "no schema in particular": (
         'postgres://app:pw@db/main?options=-c+search_path="$user",public',
         {},

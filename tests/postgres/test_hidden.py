@@ -13,7 +13,7 @@ import pytest
 from responder import wire
 from responder.dev import tables
 from responder.dev.tokens import Mint
-from responder.postgres import lookups, schema
+from responder.postgres import decision, lookups
 from responder.postgres.connection import NO_MEMOIZE, PLANNING
 from responder.postgres.discovery import fetch_catalog
 from responder.postgres.visibility import DEFAULT_RULES, Caller, Rules
@@ -66,7 +66,7 @@ async def test_a_hidden_user_costs_what_an_absent_one_does(
     connection, rules, *, indexed, many, by, hidden
 ):
     """About as many pages are read for users that a caller may not see as for none at all."""
-    found = schema.find(*await fetch_catalog(connection))
+    found = decision.find(await fetch_catalog(connection))
     lookup = getattr(lookups.statements(found, rules=rules).callers, f"by_{by}")
     transaction = connection.transaction()
     await transaction.start()

@@ -8,7 +8,8 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
-from responder.postgres import catalog, schema
+from responder.postgres import decision
+from responder.postgres.discovery import fetch_catalog
 from responder.postgres.fields import MEMBER_FIELDS, USER_FIELDS
 from responder.postgres.lookups import statements
 from responder.postgres.overrides import Overrides, column_names, table_name
@@ -72,9 +73,8 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
               'admin', 'off', 'reason', '2030-01-02 03:04:05.678Z', '2020-01-01');
             insert into {members} values ('m', 'acme', '1', 'owner', 'boss', 'sales', '2020-01-01')
         """)
-        found = schema.find(
-            [catalog.CatalogColumn(*row) for row in await connection.fetch(catalog.COLUMNS)],
-            [],
+        found = decision.find(
+            await fetch_catalog(connection),
             Overrides(
                 users=table_name(users),
                 members=table_name(members),

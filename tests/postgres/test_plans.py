@@ -12,8 +12,9 @@ import pytest
 
 from responder import checks
 from responder.checks.report import Finding
-from responder.postgres import catalog, schema
+from responder.postgres import decision
 from responder.postgres.connection import NO_MEMOIZE, PLANNING
+from responder.postgres.discovery import fetch_catalog
 from responder.postgres.lookups import Lookups, Statements, statements
 from responder.postgres.quoting import ident
 from responder.postgres.quoting import literal as quoted
@@ -171,10 +172,7 @@ async def keys_of(connection: asyncpg.Connection[Any], found: Schema) -> dict[st
 
 
 async def discover(connection: asyncpg.Connection[Any]) -> Schema:
-    return schema.find(
-        [catalog.CatalogColumn(*row) for row in await connection.fetch(catalog.COLUMNS)],
-        [catalog.CatalogReference(*row) for row in await connection.fetch(catalog.REFERENCES)],
-    )
+    return decision.find(await fetch_catalog(connection))
 
 
 async def touched(connection: asyncpg.Connection[Any], found: Schema) -> dict[str, int]:

@@ -15,7 +15,8 @@ from responder import checks, cli
 from responder.checks.report import Report
 from responder.dev import nats
 from responder.errors import SettingsError
-from responder.postgres import catalog, schema
+from responder.postgres import decision
+from responder.postgres.discovery import fetch_catalog
 from responder.postgres.grants import MAX_NAME, grants, grants_for
 from responder.postgres.overrides import Overrides
 from responder.postgres.quoting import ident
@@ -86,9 +87,8 @@ async def test_grants_grant_what_they_say_and_nothing_else(
     await transaction.start()
     try:
         await create(connection, in_schema, {tables[0]: of_users, tables[1]: of_members})
-        found = schema.find(
-            [catalog.CatalogColumn(*row) for row in await connection.fetch(catalog.COLUMNS)],
-            [],
+        found = decision.find(
+            await fetch_catalog(connection),
             Overrides(
                 users=(in_schema, tables[0]),
                 members=(in_schema, tables[1]),

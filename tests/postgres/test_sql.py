@@ -10,7 +10,8 @@ from pathlib import Path
 
 import asyncpg
 
-from responder.postgres import catalog, schema
+from responder.postgres import decision
+from responder.postgres.discovery import fetch_catalog
 from responder.postgres.lookups import Statements, statements
 
 DIRECTORY = Path(__file__).parent / "sql"
@@ -39,15 +40,9 @@ async def test_a_change_of_sql_is_seen_in_review(postgres, template):
     """The texts for the demo tables are the files, each of them and no others."""
     connection = await asyncpg.connect(await postgres.create_database("sql", template=template[0]))
     try:
-        columns = await connection.fetch(catalog.COLUMNS)
-        references = await connection.fetch(catalog.REFERENCES)
+        found = decision.find(await fetch_catalog(connection))
     finally:
         await connection.close()
-    found = schema.find(
-        [catalog.CatalogColumn(*row) for row in columns],
-        [catalog.CatalogReference(*row) for row in references],
-    )
-
     made = texts(statements(found))
     if WRITE:
         for name, text in made.items():

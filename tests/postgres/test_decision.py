@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from responder.errors import OperatorError, SchemaError
-from responder.postgres.catalog import CatalogColumn, CatalogReference
-from responder.postgres.overrides import Overrides, table_name
-from responder.postgres.schema import Schema, find
+from responder.postgres import decision
+from responder.postgres.catalog import Catalog, CatalogColumn, CatalogReference
+from responder.postgres.overrides import NO_OVERRIDES, Overrides, table_name
+from responder.postgres.schema import Schema
 from tests.names import NASTY
 
 USERS = ("id", "email", "emailVerified", "name")
@@ -25,6 +28,16 @@ def table(
         CatalogColumn(schema, name, "1", False, column, readable, False, "pg_catalog", "text", "S")
         for column in columns
     ]
+
+
+def find(
+    columns: Sequence[CatalogColumn],
+    references: Sequence[CatalogReference],
+    overrides: Overrides = NO_OVERRIDES,
+    *,
+    history: Sequence[Schema] = (),
+) -> Schema:
+    return decision.find(Catalog(columns, references), overrides, history=history)
 
 
 def names(found: Schema) -> tuple[str, str | None]:
@@ -163,7 +176,7 @@ def test_the_schema_the_application_prefers_decides():
     """Where only schemas tell two tables apart, the one the connection string names is taken."""
     both = table("user", USERS, schema="a") + table("user", USERS, schema="b")
 
-    assert "b.user" == str(find(both, [], Overrides(preferred="b")).users)
+    assert "b.user" == str(find(both, [], Overrides(search_path=("nowhere", "b", "a"))).users)
 
 
 def test_columns_by_hand_make_a_table_known():

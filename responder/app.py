@@ -26,7 +26,7 @@ from responder.errors import (
     SettingsError,
     UnavailableError,
 )
-from responder.http.admin import Admin, Metrics, Observed
+from responder.http.admin import READY_WITHIN, Admin, Metrics, Observed
 from responder.http.bridge import Bridge
 from responder.http.listener import listening, listening_for_admin
 from responder.nats.connection import Connection, connected
@@ -182,14 +182,14 @@ def _observed(
     """Return what operators see of these parts."""
 
     async def nats_answers() -> None:
-        await connection.check(settings.timeout)
+        await connection.check(min(settings.timeout, READY_WITHIN))
 
     http_requests = bridge.requests if bridge else None
     if parts is None:
         metrics = Metrics(http_requests=http_requests, lost=connection.lost)
         return Observed(checks=[nats_answers], metrics=metrics)
     return Observed(
-        checks=[nats_answers, parts.pool.check],
+        checks=[nats_answers, lambda: parts.pool.check(min(settings.timeout, READY_WITHIN))],
         warnings=[parts.pool.warning, *([parts.keys.warning] if parts.keys else [])],
         metrics=Metrics(
             statistics=parts.worker.service.statistics,

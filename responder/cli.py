@@ -23,6 +23,7 @@ from responder.app import Running, serving
 from responder.client import reply_on
 from responder.endpoints import ENDPOINTS
 from responder.errors import ResponderError, SettingsError
+from responder.heartbeat import beat
 from responder.http.acceptor import raise_file_limit
 from responder.nats import asyncapi
 from responder.nats.connection import connected
@@ -111,6 +112,7 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     # A supervisor passes on to its children what they listen on (see `supervisor`).
     serve.add_argument("--admin-socket", type=_socket, help=argparse.SUPPRESS)
     serve.add_argument("--http-socket", type=_socket, help=argparse.SUPPRESS)
+    serve.add_argument("--heartbeat-socket", type=_socket, help=argparse.SUPPRESS)
     serve.set_defaults(run=_serve)
 
 
@@ -129,6 +131,8 @@ def _add_request(request: argparse.ArgumentParser) -> None:
 
 
 async def _serve(arguments: argparse.Namespace) -> int:
+    if arguments.heartbeat_socket is not None:
+        beat(arguments.heartbeat_socket)
     settings = Settings.read()
     if arguments.no_http:
         settings = settings.model_copy(update={"http_listen": None})

@@ -10,7 +10,8 @@
 # A child that ends by itself is started again, after a pause that grows. A child whose exit status
 # says that its settings cannot work would only say so again: all of them end. So they do if a child
 # ends well before it has served, because what it ran was no worker. A child whose supervisor has
-# ended, even by SIGKILL, reads the end of its standard input, and ends.
+# ended, even by SIGKILL, reads the end of its standard input, and ends. A child that hangs does not
+# end by itself: it is killed (see `heartbeat`).
 #
 # A child finds its modules where the supervisor does. `python -m responder` would look for them in
 # the working directory first, where a file `asyncio.py` may lie.
@@ -24,7 +25,7 @@ import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, closing, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -40,6 +41,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import responder
+from responder.heartbeat import Heart, watch
 from responder.http.admin import figures, text
 from responder.http.listener import BACKLOG, bind, listening_for_admin, url_of
 from responder.settings import Settings
@@ -52,6 +54,7 @@ GRACE: Final = 5.0  # seconds beyond its drain timeout, before a child is killed
 CANNOT_WORK: Final = 2  # exit status of a child whose settings cannot work
 OK, UNAVAILABLE = 200, 503
 POLL: Final = 0.1  # seconds
+PATIENCE: Final = 0.9  # seconds for a page of a child: a probe of Kubernetes waits for one
 
 
 async def supervise(settings: Settings, *, count: int) -> int:
@@ -74,7 +77,6 @@ async def supervise(settings: Settings, *, count: int) -> int:
                 number,
                 Path(directory) / f"{number}.sock",
                 bridge,
-                patience=2 * settings.timeout + 1,
                 drain_timeout=settings.drain_timeout,
             )
             for number in range(1, count + 1)
@@ -91,6 +93,7 @@ async def supervise(settings: Settings, *, count: int) -> int:
 
 async def _until_one_cannot_work(children: Sequence[Child]) -> int:
     tasks = [asyncio.create_task(each.run(), name=f"worker-{each.number}") for each in children]
+    watching = asyncio.create_task(watch(lambda: [each.heart for each in children if each.heart]))
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return done.pop().result()
@@ -98,6 +101,8 @@ async def _until_one_cannot_work(children: Sequence[Child]) -> int:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 class Child:
@@ -107,7 +112,6 @@ class Child:
         number: from 1.
         path: of the socket of its admin listener.
         bridge: the socket on which it accepts HTTP, if it does.
-        patience: seconds within which its admin listener has to answer.
         drain_timeout: seconds that it takes to end at most.
     """
 
@@ -117,19 +121,19 @@ class Child:
         path: Path,
         bridge: socket.socket | None,
         *,
-        patience: float,
         drain_timeout: float,
     ) -> None:
         self.number = number
         self.restarts = 0
         self.running = False
+        self.heart: Heart | None = None  # of the process, while there is one
         self._path = path
         self._bridge = bridge
         self._drain_timeout = drain_timeout
         self._admin = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(path)),
             base_url="http://worker",
-            timeout=patience,
+            timeout=PATIENCE,
         )
 
     async def run(self) -> int:
@@ -177,28 +181,41 @@ class Child:
     @asynccontextmanager
     async def _process(self) -> AsyncIterator[Process]:
         """Start the process; leaving the context ends it, and kills one that does not end."""
-        with self._listen_for_admin() as admin:
-            sockets = {"admin": admin} | ({"http": self._bridge} if self._bridge else {})
-            process = await asyncio.create_subprocess_exec(
-                *(*command(), "serve"),
-                *(f"--{name}-socket={sock.fileno()}" for name, sock in sockets.items()),
-                *([] if self._bridge else ["--no-http"]),
-                stdin=PIPE,  # ends when this process does
-                pass_fds=[sock.fileno() for sock in sockets.values()],
-            )
-        self.running = True
-        try:
-            yield process
-        finally:
-            self.running = False
-            if process.returncode is None:
-                process.terminate()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(process.wait(), self._drain_timeout + GRACE)
-            if process.returncode is None:
-                log.error("worker %d did not end, and is killed", self.number)
-                process.kill()
-            await process.wait()
+        with closing(Heart(lambda: self._kill(process, heart))) as heart:
+            with self._listen_for_admin() as admin, heart.theirs as theirs:
+                sockets = {"admin": admin, "heartbeat": theirs}
+                sockets |= {"http": self._bridge} if self._bridge else {}
+                process = await asyncio.create_subprocess_exec(
+                    *(*command(), "serve"),
+                    *(f"--{name}-socket={sock.fileno()}" for name, sock in sockets.items()),
+                    *([] if self._bridge else ["--no-http"]),
+                    stdin=PIPE,  # ends when this process does
+                    pass_fds=[sock.fileno() for sock in sockets.values()],
+                )
+            self.heart = heart
+            self.running = True
+            try:
+                yield process
+            finally:
+                self.running = False
+                await self._stop(process)
+                self.heart = None
+
+    async def _stop(self, process: Process) -> None:
+        if process.returncode is None:
+            process.terminate()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), self._drain_timeout + GRACE)
+        if process.returncode is None:
+            log.error("worker %d did not end, and is killed", self.number)
+            process.kill()
+        await process.wait()
+
+    def _kill(self, process: Process, heart: Heart) -> None:
+        if process.returncode is None:
+            said = "worker %d hangs: nothing was heard of it for %.1f s; it is replaced"
+            log.error(said, self.number, heart.silence)
+            process.kill()
 
     def _listen_for_admin(self) -> socket.socket:
         """Return a new socket at the path, on which the process will accept connections."""

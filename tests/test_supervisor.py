@@ -10,15 +10,18 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
+from time import monotonic
 
 import httpx
+import nats as nats_py
 import psutil
 import pytest
+from nats.errors import Error as NatsError
 
 import responder
-from responder import supervisor
+from responder import heartbeat, supervisor
 from responder.dev import nats
 from responder.settings import Settings
 
@@ -40,15 +43,15 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def served(
-    *command: object, cwd: Path, url: str, path: str | None = None
+    *command: object, cwd: Path, url: str, path: str | None = None, nats_url: str | None = None
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """Run two workers by a command, once they are ready; yields the supervisor and its /ready."""
-    async with nats.running() as server:
+    async with nullcontext() if nats_url else nats.running() as server:
         admin = free_port()
         environment = {
             "PATH": os.environ["PATH"],
             "DATABASE_URL": url,
-            "NATS_URL": server.url,
+            "NATS_URL": nats_url or server.url,
             "RESPONDER_HTTP_AUTH": "disabled",
             "RESPONDER_HTTP_LISTEN": "127.0.0.1:0",
             "RESPONDER_ADMIN_LISTEN": f"127.0.0.1:{admin}",
@@ -194,3 +197,110 @@ async def test_a_worker_that_was_told_to_end_is_started_again(url, tree, tmp_pat
 
     assert 2 == len(second)
     assert max(first) in second
+
+
+@asynccontextmanager
+async def load(client, user_id: str) -> AsyncIterator[list[float]]:
+    """Ask for a user 100 times a second; yields the times at which a lost request was sent."""
+    lost: list[float] = []
+    over = asyncio.Event()
+
+    async def ask(sent: float) -> None:
+        try:
+            reply = await client.request("users.get", user_id.encode(), timeout=1)
+            assert user_id.encode() in reply.data
+        except NatsError:
+            lost.append(sent)
+
+    async def send() -> None:
+        async with asyncio.TaskGroup() as asked:
+            while not over.is_set():
+                asked.create_task(ask(monotonic()))
+                await asyncio.sleep(0.01)
+
+    sending = asyncio.create_task(send())
+    try:
+        yield lost
+    finally:
+        over.set()
+        await sending
+
+
+@pytest.mark.heavy
+async def test_a_worker_that_hangs_is_replaced(url, tree, cast, tmp_path):
+    """For less than three seconds requests are lost to it, and /ready tells all the while."""
+    script = Path(sys.executable).with_name("responder")
+    slowest, states = 0.0, []
+    async with nats.running() as server, AsyncExitStack() as stack:
+        process, ready = await stack.enter_async_context(
+            served(script, cwd=tmp_path, url=url, path=tree, nats_url=server.url)
+        )
+        client = await nats_py.connect(server.url)
+        stack.push_async_callback(client.close)
+        admin = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+        first = {each.pid for each in psutil.Process(process.pid).children()}
+        async with load(client, cast.owner.id) as lost:
+            os.kill(min(first), signal.SIGSTOP)
+            stopped = monotonic()
+            async with asyncio.timeout(PATIENCE):
+                while states[-1:] != [200] or 503 not in states:
+                    asked = monotonic()
+                    states.append((await admin.get(ready)).status_code)
+                    slowest = max(slowest, monotonic() - asked)
+                    await asyncio.sleep(0.02)
+            back = monotonic()
+            await asyncio.sleep(0.5)  # some 50 requests more
+        second = {each.pid for each in psutil.Process(process.pid).children()}
+
+    assert lost, "a hung worker loses what it is sent"
+    assert {max(first)} == first & second
+    assert max(lost) < min(back, stopped + 3)
+    assert slowest < 1
+
+
+@pytest.mark.heavy
+async def test_after_a_pause_of_the_machine_no_worker_is_replaced(url, tree, tmp_path):
+    """All processes are stopped for longer than a worker may be silent, and go on as they were."""
+    script = Path(sys.executable).with_name("responder")
+    async with served(script, cwd=tmp_path, url=url, path=tree) as (process, ready):
+        first = {each.pid for each in psutil.Process(process.pid).children()}
+        everyone = (process.pid, *first)
+        for pid in everyone:
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(heartbeat.SILENCE + 1)  # the pause itself
+        for pid in everyone:
+            os.kill(pid, signal.SIGCONT)
+        await asyncio.sleep(heartbeat.SILENCE)  # a worker would be replaced by now
+        await until_ready(process, ready)
+        second = {each.pid for each in psutil.Process(process.pid).children()}
+
+    assert first == second
+
+
+@pytest.mark.heavy
+async def test_workers_that_hang_together_are_replaced_in_turn():
+    """The second is killed only once the first is back, and has been silent all the while."""
+    killed: list[int] = []
+    hearts = [heartbeat.Heart(lambda n=n: killed.append(n)) for n in range(2)]
+    for each in hearts:
+        each.theirs.send(b".")
+    watching = asyncio.create_task(heartbeat.watch(lambda: hearts))
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not killed:
+                await asyncio.sleep(0.01)
+        hearts[killed[0]].close()
+        hearts[killed[0]] = heartbeat.Heart(lambda: killed.append(2))  # has not beaten yet
+        await asyncio.sleep(heartbeat.SILENCE + 0.5)
+        assert 1 == len(killed)
+        async with asyncio.timeout(PATIENCE):
+            while len(killed) < 2:
+                hearts[killed[0]].theirs.send(b".")
+                await asyncio.sleep(0.1)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        for each in hearts:
+            each.close()
+
+    assert {0, 1} == set(killed)

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -27,6 +29,8 @@ from starlette.types import Receive, Scope, Send
 from responder.errors import ResponderError
 from responder.nats.service import BUCKETS, Statistics
 from responder.tokens.key_source import KeySource
+
+READY_WITHIN: Final = 0.8  # seconds: a probe of Kubernetes waits for one
 
 Check = Callable[[], Awaitable[None]]
 Warn = Callable[[], str | None]
@@ -80,8 +84,8 @@ class Observed:
     """What operators see of a service.
 
     Args:
-        checks: each returns if what it looks at works, else raises a ResponderError that says what
-            is wrong; the first that raises is what /ready says.
+        checks: each returns within READY_WITHIN if what it looks at works, else raises a
+            ResponderError that says what is wrong.
         warnings: each says what should be mended though the service is ready, or returns None.
         metrics: the figures that /metrics shows.
     """
@@ -121,16 +125,23 @@ class Admin:
 
     async def _ready(self, _: Request) -> Response:
         observed = self._observed
-        for check in observed.checks:
-            try:
-                await check()
-            except ResponderError as error:
-                return text(f"not ready: {error.message}", status=503)
-        found = [warning for warn in observed.warnings if (warning := warn())]
-        return text("\n".join(["ready", *(f"warning: {each}" for each in found)]))
+        found = await asyncio.gather(*(_problem(check) for check in observed.checks))
+        if problems := [f"not ready: {each}" for each in found if each is not None]:
+            return text("\n".join(problems), status=503)
+        warnings = [warning for warn in observed.warnings if (warning := warn())]
+        return text("\n".join(["ready", *(f"warning: {each}" for each in warnings)]))
 
     async def _metrics(self, _: Request) -> Response:
         return figures(self._observed.metrics)
+
+
+async def _problem(check: Check) -> str | None:
+    """Return what a check finds wrong, or None."""
+    try:
+        await check()
+    except ResponderError as error:
+        return error.message
+    return None
 
 
 def text(lines: str, *, status: int = 200) -> Response:

@@ -128,16 +128,21 @@ class Pool:
         self._check_up()
         self.batching.load(line, key, deadline=deadline, callback=callback)
 
-    async def check(self) -> None:
+    async def check(self, within: float) -> None:
         """Return once PostgreSQL has let us read the tables; raises a ResponderError if not.
 
         However much is waiting: that is no reason to be taken for dead.
+
+        Args:
+            within: seconds that this may take.
         """
-        answer = await self._load_urgently(self._probes, None)
+        answer = await self._load_urgently(self._probes, None, within)
+        if isinstance(answer, RequestTimeoutError):
+            raise UnavailableError(f"PostgreSQL has not answered within {within:g} s")
         if isinstance(answer, ResponderError):
             raise answer
 
-    async def _load_urgently(self, line: Line[Key, Connection], key: Key) -> Answer:
+    async def _load_urgently(self, line: Line[Key, Connection], key: Key, within: float) -> Answer:
         """Return the answer to a key of our own; raises UnavailableError during an outage."""
         self._check_up()
         loop = asyncio.get_running_loop()
@@ -147,7 +152,7 @@ class Pool:
             if not answered.cancelled():
                 answered.set_result(answer)
 
-        deadline = loop.time() + self._timeout
+        deadline = loop.time() + within
         self.batching.load(line, key, deadline=deadline, callback=callback, urgent=True)
         return await answered
 
@@ -179,7 +184,7 @@ class Pool:
         while True:
             await asyncio.sleep(self._discovery.interval)
             with suppress(UnavailableError):
-                await self._load_urgently(self._changes, self._discovery.schema)
+                await self._load_urgently(self._changes, self._discovery.schema, self._timeout)
 
     async def _hold(self) -> None:
         """Hold a connection, and another when it is lost."""

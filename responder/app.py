@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from socket import socket
@@ -84,17 +84,18 @@ async def serving(
     ):
         parts = _WorkerParts(settings, dsn, connection) if dsn else None
         bridge = _bridge(settings, connection) if http_at else None
-        admin.show(_observed(settings, connection, parts, bridge))
-        drain_timeout = settings.drain_timeout / 2
+        observed = _observed(settings, connection, parts, bridge)
+        admin.show(observed)
         async with (
             parts.running() if parts else nullcontext(),
-            listening(
-                bridge, http_at, "RESPONDER_HTTP_LISTEN", drain_timeout=drain_timeout, ended=ended
-            )
+            _listening(bridge, http_at, settings, ended)
             if bridge and http_at
             else nullcontext() as http_url,
         ):
-            yield Running(http_url=http_url, admin_url=admin_url, ended=ended)
+            try:
+                yield Running(http_url=http_url, admin_url=admin_url, ended=ended)
+            finally:
+                admin.show(Observed(checks=[_it_stops], metrics=observed.metrics))
 
 
 class _WorkerParts:
@@ -173,6 +174,19 @@ def _bridge(settings: Settings, connection: Connection) -> Bridge:
     )
 
 
+def _listening(
+    bridge: Bridge, at: socket | tuple[str, int], settings: Settings, ended: asyncio.Event
+) -> AbstractAsyncContextManager[str]:
+    return listening(
+        bridge,
+        at,
+        "RESPONDER_HTTP_LISTEN",
+        drain_timeout=settings.drain_timeout / 2,
+        keep_alive=settings.http_keep_alive,
+        ended=ended,
+    )
+
+
 def _observed(
     settings: Settings,
     connection: Connection,
@@ -204,3 +218,7 @@ def _observed(
 
 async def _nats_is_awaited() -> None:
     raise UnavailableError("NATS is out of reach")
+
+
+async def _it_stops() -> None:
+    raise UnavailableError("it is shutting down")

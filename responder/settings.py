@@ -115,6 +115,7 @@ class Settings(BaseModel):
     queue_group: QueueGroup = Field("responder", alias="RESPONDER_QUEUE_GROUP")
 
     http_listen: Address = Field(("127.0.0.1", 8080), alias="RESPONDER_HTTP_LISTEN")
+    http_keep_alive: Seconds = Field(75.0, alias="RESPONDER_HTTP_KEEP_ALIVE")
     admin_listen: Address = Field(("127.0.0.1", 8081), alias="RESPONDER_ADMIN_LISTEN")
 
     better_auth_url: PublicUrl | None = Field(None, alias="BETTER_AUTH_URL")

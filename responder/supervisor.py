@@ -88,16 +88,18 @@ async def supervise(settings: Settings, *, count: int) -> int:
         ):
             http_url = url_of(bridge) if bridge else None
             log.info("%d workers: HTTP %s, admin %s", count, http_url or "off", admin_url or "off")
-            return await _until_one_cannot_work(children)
+            return await _until_one_cannot_work(children, bridge)
 
 
-async def _until_one_cannot_work(children: Sequence[Child]) -> int:
+async def _until_one_cannot_work(children: Sequence[Child], bridge: socket.socket | None) -> int:
     tasks = [asyncio.create_task(each.run(), name=f"worker-{each.number}") for each in children]
     watching = asyncio.create_task(watch(lambda: [each.heart for each in children if each.heart]))
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return done.pop().result()
     finally:
+        if bridge is not None:  # the children accept what waits, and the last one closes the socket
+            bridge.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -10,7 +10,8 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -46,12 +47,14 @@ async def served(
     *command: object, cwd: Path, url: str, path: str | None = None, nats_url: str | None = None
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """Run two workers by a command, once they are ready; yields the supervisor and its /ready."""
-    async with nullcontext() if nats_url else nats.running() as server:
+    async with AsyncExitStack() as stack:
+        if nats_url is None:
+            nats_url = (await stack.enter_async_context(nats.running())).url
         admin = free_port()
         environment = {
             "PATH": os.environ["PATH"],
             "DATABASE_URL": url,
-            "NATS_URL": nats_url or server.url,
+            "NATS_URL": nats_url,
             "RESPONDER_HTTP_AUTH": "disabled",
             "RESPONDER_HTTP_LISTEN": "127.0.0.1:0",
             "RESPONDER_ADMIN_LISTEN": f"127.0.0.1:{admin}",
@@ -230,7 +233,8 @@ async def load(client, user_id: str) -> AsyncIterator[list[float]]:
 async def test_a_worker_that_hangs_is_replaced(url, tree, cast, tmp_path):
     """For less than three seconds requests are lost to it, and /ready tells all the while."""
     script = Path(sys.executable).with_name("responder")
-    slowest, states = 0.0, []
+    slowest = 0.0
+    states: list[int] = []
     async with nats.running() as server, AsyncExitStack() as stack:
         process, ready = await stack.enter_async_context(
             served(script, cwd=tmp_path, url=url, path=tree, nats_url=server.url)
@@ -281,7 +285,7 @@ async def test_after_a_pause_of_the_machine_no_worker_is_replaced(url, tree, tmp
 async def test_workers_that_hang_together_are_replaced_in_turn():
     """The second is killed only once the first is back, and has been silent all the while."""
     killed: list[int] = []
-    hearts = [heartbeat.Heart(lambda n=n: killed.append(n)) for n in range(2)]
+    hearts = [heartbeat.Heart(partial(killed.append, n)) for n in range(2)]
     for each in hearts:
         each.theirs.send(b".")
     watching = asyncio.create_task(heartbeat.watch(lambda: hearts))

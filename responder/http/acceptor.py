@@ -76,12 +76,18 @@ class Acceptor:
         self._resume()
 
     def close(self) -> None:
-        """Accept no more."""
+        """Accept what waits in the backlog, and then no more: other connections are refused.
+
+        A socket that is closed resets what waits in its backlog, so nothing is done in between.
+        """
         self._shared.stopping = True
         self._shared.freed = None
         if self._paused is not None:
             self._paused.cancel()
         self._loop.remove_reader(self._sock)
+        while self._accept_one():
+            pass
+        self._sock.close()
 
     async def wait_closed(self) -> None:
         """Return once the last connection that was accepted is open, or turned away."""
@@ -101,30 +107,38 @@ class Acceptor:
 
     def _pause(self) -> None:
         """Let connections wait until one is lost, and for PAUSE seconds at most."""
+        if self._shared.stopping:
+            return
         self._loop.remove_reader(self._sock)
         self._shared.freed = self._resume
         self._paused = self._loop.call_later(PAUSE, self._resume)
 
     def _accept(self) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
-            if self._is_full() and self._idle_for() < MIN_IDLE:
-                self._pause()
+            if not self._accept_one():
                 return
-            try:
-                sock, _ = self._sock.accept()
-            except (BlockingIOError, ConnectionAbortedError, InterruptedError):
-                return
-            except OSError as error:
-                self._fail(error)
-                return
-            self._failed = False
-            if self._is_full():
-                self._drop_longest_idle()
-            sock.setblocking(False)
-            self._shared.accepted += 1
-            task = self._loop.create_task(self._connect(sock))
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+
+    def _accept_one(self) -> bool:
+        """Accept a connection; return whether there may be another."""
+        if self._is_full() and self._idle_for() < MIN_IDLE:
+            self._pause()
+            return False
+        try:
+            sock, _ = self._sock.accept()
+        except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+            return False
+        except OSError as error:
+            self._fail(error)
+            return False
+        self._failed = False
+        if self._is_full():
+            self._drop_longest_idle()
+        sock.setblocking(False)
+        self._shared.accepted += 1
+        task = self._loop.create_task(self._connect(sock))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+        return True
 
     def _is_full(self) -> bool:
         return len(self._shared.connections) + self._shared.accepted >= self._limit

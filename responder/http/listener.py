@@ -1,10 +1,15 @@
 """An ASGI app served on a socket, as a context."""
 
-# Strategy: uvicorn runs the server. It keeps the date, and its way of ending is to answer what is
-# under way. Its protocol and its way of accepting are replaced (see `protocol` and `acceptor`),
-# because they trust clients: uvicorn's own parses all requests that are sent at once, and keeps
-# them (one connection took a gigabyte in nine seconds); it decodes a target of any length before it
-# is looked at; it lets more connections in than the process has files for.
+# Strategy: uvicorn runs the server, and keeps the date. Its protocol and its way of accepting are
+# replaced (see `protocol` and `acceptor`), because they trust clients: uvicorn's own parses all
+# requests that are sent at once, and keeps them (one connection took a gigabyte in nine seconds);
+# it decodes a target of any length before it is looked at; it lets more connections in than the
+# process has files for.
+#
+# Its way of ending is replaced, too: it closes idle connections at once, and resets those on which
+# a request was just being sent. HTTP has one way to end a connection without that, which is to say
+# so with an answer. So each connection is kept until its next answer, for the drain timeout at
+# most; what is idle even then is ended, and closed once its client has noticed.
 #
 # granian, which is written in Rust, serves a request for some 10 of 100 µs less. But its limits and
 # its way of ending are its own, with no place to put ours, and it wants to own the process.
@@ -23,12 +28,14 @@ from starlette.types import ASGIApp
 
 from responder.errors import SettingsError
 from responder.http.acceptor import Acceptor, max_connections
-from responder.http.protocol import Shared
+from responder.http.protocol import LINGER, Shared
 from responder.http.response import ALWAYS
 
 BACKLOG: Final = 2048  # connections that may wait to be accepted
 ADMIN_CONNECTIONS: Final = 64  # of RESERVED, so that they are there whatever the bridge has
-KEEP_ALIVE: Final = 75  # seconds; load balancers keep their connections for 60 at most
+KEEP_ALIVE: Final = 75.0  # seconds; load balancers keep their connections for 60 at most
+ADMIN_DRAIN: Final = 0.1  # seconds; those who probe and scrape ask again
+POLL: Final = 0.02  # seconds
 
 
 class _Server(uvicorn.Server):
@@ -38,13 +45,24 @@ class _Server(uvicorn.Server):
         app: to serve.
         config: of uvicorn.
         limit: how many connections there may be.
+        keep_alive: seconds that a connection may be idle between two requests.
+        drain_timeout: seconds that ending may take.
     """
 
-    def __init__(self, app: ASGIApp, config: uvicorn.Config, *, limit: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: uvicorn.Config,
+        *,
+        limit: int,
+        keep_alive: float,
+        drain_timeout: float,
+    ) -> None:
         super().__init__(config)
         state = self.server_state
-        self._shared = Shared(app, state.tasks, keep_alive=KEEP_ALIVE)
+        self._shared = Shared(app, state.tasks, keep_alive=keep_alive)
         self._limit = limit
+        self._drain_timeout = drain_timeout
         state.connections = self._shared.connections  # type: ignore[assignment]  # likewise closed
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -66,6 +84,33 @@ class _Server(uvicorn.Server):
             for acceptor in self.servers:
                 acceptor.close_overdue()
         return ended
+
+    async def shutdown(
+        self,
+        sockets: list[socket.socket] | None = None,  # noqa: ARG002 - its acceptor closes each
+    ) -> None:
+        """Answer all that arrives within the drain timeout, and close each connection."""
+        for acceptor in self.servers:
+            acceptor.close()
+        for connection in self._shared.connections:
+            connection.shutdown()
+        for acceptor in self.servers:
+            await acceptor.wait_closed()
+        await self._all_closed(self._drain_timeout)
+        for connection in list(self._shared.connections):
+            connection.end()
+        for task in self.server_state.tasks:
+            task.cancel()  # it answers that it is too late
+        await self._all_closed(2 * LINGER)
+        for connection in list(self._shared.connections):
+            connection.drop()
+
+    async def _all_closed(self, within: float) -> None:
+        """Return once there is no connection, or after so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while self._shared.connections:  # noqa: ASYNC110 - only for its end
+                    await asyncio.sleep(POLL)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -110,6 +155,7 @@ async def listening(
     setting: str,
     *,
     drain_timeout: float,
+    keep_alive: float = KEEP_ALIVE,
     ended: asyncio.Event | None = None,
     connections: int | None = None,
 ) -> AsyncIterator[str]:
@@ -119,7 +165,8 @@ async def listening(
         app: to serve.
         at: a socket that listens, or the host and port of one to be bound.
         setting: the name of the setting that host and port are from.
-        drain_timeout: seconds that leaving may take.
+        drain_timeout: seconds in which requests are still answered once the context is left.
+        keep_alive: seconds that a connection may be idle between two requests.
         ended: set when serving has ended, by itself or because the context was left.
         connections: how many there may be; by default, as many as the process has files for.
 
@@ -136,9 +183,9 @@ async def listening(
         log_level="error",
         server_header=False,
         headers=list(ALWAYS),
-        timeout_graceful_shutdown=max(1, round(drain_timeout)),
     )
-    server = _Server(app, config, limit=connections or max_connections())
+    limit = connections or max_connections()
+    server = _Server(app, config, limit=limit, keep_alive=keep_alive, drain_timeout=drain_timeout)
     serving = asyncio.create_task(server.serve(sockets=[sock]), name="listener")
     if ended is not None:
         serving.add_done_callback(lambda _: ended.set())
@@ -161,7 +208,7 @@ def listening_for_admin(
         app,
         at,
         "RESPONDER_ADMIN_LISTEN",
-        drain_timeout=1,
+        drain_timeout=ADMIN_DRAIN,
         ended=ended,
         connections=ADMIN_CONNECTIONS,
     )

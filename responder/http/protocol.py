@@ -40,7 +40,6 @@ MAX_HELD: Final = 16 * 1024 * 1024  # bytes of all heads that are larger than RE
 AT_ONCE: Final = 64  # heads, of all connections of a listener; and what is dropped
 MAX_BODY: Final = 64 * 1024  # bytes; after a larger body the connection ends
 HEAD_TIMEOUT: Final = 10.0  # seconds that a head may take to arrive, and the body behind it
-UNDER_WAY: Final = 0.05  # seconds that a request may be under way when the listener closes
 LINGER: Final = 1.0  # seconds that a client may go on sending after its last answer
 
 TOO_MUCH: Final = problem(
@@ -63,7 +62,7 @@ class Shared:
         idle: those on which no request is being answered, the longest idle one first.
         headers: lines in the head of every answer.
         freed: called when a connection is lost; set while that is waited for.
-        stopping: whether new connections are turned away.
+        stopping: whether each answer is the last on its connection.
         heads: reads the heads of all requests.
         buffer: what every connection reads into, because what was read is copied at once.
         dropped: likewise, where it is not even looked at.
@@ -141,9 +140,7 @@ class Connection(asyncio.BufferedProtocol):
         """Wait for the first request, but not for ever: a silent client holds a connection."""
         self._transport = transport
         self._shared.accepted -= 1
-        if self._shared.stopping:
-            transport.abort()
-            return
+        self._keep_alive = not self._shared.stopping
         transport.set_write_buffer_limits(high=0)
         self._shared.connections.add(self)
         self._become_idle(HEAD_TIMEOUT, head_begun=True)
@@ -193,15 +190,13 @@ class Connection(asyncio.BufferedProtocol):
     # What the listener calls.
 
     def shutdown(self) -> None:
-        """Close, once the request in hand is answered, or one that was just being sent."""
+        """Make the answer to the request in hand, or to the next one, the last."""
         self._keep_alive = False
-        if self._exchange is None:
-            self._shared.loop.call_later(UNDER_WAY, self._close_if_idle)
 
-    def _close_if_idle(self) -> None:
-        if self._exchange is None and not self._ending:
-            self._ending = True
-            self._transport.close()
+    def end(self) -> None:
+        """Take no request from now on, if none is in hand."""
+        if self._exchange is None and not self._waiting and not self._ending:
+            self._linger()
 
     def drop(self) -> None:
         """Close at once: its deadline has passed, or another connection needs its place."""

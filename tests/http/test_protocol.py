@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from responder.http import listener, protocol
+from responder.http import protocol
 from responder.http.listener import listening
 from tests.raw_http import Answer, RawClient, ask_once, connected, get
 
@@ -496,18 +496,16 @@ async def test_a_body_arrives_in_time_or_not_at_all(monkeypatch):
         assert b"" == await client.rest()
 
 
-async def test_an_idle_connection_is_closed_after_a_while(monkeypatch):
+async def test_an_idle_connection_is_closed_after_a_while():
     """A connection is kept between two requests, and not for ever."""
-    monkeypatch.setattr(listener, "KEEP_ALIVE", 0.2)
-    async with served(echo) as url, connected(url) as client:
+    async with served(echo, keep_alive=0.2) as url, connected(url) as client:
         assert b"GET /?" == (await client.ask(get("/"))).body
         assert b"GET /?" == (await client.ask(get("/"))).body
         assert b"" == await client.rest()
 
 
-async def test_an_answer_that_is_not_taken_is_not_kept_for_ever(monkeypatch):
+async def test_an_answer_that_is_not_taken_is_not_kept_for_ever():
     """A client that does not read its answer is closed like an idle one."""
-    monkeypatch.setattr(listener, "KEEP_ALIVE", 0.2)
     sent = asyncio.Event()
 
     async def large(_: Any, __: Any, send: Any) -> None:
@@ -515,7 +513,7 @@ async def test_an_answer_that_is_not_taken_is_not_kept_for_ever(monkeypatch):
         await send({"type": "http.response.body", "body": b"x" * 50_000_000})
         sent.set()
 
-    async with served(large) as url, connected(url) as client:
+    async with served(large, keep_alive=0.2) as url, connected(url) as client:
         transport: Any = client.writer.transport
         transport.pause_reading()
         await client.send(get("/"))

@@ -8,10 +8,12 @@
 # comes before all that, and what our role cannot read comes last. What is still ambiguous is an
 # error, never a guess; so is a column whose type cannot hold what it is for.
 #
-# A table once found stays the one meant, by its name or as the relation that was renamed, whatever
-# comes up beside it: a migration keeps the old table, an operator makes a copy, and foreign keys
-# follow the table that was renamed away. While it is gone nothing takes its place but what sessions
-# and accounts refer to: an application's own users, or a copy, would fit as well and be wrong.
+# A table once found stays the one meant, whatever comes up beside it: what bears the name under
+# which it was found, because that is the name by which the application reads it, else the same
+# relation under another name. A migration keeps the old table, an operator makes a copy, and
+# foreign keys follow the table that was renamed away: what is called a copy never stands in. While
+# a table is gone nothing takes its place but what sessions and accounts refer to: an application's
+# own users would fit as well and be wrong.
 
 from __future__ import annotations
 
@@ -23,6 +25,7 @@ from typing import Final
 from responder.errors import OperatorError, SchemaError
 from responder.postgres.catalog import Catalog, CatalogColumn
 from responder.postgres.fields import ACCOUNT, MEMBER, SESSION, USER, Description, plain
+from responder.postgres.names import says_copy
 from responder.postgres.overrides import NO_OVERRIDES, Overrides
 from responder.postgres.quoting import shown
 from responder.postgres.schema import Column, Schema, Table, TableName, relation
@@ -33,9 +36,9 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def find(
-    catalog: Catalog, overrides: Overrides = NO_OVERRIDES, *, history: Sequence[Schema] = ()
+    catalog: Catalog, overrides: Overrides = NO_OVERRIDES, *, before: Schema | None = None
 ) -> Schema:
-    """Find Better Auth's tables; `history` is what was found in this database before, oldest first.
+    """Find Better Auth's tables; `before` is what was found in this database last.
 
     Raises SchemaError if there are no users or if a table is gone that was there before,
     OperatorError for what only the operator can decide.
@@ -43,8 +46,6 @@ def find(
     tables: dict[TableName, list[CatalogColumn]] = {}
     for column in catalog.columns:
         tables.setdefault(TableName(column.schema, column.table), []).append(column)
-    of_users = [each.users for each in history]
-    of_members = [each.members for each in history if each.members]
     keys = [(TableName(*each[:2]), TableName(*each[2:4])) for each in catalog.references]
     owners = {
         target
@@ -53,7 +54,7 @@ def find(
     }
     path = overrides.search_path or catalog.search_path
     users = _Search(USER, tables, overrides, overrides.users, path).find(
-        of_users, preferred=owners, heirs=owners
+        before.users if before else None, preferred=owners, heirs=owners
     )
     if users is None:
         raise SchemaError(
@@ -61,15 +62,15 @@ def find(
             "has Better Auth's migration run in this database?"
         )
     if overrides.no_members:
-        return Schema(users, None, _formers(users, of_users, tables))
+        return Schema(users, None, _formers(users, tables))
     its_own = {source for source, target in keys if target == (users.schema, users.name)}
     members = _Search(MEMBER, tables, overrides, overrides.members, path).find(
-        of_members, preferred=its_own
+        before.members if before else None, preferred=its_own
     )
-    formers = _formers(users, of_users, tables)
+    formers = _formers(users, tables)
     if members:
         _check_alike(users, members)
-        formers += _formers(members, of_members, tables)
+        formers += _formers(members, tables)
     return Schema(users, members, formers)
 
 
@@ -92,14 +93,15 @@ class _Search:
 
     def find(
         self,
-        history: Sequence[Table],
+        before: Table | None,
         *,
         preferred: Collection[TableName],
         heirs: Collection[TableName] = (),
     ) -> Table | None:
         """Find the table; where several fit, prefer one of these.
 
-        Where it was found before, only the same one will do, or one of its heirs.
+        Where it was found before, only the same one will do, or one of its heirs. A copy is taken
+        by hand only.
         """
         tables, required = list(self.tables), self.description.known_by
         if self.named:
@@ -109,16 +111,17 @@ class _Search:
                 raise self._unknown_table(self.named)
         complete = [name for name in tables if self._fits(name, required)]
         fitting = [name for name in complete if self._is_legible(name)]
-        if history:
-            fitting = self._known(fitting, history) or [
-                name for name in fitting if self.named or name in heirs
-            ]
+        same = None
+        if before:
+            same = self._same(before, fitting)
+            heirs = fitting if self.named else heirs
+            fitting = [same] if same else [n for n in fitting if n in heirs and self._may_stand(n)]
         if not fitting:
             if not all(map(self._is_legible, complete)):
                 raise self._illegible(complete)
             self._check_none_was_meant(tables, required)
-            if history:
-                raise self._gone(history[-1])
+            if before:
+                raise self._gone(before)
             return None
         schemas = {name.schema for name in fitting}
         first = next((each for each in self.search_path if each in schemas), None)
@@ -132,18 +135,22 @@ class _Search:
                 f"several tables could be Better Auth's: {some(map(str, fitting))}; "
                 f"{self.description.setting} decides"
             )
-        return self._table(fitting[0])
+        return self._table(fitting[0], home=before.home if before and same else fitting[0])
 
-    def _known(self, fitting: Sequence[TableName], history: Sequence[Table]) -> list[TableName]:
-        """Return the table found before: by the oldest of its names, else as the same relation."""
-        names = [TableName(each.schema, each.name) for each in history]
-        by_name = [name for name in names if name in fitting]
-        renamed = [
+    def _same(self, before: Table, fitting: Collection[TableName]) -> TableName | None:
+        """Return the table found before: what bears that name, else the same under another."""
+        if before.home in fitting:
+            return before.home
+        renamed = (
             name
             for name in fitting
-            if relation(self.tables[name][0].version) == history[-1].relation
-        ]
-        return (by_name or renamed)[:1]
+            if relation(self.tables[name][0].version) == before.relation and self._may_stand(name)
+        )
+        return next(renamed, None)
+
+    def _may_stand(self, name: TableName) -> bool:
+        """Tell whether a table may stand for another: one that is called a copy only by hand."""
+        return self.named is not None or not any(map(says_copy, name))
 
     def _is_legible(self, name: TableName) -> bool:
         """Tell whether a name has no control characters, but for what the operator has named.
@@ -161,7 +168,7 @@ class _Search:
 
     def _gone(self, table: Table) -> SchemaError:
         return SchemaError(
-            f"{table} is gone, or no longer has the columns of a table of "
+            f"{table.home or table} is gone, or no longer has the columns of a table of "
             f"{self.description.name}s: if that is meant to stay so, a restart looks for another, "
             f"and {self.description.setting} names it"
         )
@@ -209,7 +216,7 @@ class _Search:
             f"{'near it' if near else 'it has'}: {some(map(shown, listed))}"
         )
 
-    def _table(self, name: TableName) -> Table:
+    def _table(self, name: TableName, *, home: TableName | None) -> Table:
         columns = self.tables[name]
         found: dict[str, Column] = {}
         unreadable: list[str] = []
@@ -231,7 +238,7 @@ class _Search:
                 f"the role of DATABASE_URL may not read {some(unreadable)}: "
                 "`responder grants` prints what it needs"
             )
-        return Table(*name, found, columns[0].version, columns[0].row_security)
+        return Table(*name, found, columns[0].version, columns[0].row_security, home)
 
     def _column(self, table: TableName, field: str) -> CatalogColumn | None:
         same = _same(self.tables[table], field, self.by_hand)
@@ -290,15 +297,12 @@ def _check_alike(users: Table, members: Table) -> None:
 
 
 def _formers(
-    table: Table,
-    history: Sequence[Table],
-    tables: Mapping[TableName, Sequence[CatalogColumn]],
+    table: Table, tables: Mapping[TableName, Sequence[CatalogColumn]]
 ) -> tuple[tuple[TableName, str], ...]:
-    """Return the older names of a table, each with the version of the table that has it now."""
-    names = list(dict.fromkeys(TableName(each.schema, each.name) for each in history))
-    own = TableName(table.schema, table.name)
-    before = names[: names.index(own)] if own in names else names
-    return tuple((name, tables[name][0].version if name in tables else "") for name in before)
+    """Return the name under which a table was found, if it bears another now (see `Schema`)."""
+    if table.home is None or table.home == (table.schema, table.name):
+        return ()
+    return ((table.home, tables[table.home][0].version if table.home in tables else ""),)
 
 
 def some(names: Iterable[str]) -> str:

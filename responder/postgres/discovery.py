@@ -4,16 +4,18 @@
 # at the catalog says that they have changed. The result is a value that is replaced whole, so that
 # each query is made of one schema.
 #
-# What was found before is remembered, oldest name first, because a migration may rename a table and
-# then create another under its former name. Say `users` was found, then renamed to `users_old`: it
-# is followed there, and its history is `users`, `users_old`. When a new `users` comes that has the
-# columns, it is taken, because it bears the older name; and `users_old` leaves the history, since
-# all that came after `users` was a step of the migration.
+# What was found last is remembered while it is gone, with the name under which each table was found
+# first: a migration may rename a table and create another under that name, in one transaction or in
+# steps. Between two steps there may be no table that is meant; then lookups wait.
+#
+# A table that is gone for long is gone for good. Of users there is no reply without them. Without
+# members there is: then the database is one without organizations.
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 # where it is so large that reading it would take more than this share of a connection's time.
 MISSING_INTERVAL, MISSING_SHARE = 0.1, 0.1
 UNASKED_INTERVAL, UNASKED_SHARE = 1.0, 0.02
+FOR_GOOD = 30.0  # seconds after which members that are gone are taken to have been dropped
 
 
 class Reader(Protocol):
@@ -80,7 +83,8 @@ class Discovery:
         self._overrides = overrides
         self._timezone = timezone
         self._rules = rules
-        self._history: list[Schema] = []  # one for each pair of names that the tables have had
+        self._before: Schema | None = None  # what was found last, even if it is gone now
+        self._missing_since: float | None = None
         self._statements: Statements | None = None
         self._problem: SchemaError | None = None
         self._discovering = asyncio.Lock()
@@ -93,6 +97,16 @@ class Discovery:
         if self._statements is None:
             raise self._problem or SchemaError("the tables have not been looked for yet")
         return self._statements
+
+    def lost_within(self, seconds: float) -> SchemaError | None:
+        """Return why the tables that were there are missing, if they have been for less than that.
+
+        Then a migration may be between two steps, and its next bring them back.
+        """
+        since = self._missing_since
+        if self._before is None or since is None or perf_counter() - since >= seconds:
+            return None
+        return self._problem
 
     @property
     def interval(self) -> float:
@@ -130,23 +144,30 @@ class Discovery:
             return changed
 
     async def _find(self, source: Source) -> Schema:
-        found = decision.find(await fetch_catalog(source), self._overrides, history=self._history)
+        catalog_ = await fetch_catalog(source)
+        before = self._before
+        try:
+            found = decision.find(catalog_, self._overrides, before=before)
+        except SchemaError:
+            if before is None or self.lost_within(FOR_GOOD) or self._missing_since is None:
+                raise
+            without = replace(before, members=None)
+            found = decision.find(catalog_, self._overrides, before=without)
         if not await source.accepts(catalog.TIMEZONE, self._timezone):
             raise OperatorError("RESPONDER_TIMEZONE: PostgreSQL does not know this time zone")
         return found
 
     def _adopt(self, found: Schema) -> None:
         self._log(found)
-        self.schema, self._problem = found, None
-        names = [_names(each) for each in self._history]
-        if _names(found) in names:  # they bear an older name again: forget the names since
-            del self._history[names.index(_names(found)) :]
-        self._history.append(found)
+        self.schema, self._problem, self._missing_since = found, None, None
+        self._before = found
         self._statements = statements(found, timezone=self._timezone, rules=self._rules)
 
     def _log(self, found: Schema) -> None:
         if self.schema and self.schema.shape == found.shape:
             return
+        if self._before and self._before.members and not found.members:
+            log.warning("%s is gone for good: there are no members", self._before.members)
         log.info("users are in %s, members in %s", found.users, found.members or "no table")
         if found.formers:
             log.info("following a renamed table costs each lookup a round trip, until a restart")
@@ -159,8 +180,6 @@ class Discovery:
             log.error("%s", problem)
         self.schema, self._statements, self._problem = None, None, problem
         self._missed_at = perf_counter()
+        if self._missing_since is None:
+            self._missing_since = self._missed_at
         self.settled.set()
-
-
-def _names(found: Schema) -> list[str]:
-    return [str(table) for table in found.tables]

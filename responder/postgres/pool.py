@@ -55,6 +55,7 @@ repeated = ThrottledLog(__name__)
 MIN_BACKOFF: Final = 0.05  # between attempts to connect (seconds)
 MAX_BACKOFF: Final = 1.0
 PAUSE: Final = 0.01  # before asking again where a lock is in the way (seconds)
+BETWEEN_STEPS: Final = 0.03  # likewise between two steps of a migration, where a table is missing
 
 
 class Pool:
@@ -161,10 +162,14 @@ class Pool:
         if down is not None and asyncio.get_running_loop().time() - down > self._timeout:
             raise UnavailableError("PostgreSQL is out of reach")
 
+    def _missing(self) -> SchemaError | None:
+        """Return why the tables are missing, if they were there a moment ago."""
+        return self._discovery.lost_within(2 * self._timeout)
+
     def _late(self) -> ResponderError:
         if self._connected == 0:
             return UnavailableError("PostgreSQL is out of reach")
-        return RequestTimeoutError()
+        return self._missing() or RequestTimeoutError()
 
     async def _fetch_probe(self, connection: Connection, keys: Sequence[None]) -> Sequence[Answer]:
         statements = self.statements
@@ -258,13 +263,24 @@ class Pool:
             else:
                 batch.fail(RequestTimeoutError())
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker lives on
-            if isinstance(error, ResponderError) and not isinstance(error, NotAllowedError):
+            if isinstance(error, SchemaError) and self._is_waited_for(batch.line):
+                await asyncio.sleep(BETWEEN_STEPS)
+                batch.retry(largest_batch=len(batch.waiters))
+            elif isinstance(error, ResponderError) and not isinstance(error, NotAllowedError):
                 batch.fail(error)
             elif len(batch.waiters) > 1:
                 # Ask again in smaller parts, until the key that fails is alone.
                 batch.retry(largest_batch=len(batch.waiters) // 2)
             else:
                 batch.fail(await self._failure(connection, batch.line, error))
+
+    def _is_waited_for(self, line: Line[Any, Connection]) -> bool:
+        """Tell whether the keys of a line wait for the tables to come back.
+
+        Those of our own do not: they ask whether the tables are there.
+        """
+        ours = line is self._probes or line is self._changes
+        return not ours and self._discovery.lost_within(self._timeout) is not None
 
     async def _fetch(self, connection: Connection, batch: Batch[Any, Connection]) -> None:
         """Answer a batch, or ask it again with the SQL for the tables as they are now."""

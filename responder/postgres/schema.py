@@ -39,6 +39,8 @@ class Table:
     columns: Mapping[str, Column]
     version: str = ""
     row_security: bool = False
+    home: TableName | None = None
+    """The name under which it was found, whatever it has been renamed to since."""
 
     def __str__(self) -> str:
         return shown(self.schema, self.name)
@@ -58,9 +60,9 @@ class Table:
 class Schema:
     """The tables that lookups read; `members` is None without the organization plugin.
 
-    `formers` are the names that a table had before it was renamed, each with the version of the
-    table that has that name now, or "" where there is none. Such a table may replace it: `users`
-    was renamed to `users_old`, say, and a new `users` is being filled.
+    `formers` are the names under which tables were found that have been renamed since, each with
+    the version of the table that bears it now, or "" where there is none. Such a table may replace
+    the renamed one: `users` became `people`, say, and a new `users` is being filled.
     """
 
     users: Table

@@ -35,9 +35,9 @@ def find(
     references: Sequence[CatalogReference],
     overrides: Overrides = NO_OVERRIDES,
     *,
-    history: Sequence[Schema] = (),
+    before: Schema | None = None,
 ) -> Schema:
-    return decision.find(Catalog(columns, references), overrides, history=history)
+    return decision.find(Catalog(columns, references), overrides, before=before)
 
 
 def names(found: Schema) -> tuple[str, str | None]:
@@ -141,7 +141,7 @@ def test_what_was_found_first_stays_the_one_meant(first):
     both = table("users", USERS) + table("user", USERS) + table("session", SESSIONS)
     before = find([column for column in both if column.table == first], [])
 
-    found = find(both, [CatalogReference("public", "session", "public", "user")], history=[before])
+    found = find(both, [CatalogReference("public", "session", "public", "user")], before=before)
 
     assert (f"public.{first}", None) == names(found)
 
@@ -314,7 +314,7 @@ def test_a_table_renamed_to_a_name_with_control_characters_is_not_followed():
     before = find(table("users", USERS), [])
 
     with pytest.raises(OperatorError, match="control characters"):
-        find(table("users\n", USERS), [], history=[before])
+        find(table("users\n", USERS), [], before=before)
 
 
 def test_a_name_with_control_characters_is_taken_by_hand():

@@ -287,10 +287,10 @@ async def test_a_table_that_is_renamed_and_replaced_is_followed(start_with):
     for statements in (
         "alter table users rename to people",
         "create table replacement as select * from people; update replacement set name = 'New'",
-        "alter table people rename to old",
+        "alter table people rename to persons",
         "alter table replacement rename to users",
         "alter table users rename to people",
-        "drop table old",
+        "drop table persons",
         """begin; create table users as select * from people; update users set name = 'Newest';
            commit""",
     ):

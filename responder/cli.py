@@ -34,6 +34,7 @@ from responder.terminal import visible
 
 GOOD, FAILED, WRONG_USE = 0, 1, 2
 MAX_WORKERS = 256
+PARENT_POLL = 0.3  # seconds
 HEADER = re.compile(r"[A-Za-z0-9-]+")
 SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 
@@ -238,7 +239,7 @@ async def _dev(_: argparse.Namespace) -> int:
     from responder.dev import process, service  # noqa: PLC0415 - no other command needs them
 
     logs.configure("warning", "text")
-    end_on_signals()
+    end_on_signals(with_parent=True)
     try:
         async with service.running() as requests:
             print(requests, flush=True)
@@ -248,12 +249,13 @@ async def _dev(_: argparse.Namespace) -> int:
     return FAILED
 
 
-def end_on_signals(*, supervised: bool = False) -> None:
-    """Let the first SIGINT or SIGTERM cancel this task, so that it closes what it has opened.
+def end_on_signals(*, supervised: bool = False, with_parent: bool = False) -> None:
+    """Let the first SIGINT, SIGTERM or SIGHUP cancel this task, so that it closes what it opened.
 
     Args:
         supervised: whether the end of standard input, which shows the end of the supervisor, is
             such a signal too.
+        with_parent: whether the end of the parent process, such as a shell, is one.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
@@ -265,7 +267,19 @@ def end_on_signals(*, supervised: bool = False) -> None:
             signalled = True
             task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    parent = os.getppid()
+
+    def look_for_parent() -> None:
+        if os.getppid() == parent:
+            loop.call_later(PARENT_POLL, look_for_parent)
+        else:
+            end()
+
+    # SIGHUP tells that the terminal is closed; `nohup` ignores it, to outlive terminal and shell.
+    outlives = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    for number in (signal.SIGINT, signal.SIGTERM, *([] if outlives else [signal.SIGHUP])):
         loop.add_signal_handler(number, end)
     if supervised:
         loop.add_reader(sys.stdin.fileno(), end)
+    if with_parent and not outlives:
+        look_for_parent()

@@ -3,7 +3,7 @@
 # When a context here is left, by return, error or cancellation, the process and its directory are
 # gone. A context that is cancelled again while it ends its server sends the server a harsher signal
 # at once, but still waits for it to end. When the parent is killed outright, Linux ends its servers
-# as well (see `launch`), and only their directories are left.
+# as well (see `launch`), and what is left is cleared away by a process beside it (see `janitor`).
 
 import asyncio
 import os
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from . import launch
+from .janitor import janitor
 
 T = TypeVar("T")
 
@@ -50,13 +51,14 @@ def temporary_directory(
         owner: the account that owns what is in it, and may enter it by its group.
     """
     directory = Path(tempfile.mkdtemp(prefix=f"responder-{name}-", dir=parent)).resolve()
-    try:
-        if owner is not None:
-            os.chown(directory, -1, owner.gid)
-            directory.chmod(0o770)
-        yield directory
-    finally:
-        remove(directory)
+    with janitor().minding(directory):
+        try:
+            if owner is not None:
+                os.chown(directory, -1, owner.gid)
+                directory.chmod(0o770)
+            yield directory
+        finally:
+            remove(directory)
 
 
 def remove(directory: Path) -> None:
@@ -105,10 +107,11 @@ async def running(
             env=environment,
             start_new_session=True,
         )
-    try:
-        yield process
-    finally:
-        await _end(process, stop)
+    with janitor().minding(process.pid):
+        try:
+            yield process
+        finally:
+            await _end(process, stop)
 
 
 async def _end(process: Process, stop: signal.Signals) -> None:

@@ -48,6 +48,7 @@ async def _running(mint: Mint, directory: Path) -> AsyncIterator[str]:
                 "NATS_URL": messages.url,
                 "RESPONDER_HTTP_LISTEN": "127.0.0.1:0",
                 "RESPONDER_ADMIN_LISTEN": "127.0.0.1:0",
+                "RESPONDER_DRAIN_TIMEOUT": "1",  # a browser keeps its connections
                 **mint.publish(directory / "jwks.json"),
             }
         )

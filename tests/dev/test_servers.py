@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -294,9 +295,8 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
 async def test_a_killed_parent_takes_its_servers_along():
-    """Servers end when the process that started them is killed outright."""
+    """Servers end, and their files go, when the process that started them is killed outright."""
     parent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PARENT, stdout=subprocess.PIPE
     )
@@ -308,9 +308,48 @@ async def test_a_killed_parent_takes_its_servers_along():
     parent.send_signal(signal.SIGKILL)
     await parent.wait()
 
-    try:
-        await until(lambda: not any(psutil.pid_exists(pid) for pid, _ in servers))
-        await until(lambda: not any(child.is_running() for child in children))
-    finally:
-        for _, directory in servers:
-            shutil.rmtree(directory)
+    await until(lambda: not any(psutil.pid_exists(pid) for pid, _ in servers))
+    await until(lambda: not any(child.is_running() for child in children))
+    await until(lambda: not any(Path(directory).exists() for _, directory in servers))
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory for temporary files that each account may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory
+
+
+def runs(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE  # which only its parent can clear away
+    return False
+
+
+@pytest.mark.parametrize("what", ["shell killed", "killed", "terminal closed", "session killed"])
+async def test_dev_leaves_nothing(open_directory: Path, what: str):
+    """Two seconds after its end, or that of its shell, there is no process and no file of it."""
+    script = Path(sys.executable).with_name("responder")
+    told = open_directory / "told"
+    shell = await asyncio.create_subprocess_exec(
+        *("/bin/sh", "-c", f"{script} dev > {told}; :"),
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(open_directory)},
+        start_new_session=True,
+    )
+    async with asyncio.timeout(30):
+        await until(lambda: told.exists() and "Ctrl-C" in told.read_text())
+    family = psutil.Process(shell.pid).children(recursive=True)
+    assert {"postgres", "nats-server"} <= {each.name() for each in family}
+    (dev,) = (each for each in psutil.Process(shell.pid).children())
+    if what == "shell killed":
+        shell.kill()
+    elif what == "session killed":
+        os.killpg(shell.pid, signal.SIGKILL)
+    else:
+        dev.send_signal(signal.SIGKILL if what == "killed" else signal.SIGHUP)
+    await shell.wait()
+    async with asyncio.timeout(2):
+        await until(lambda: not any(map(runs, family)))
+        await until(lambda: [told] == list(open_directory.iterdir()))

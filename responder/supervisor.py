@@ -215,7 +215,7 @@ class Child:
 
     def _kill(self, process: Process, heart: Heart) -> None:
         if process.returncode is None:
-            said = "worker %d hangs: nothing was heard of it for %.1f s; it is replaced"
+            said = "worker %d hangs: nothing was heard of it for %.1f s; it is killed"
             log.error(said, self.number, heart.silence)
             process.kill()
 

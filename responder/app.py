@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from socket import socket
 
-from responder.client import UsersClient
+from responder.asking import Asker
 from responder.directory import Directory
 from responder.errors import (
     OperatorError,
@@ -168,7 +168,7 @@ async def _first_discovery(discovery: Discovery, timeout: float) -> None:
 
 def _bridge(settings: Settings, connection: Connection) -> Bridge:
     return Bridge(
-        UsersClient(connection, prefix=settings.subject_prefix, timeout=settings.timeout),
+        Asker(transport=connection, prefix=settings.subject_prefix, timeout=settings.timeout),
         auth_required=settings.http_auth == "required",
         successors=settings.successors,
     )

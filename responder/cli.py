@@ -20,7 +20,7 @@ import uvloop
 
 from responder import checks, logs
 from responder.app import Running, serving
-from responder.client import reply_on
+from responder.asking import reply_on
 from responder.endpoints import ENDPOINTS
 from responder.errors import ResponderError, SettingsError
 from responder.heartbeat import beat

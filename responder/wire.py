@@ -143,13 +143,20 @@ def decode_headers(block: bytes) -> dict[str, list[str]]:
     return headers
 
 
-def encode_headers(headers: Mapping[str, str]) -> bytes:
-    """Write a header block; line breaks in values become spaces."""
-    lines = [f"{name}: {_on_one_line(value)}\r\n" for name, value in headers.items()]
-    return f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
+def encode_headers(headers: Mapping[str, str], *, status: str = "") -> bytes:
+    """Write a header block; line breaks in values become spaces.
+
+    Args:
+        headers: values by name.
+        status: that of the server, such as 503.
+    """
+    lines = [f"{name}: {on_one_line(value)}\r\n" for name, value in headers.items()]
+    first = f"NATS/1.0 {status}".rstrip()
+    return f"{first}\r\n{''.join(lines)}\r\n".encode()
 
 
-def _on_one_line(value: str) -> str:
+def on_one_line(value: str) -> str:
+    """Return the value of a header, in which a line break would begin another."""
     return value.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
 
 

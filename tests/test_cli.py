@@ -256,7 +256,7 @@ async def test_request_without_a_worker_fails(server, tmp_path):
     """If no worker listens the exit is 1, and the code is unavailable."""
     result = await run("request", "users.get", "x", cwd=tmp_path, NATS_URL=server.url)
 
-    assert Ended(1, "", "responder: unavailable: no worker listens\n") == result
+    assert Ended(1, "", "responder: unavailable: no worker listens on users.get\n") == result
 
 
 async def test_request_without_nats_fails(tmp_path):

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
+import nats as nats_py
 import pytest
+from nats.aio.msg import Msg
 
 from responder import wire
 from responder.client import UsersClient
 from responder.dev import nats
-from responder.errors import InternalError, PayloadTooLargeError, UnavailableError
+from responder.errors import (
+    InternalError,
+    NotFoundError,
+    PayloadTooLargeError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from responder.nats.connection import Connection, connected
 
 
@@ -73,3 +82,104 @@ async def test_a_user_that_fits_into_no_message_is_an_error(server, worker):
             await users.get_many([str(number) for number in range(8)])
 
     assert [8, 4, 2, 1] == asked
+
+
+# A connection that the application has
+
+
+async def test_any_connection_of_nats_py_will_do(people_service, cast):
+    """Every call works over a plain connection, which stays open and keeps its own requests."""
+    users = UsersClient(people_service.nc)
+
+    user = await users.get(cast.owner.id)
+    answers = [
+        await users.by_email(cast.owner.email),
+        (await users.get_many([cast.owner.id, "nobody"])).users[0],
+        *[each async for each in users.org_list(cast.organization.id) if each.id == user.id],
+    ]
+    page = await users.org_page(cast.organization.id, limit=1)
+    following = await users.org_page(cast.organization.id, limit=1, cursor=page.next_cursor)
+    with pytest.raises(UnauthenticatedError):
+        await users.whoami()
+
+    assert [user] * 3 == answers
+    assert page.users != following.users
+    assert b'"users"' in (await people_service.nc.request("$SRV.PING.users")).data
+
+
+async def test_what_another_program_answers_first_is_passed_over(server):
+    """A stream that acknowledges requests is not taken for a user: the worker's reply is."""
+    nc = await nats_py.connect(server.url)
+    users = UsersClient(nc, timeout=1)
+
+    async def acknowledge(message: Msg) -> None:
+        await message.respond(b'{"stream":"AUDIT","seq":7}')
+        await message.respond(b'{"id":"x"}')
+
+    await nc.subscribe("users.get", cb=acknowledge)
+    with pytest.raises(InternalError):  # it began as a user does, and lacks the rest
+        await users.get("x")
+    await nc.close()
+
+
+async def test_without_workers_the_answer_comes_soon(server):
+    """A request that no worker takes is unavailable long before its timeout, and says where."""
+    nc = await nats_py.connect(server.url)
+    users = UsersClient(nc, prefix="acme.users", timeout=60)
+
+    with pytest.raises(UnavailableError, match=r"no worker listens on acme\.users\.get"):
+        await users.get("x")
+    await nc.close()
+
+
+async def test_a_closed_connection_is_told_at_once(server):
+    """A client whose connection is closed does not wait for its timeout."""
+    nc = await nats_py.connect(server.url)
+    users = UsersClient(nc, timeout=60)
+    await nc.close()
+
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match="the connection to NATS is closed"):
+            await users.get("x")
+
+
+async def test_one_string_is_no_list_of_ids(server):
+    """`get_many("abc")` is an error of the program, and not a request for a, b and c."""
+    async with UsersClient.connect(server.url) as users:
+        with pytest.raises(TypeError, match="a list of ids"):
+            await users.get_many("abc")
+
+
+async def test_a_request_may_have_a_timeout_and_headers_of_its_own(server, worker):
+    """What a call says holds for that call; the worker hears both."""
+    heard: list[dict[str, list[str]]] = []
+
+    def receive(_: bytes, reply: bytes, headers: bytes, __: bytes) -> None:
+        heard.append(wire.decode_headers(headers))
+        worker.send(reply, *reversed(wire.encode_error(NotFoundError("no such user"))))
+
+    await worker.listen("users.get", receive)
+    await worker.flush()
+
+    async with UsersClient.connect(server.url, timeout=60, name="shop") as users:
+        speaking = users.on_behalf_of("a.b.c\r\nX-Admin: yes")
+        with pytest.raises(NotFoundError):
+            await speaking.get("x", timeout=0.5, headers={"traceparent": "00-1-2-01"})
+
+    (headers,) = heard
+    assert ["00-1-2-01"] == headers["traceparent"]
+    assert ["Bearer a.b.c X-Admin: yes"] == headers["authorization"]
+    assert int(headers["responder-timeout-ms"][0]) <= 500
+    assert "x-admin" not in headers
+
+
+async def test_any_option_of_nats_py_is_passed_on(server):
+    """A name and callbacks of the application's own are taken."""
+    closed = asyncio.Event()
+
+    async def note() -> None:
+        closed.set()
+
+    async with UsersClient.connect(server.url, name="shop", closed_cb=note):
+        assert not closed.is_set()
+    await asyncio.wait_for(closed.wait(), 5)

@@ -25,7 +25,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from responder import wire
-from responder.client import UsersClient
+from responder.asking import Asker
 from responder.endpoints import ENDPOINTS, WRITES, Endpoint
 from responder.errors import (
     ForbiddenError,
@@ -63,16 +63,14 @@ class Bridge:
     """Answers HTTP requests by asking a worker over NATS.
 
     Args:
-        client: asks the worker.
+        asker: asks the worker.
         auth_required: whether a request without a token is refused.
         successors: the base of Better Auth's HTTP API, where writes go, if it is known.
     """
 
-    def __init__(
-        self, client: UsersClient, *, auth_required: bool, successors: str | None = None
-    ) -> None:
+    def __init__(self, asker: Asker, *, auth_required: bool, successors: str | None = None) -> None:
         self.requests: Counter[tuple[str, str, int]] = Counter()
-        self._client = client
+        self._asker = asker
         self._auth_required = auth_required
         self._successors = successors
         routes: dict[str, dict[str, Serve]] = {}
@@ -124,7 +122,7 @@ class Bridge:
         """Return what answers a route: it asks the endpoint, and passes the reply's bytes on."""
         key = "".join(_PARAMETER.findall(route))
         token_required = self._auth_required or endpoint.needs_token
-        ask = self._client.reply_bytes
+        ask = self._asker.reply
 
         async def forward(scope: Scope, segment: bytes) -> Response:
             headers = _passed_on(scope["headers"], token_required=token_required)

@@ -18,12 +18,12 @@ from typing import Any, Final
 
 from nats import errors
 
+from responder.asking import NoRespondersError
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
 from responder.nats.hardened import HardenedClient, Receive
 from responder.nats.tls import NoTlsError
-from responder.requester import NoRespondersError
 from responder.throttling import ThrottledLog
-from responder.wire import is_no_responders, is_ours
+from responder.wire import encode_headers, is_no_responders, is_ours
 
 log = logging.getLogger(__name__)
 repeated = ThrottledLog(__name__)
@@ -188,19 +188,20 @@ class Connection:
         subject: str,
         payload: bytes,
         *,
-        headers: bytes = b"",
+        headers: Mapping[str, str] | None = None,
         timeout: float,
         begins: bytes = b"",
     ) -> tuple[bytes, bytes]:
-        """Send a request, and return headers and payload of its reply (see `Requester`)."""
-        if len(headers) + len(payload) > self.max_payload:
+        """Send a request, and return headers and payload of its reply (see `Transport`)."""
+        block = encode_headers(headers) if headers else b""
+        if len(block) + len(payload) > self.max_payload:
             raise PayloadTooLargeError("the request does not fit into one message")
         reply = b"%b%d" % (self._inbox, next(self._numbers))
         answer = asyncio.get_running_loop().create_future()
         asked = self._requests[reply] = _Asked(begins, answer)
         try:
             async with asyncio.timeout(timeout):
-                self.send(b"%b %b" % (subject.encode(), reply), payload, headers)
+                self.send(b"%b %b" % (subject.encode(), reply), payload, block)
                 reply_headers, body = await answer
         except TimeoutError:
             if not self._client.is_connected:

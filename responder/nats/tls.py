@@ -55,15 +55,15 @@ class TlsClient(Client):
         if self._flush_queue is not None:
             await super().close()
 
-    async def _process_info(
+    def _process_info(  # in older versions it is no coroutine
         self,
         info: dict[str, Any],
         initial_connection: bool = False,  # noqa: FBT001, FBT002 - as nats-py has it
-    ) -> None:
+    ) -> Any:
         """Take TLS where it is offered, too: nats-py takes it only where it is required."""
         if initial_connection and self._tls_asked_for and info.get("tls_available"):
             info["tls_required"] = True
-        await super()._process_info(info, initial_connection)
+        return super()._process_info(info, initial_connection)
 
     def _connect_command(self) -> bytes:
         """Return CONNECT, with the credentials; raises NoTlsError before they are sent."""

@@ -14,7 +14,6 @@ import time
 import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from copy import copy
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from html.parser import HTMLParser
@@ -32,11 +31,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import responder
 from responder.app import Running, serving
+from responder.asking import Asker
 from responder.dev import nats, postgres, tables
 from responder.dev.tokens import Mint
 from responder.errors import BY_CODE, SettingsError
 from responder.http.bridge import Bridge
 from responder.http.listener import bind, listening
+from responder.inbox import Inbox
 from responder.settings import Settings
 from tests.raw_http import ask_once, connected, get
 
@@ -156,7 +157,7 @@ async def lone() -> AsyncIterator[Listeners]:
 @pytest.fixture(scope="module")
 async def strict(people_service) -> AsyncIterator[httpx.AsyncClient]:
     """A bridge that requires tokens, before the demo people."""
-    bridge = Bridge(people_service.users, auth_required=True)
+    bridge = Bridge(asker(people_service), auth_required=True)
     async with (
         listening(bridge, ("127.0.0.1", 0), "RESPONDER_HTTP_LISTEN", drain_timeout=1) as url,
         httpx.AsyncClient(base_url=url, trust_env=False) as client,
@@ -889,9 +890,7 @@ async def test_the_document_is_openapi_3_1(contract):
 
 async def test_a_bug_is_an_internal_error(people_service, caplog):
     """An error that no code expects is 500, and told in the log alone."""
-    client = copy(people_service.users)
-    client.reply_bytes = broken
-    bridge = Bridge(client, auth_required=False)
+    bridge = Bridge(Asker(transport=Broken()), auth_required=False)
     async with (
         listening(bridge, ("127.0.0.1", 0), "SETTING", drain_timeout=1) as url,
         httpx.AsyncClient(base_url=url, trust_env=False) as http,
@@ -903,13 +902,18 @@ async def test_a_bug_is_an_internal_error(people_service, caplog):
     assert "a request to /api/v1/users/{id} failed" in caplog.messages
 
 
-async def broken(*_: object, **__: object) -> bytes:
-    raise RuntimeError("hunter2")
+class Broken:
+    async def ask(self, *_: object, **__: object) -> tuple[bytes, bytes]:
+        raise RuntimeError("hunter2")
+
+
+def asker(service) -> Asker:
+    return Asker(transport=Inbox(service.nc))
 
 
 async def test_the_document_has_every_route(contract, people_service):
     """Every route and method that the bridge answers is in the document, and no other."""
-    bridge = Bridge(people_service.users, auth_required=False)
+    bridge = Bridge(asker(people_service), auth_required=False)
     served = {
         (route.template, method.lower())
         for route in bridge._routes
@@ -1145,7 +1149,7 @@ async def test_a_lone_bridge_follows_nats():
 
     assert "NATS is out of reach" == (await problem(outage, "unavailable", 503))["detail"]
     assert "retry-after" in outage.headers
-    assert "no worker listens" == (await problem(back, "unavailable", 503))["detail"]
+    assert "no worker listens on users.get" == (await problem(back, "unavailable", 503))["detail"]
 
 
 async def samples(client: httpx.AsyncClient) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

@@ -11,11 +11,11 @@ import nats as nats_py
 import pytest
 from nats.errors import Error
 
+from responder.asking import NoRespondersError
 from responder.dev import nats
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
 from responder.nats import hardened
 from responder.nats.connection import connected
-from responder.requester import NoRespondersError
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ async def test_a_request_that_is_too_large_is_refused_before_it_is_sent(connecti
     await echo(connection)
 
     with pytest.raises(PayloadTooLargeError):
-        await connection.ask("echo", b"x" * connection.max_payload, headers=b"y", timeout=1)
+        await connection.ask("echo", b"x" * connection.max_payload, headers={"x": "y"}, timeout=1)
 
     assert (b"", b"still here") == await connection.ask("echo", b"still here", timeout=1)
 

@@ -19,8 +19,8 @@ from nats.js.errors import APIError
 
 from responder import UsersClient, checks
 from responder.app import serving
+from responder.asking import reply_on
 from responder.checks.report import BROKEN
-from responder.client import reply_on
 from responder.dev import nats as private_nats
 from responder.endpoints import ENDPOINTS, GET
 from responder.errors import NotFoundError, ResponderError, UnavailableError

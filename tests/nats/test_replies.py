@@ -227,7 +227,7 @@ async def test_too_much_waiting_is_unavailable(start_with, cast, locked):
         (lambda users: users.get("nobody"), NotFoundError),
         (lambda users: users.by_email("nobody@example.com"), NotFoundError),
         (lambda users: anext(users.org_list("x", page=501)), InvalidRequestError),
-        (lambda users: users.reply_bytes(GET, b""), InvalidRequestError),
+        (lambda users: users._asker.reply(GET, b"", headers={}), InvalidRequestError),
         (lambda users: users.get("x" * 2_000_000), PayloadTooLargeError),
     ],
 )

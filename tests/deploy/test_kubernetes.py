@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate  # type: ignore[import-untyped]
+import kubernetes_validate  # type: ignore[import-untyped]  # it has no types
 import pytest
 import yaml
 
@@ -23,7 +23,7 @@ OBJECTS = [
 DEPLOYMENTS = [
     pytest.param(each.values[0], id=each.id)
     for each in OBJECTS
-    if each.values[0]["kind"] == "Deployment"  # type: ignore[index]
+    if each.values[0]["kind"] == "Deployment"  # type: ignore[index]  # any JSON
 ]
 
 

@@ -51,9 +51,9 @@ REFUSED = {
         ),
     ),
     "two tables of members": (
-        PLAIN + MEMBERS + MEMBERS.replace("members", "guests"),
+        PLAIN + MEMBERS + MEMBERS.replace("members", "member"),
         {},
-        "public.guests, public.members; RESPONDER_MEMBERS_TABLE decides",
+        "public.member, public.members; RESPONDER_MEMBERS_TABLE decides",
     ),
     "a table that is not there": (
         PLAIN,

@@ -13,6 +13,7 @@ from responder.checks.rows import unreadable_rows
 from responder.errors import SchemaError, UnavailableError
 from responder.postgres import decision
 from responder.postgres.catalog import TIMEZONE, CatalogColumn
+from responder.postgres.columns import some
 from responder.postgres.connection import (
     Connection,
     NotAllowedError,
@@ -191,7 +192,7 @@ async def _privileges(discovered: _Discovered) -> AsyncIterator[Finding]:
         if writes:
             yield Finding("privileges", WARNING, f"the role may write to {table}", remedy)
     if readable := _readable_secrets(discovered.columns):
-        message = f"the role may read secrets: {decision.some(readable)}"
+        message = f"the role may read secrets: {some(readable)}"
         yield Finding("privileges", WARNING, message, remedy)
 
 

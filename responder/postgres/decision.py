@@ -1,12 +1,10 @@
 """Which of the tables that the catalog has are Better Auth's."""
 
-# Names are compared without case and underscores, column by column, because a table may mix
-# camelCase and snake_case (generators, ORMs and years of migrations leave such tables behind). A
-# table is Better Auth's users if it has the columns every version has had. An application may keep
-# a `users` of its own beside them: then the one that Better Auth's sessions and accounts reference
-# is taken, and of several members the one that references these users. What the operator has named
-# comes before all that, and what our role cannot read comes last. What is still ambiguous is an
-# error, never a guess; so is a column whose type cannot hold what it is for.
+# What the operator has named is taken. Else the evidence decides (see `evidence`), and where it
+# leaves several tables, the schema in which the application looks first. What is still ambiguous is
+# an error, never a guess; so is a column whose type cannot hold what it is for. That our role may
+# not read the right table is an error, too: another that it may read would answer for the right
+# one, and be wrong.
 #
 # A table once found stays the one meant, whatever comes up beside it: what bears the name under
 # which it was found, because that is the name by which the application reads it, else the same
@@ -18,21 +16,42 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Protocol
 
 from responder.errors import OperatorError, SchemaError
 from responder.postgres.catalog import Catalog, CatalogColumn
-from responder.postgres.fields import ACCOUNT, MEMBER, SESSION, USER, Description, plain
+from responder.postgres.columns import SHOWN, holding, lacking, mapped, missing_column, some
+from responder.postgres.evidence import CONTROL, MemberEvidence, Tables, UserEvidence, Weighed, best
+from responder.postgres.fields import MEMBER, USER, Description, plain
 from responder.postgres.names import says_copy
+from responder.postgres.near import Hint, hints_of_fields, hints_of_members, near, setting
 from responder.postgres.overrides import NO_OVERRIDES, Overrides
 from responder.postgres.quoting import shown
 from responder.postgres.schema import Column, Schema, Table, TableName, relation
 from responder.terminal import visible
 
-SHOWN: Final = 5  # how many candidates an error names: a schema for each tenant makes thousands
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+@dataclass(slots=True)
+class Decision:
+    """What was found, or why nothing was; and what spoke for and against each table.
+
+    `hints` are what the operator may want to set.
+    """
+
+    found: Schema | None = None
+    problem: SchemaError | None = None
+    users: Sequence[Weighed] = ()
+    members: Sequence[Weighed] = ()
+    hints: Sequence[Hint] = ()
+
+    @property
+    def schema(self) -> Schema:
+        """What was found; raises the problem if nothing was."""
+        if self.found is None:
+            raise self.problem or SchemaError("the tables have not been looked for")
+        return self.found
 
 
 def find(
@@ -43,35 +62,69 @@ def find(
     Raises SchemaError if there are no users or if a table is gone that was there before,
     OperatorError for what only the operator can decide.
     """
-    tables: dict[TableName, list[CatalogColumn]] = {}
-    for column in catalog.columns:
-        tables.setdefault(TableName(column.schema, column.table), []).append(column)
-    keys = [(TableName(*each[:2]), TableName(*each[2:4])) for each in catalog.references]
-    owners = {
-        target
-        for source, target in keys
-        if _fits(its := tables.get(source, []), SESSION) or _fits(its, ACCOUNT)
-    }
-    path = overrides.search_path or catalog.search_path
-    users = _Search(USER, tables, overrides, overrides.users, path).find(
-        before.users if before else None, preferred=owners, heirs=owners
-    )
+    return decide(catalog, overrides, before=before).schema
+
+
+def decide(
+    catalog: Catalog, overrides: Overrides = NO_OVERRIDES, *, before: Schema | None = None
+) -> Decision:
+    """Find Better Auth's tables as `find` does, and say why; raises nothing."""
+    decision = Decision()
+    try:
+        _decide(decision, Tables(catalog), catalog.search_path, overrides, before)
+    except SchemaError as problem:
+        decision.found, decision.problem = None, problem
+    return decision
+
+
+def _decide(
+    decision: Decision,
+    tables: Tables,
+    search_path: Sequence[str],
+    overrides: Overrides,
+    before: Schema | None,
+) -> None:
+    path = overrides.search_path or search_path
+    of_user = UserEvidence(tables, overrides.columns.get(USER.name, {}))
+    decision.users = of_user.considered()
+    referred_to = [each for each in decision.users if each.decisive and not each.against]
+    heirs = [each.table for each in referred_to if each.is_candidate]
+    search = _Search(USER, of_user, tables, overrides, path)
+    if referred_to and not heirs and not overrides.users and not before:
+        raise OperatorError(_what_is_missing(referred_to[0], search))
+    users = search.find(before.users if before else None, heirs=heirs)
     if users is None:
-        raise SchemaError(
-            "no table has the columns id, email and emailVerified: "
-            "has Better Auth's migration run in this database?"
+        raise _no_users(decision.users, search)
+    decision.found = Schema(users, None, _formers(users, tables.columns))
+    hints = list(hints_of_fields(USER, users, tables.columns[_name(users)], overrides))
+    if not overrides.no_members:
+        of_member = MemberEvidence(
+            tables,
+            overrides.columns.get(MEMBER.name, {}),
+            users,
+            adopting=before is not None and before.members is None,
         )
-    if overrides.no_members:
-        return Schema(users, None, _formers(users, tables))
-    its_own = {source for source, target in keys if target == (users.schema, users.name)}
-    members = _Search(MEMBER, tables, overrides, overrides.members, path).find(
-        before.members if before else None, preferred=its_own
-    )
-    formers = _formers(users, tables)
-    if members:
-        _check_alike(users, members)
-        formers += _formers(members, tables)
-    return Schema(users, members, formers)
+        decision.members = of_member.considered()
+        search = _Search(MEMBER, of_member, tables, overrides, path)
+        members = search.find(before.members if before else None)
+        if members:
+            _check_alike(users, members)
+            formers = _formers(members, tables.columns)
+            decision.found = Schema(users, members, decision.found.formers + formers)
+            hints += hints_of_fields(MEMBER, members, tables.columns[_name(members)], overrides)
+        else:
+            hints += hints_of_members(decision.members, tables, users, overrides)
+    decision.hints = hints
+
+
+class _Evidence(Protocol):
+    """What speaks for each table of one kind, and against it."""
+
+    def considered(self) -> list[Weighed]:
+        """Return each table that could be meant."""
+
+    def weigh(self, table: TableName) -> Weighed:
+        """Say what speaks for a table and against it."""
 
 
 class _Search:
@@ -80,25 +133,22 @@ class _Search:
     def __init__(
         self,
         description: Description,
-        tables: Mapping[TableName, Sequence[CatalogColumn]],
+        evidence: _Evidence,
+        tables: Tables,
         overrides: Overrides,
-        named: tuple[str, ...] | None,
         search_path: Sequence[str],
     ) -> None:
         self.description = description
-        self.tables = tables
-        self.named = named
+        self.evidence = evidence
+        self.tables = tables.columns
+        self.overrides = overrides
+        named = {USER.name: overrides.users, MEMBER.name: overrides.members}
+        self.named = named[description.name]
         self.by_hand = overrides.columns.get(description.name, {})
         self.search_path = search_path
 
-    def find(
-        self,
-        before: Table | None,
-        *,
-        preferred: Collection[TableName],
-        heirs: Collection[TableName] = (),
-    ) -> Table | None:
-        """Find the table; where several fit, prefer one of these.
+    def find(self, before: Table | None, *, heirs: Collection[TableName] = ()) -> Table | None:
+        """Find the table.
 
         Where it was found before, only the same one will do, or one of its heirs. A copy is taken
         by hand only.
@@ -109,33 +159,38 @@ class _Search:
             required = self.description.needs
             if not tables:
                 raise self._unknown_table(self.named)
-        complete = [name for name in tables if self._fits(name, required)]
+        complete = [name for name in tables if not self._lacking(name, required)]
         fitting = [name for name in complete if self._is_legible(name)]
         same = None
         if before:
             same = self._same(before, fitting)
             heirs = fitting if self.named else heirs
             fitting = [same] if same else [n for n in fitting if n in heirs and self._may_stand(n)]
-        if not fitting:
+        weighed = [self.evidence.weigh(name) for name in fitting]
+        known = bool(self.named or before)
+        candidates = best([each for each in weighed if known or each.is_candidate])
+        if not candidates:
             if not all(map(self._is_legible, complete)):
                 raise self._illegible(complete)
             self._check_none_was_meant(tables, required)
             if before:
                 raise self._gone(before)
             return None
-        schemas = {name.schema for name in fitting}
-        first = next((each for each in self.search_path if each in schemas), None)
-        in_schema = [name for name in fitting if name.schema == first]
-        readable = [name for name in fitting if self._readable(name, required)]
-        for better in (preferred, in_schema, readable):
-            if len(fitting) > 1:
-                fitting = [name for name in fitting if name in better] or fitting
-        if len(fitting) > 1:
+        chosen = self._in_path([each.table for each in candidates])
+        if len(chosen) > 1:
+            first = setting(self.overrides, self.description, table=min(chosen))
             raise OperatorError(
-                f"several tables could be Better Auth's: {some(map(str, fitting))}; "
-                f"{self.description.setting} decides"
+                f"several tables could be Better Auth's: {some(map(str, chosen))}; "
+                f"{self.description.setting} decides: {first}, for one"
             )
-        return self._table(fitting[0], home=before.home if before and same else fitting[0])
+        return self._table(chosen[0], home=before.home if before and same else chosen[0])
+
+    def _in_path(self, names: list[TableName]) -> list[TableName]:
+        """Return the tables in the first schema of the search path that has any."""
+        for schema in self.search_path:
+            if there := [name for name in names if name.schema == schema]:
+                return there
+        return names
 
     def _same(self, before: Table, fitting: Collection[TableName]) -> TableName | None:
         """Return the table found before: what bears that name, else the same under another."""
@@ -157,7 +212,7 @@ class _Search:
 
         No application calls a table `member`, LINE FEED, `x`: such a name is made to be misread.
         """
-        return all(part in (self.named or ()) or not _CONTROL.search(part) for part in name)
+        return all(part in (self.named or ()) or not CONTROL.search(part) for part in name)
 
     def _illegible(self, names: Iterable[TableName]) -> OperatorError:
         refused = some(str(name) for name in names if not self._is_legible(name))
@@ -173,22 +228,15 @@ class _Search:
             f"and {self.description.setting} names it"
         )
 
-    def _fits(self, name: TableName, required: Iterable[str]) -> bool:
-        return _fits(self.tables[name], required, self.by_hand)
-
-    def _readable(self, name: TableName, required: Iterable[str]) -> bool:
-        return all(
-            column.readable
-            for field in required
-            for column in _same(self.tables[name], field, self.by_hand)
-        )
+    def _lacking(self, name: TableName, required: Iterable[str]) -> list[str]:
+        return lacking(self.tables[name], required, self.by_hand)
 
     def _unknown_table(self, named: tuple[str, ...]) -> OperatorError:
         names = {plain(name.name): name for name in self.tables}
-        near = difflib.get_close_matches(plain(named[-1]), names, n=SHOWN)
+        near_it = difflib.get_close_matches(plain(named[-1]), names, n=SHOWN)
         return OperatorError(
             f"{self.description.setting}: there is no table {shown(*named)}"
-            + (f"; near it: {', '.join(str(names[each]) for each in near)}" if near else "")
+            + (f"; near it: {', '.join(str(names[each]) for each in near_it)}" if near_it else "")
         )
 
     def _check_none_was_meant(self, tables: Sequence[TableName], required: Sequence[str]) -> None:
@@ -196,92 +244,80 @@ class _Search:
         said = [field for field in required if self.by_hand.get(field)]
         if not self.named and not said:
             return
+        for each in [] if self.named else self.evidence.considered():
+            if not each.missing:
+                line = setting(self.overrides, self.description, table=each.table)
+                raise OperatorError(
+                    f"{each.table} has the columns, but {each.against[0]}; "
+                    f"if it is meant, set {line}"
+                )
         unsaid = set(required) - set(said)
         for name in tables:
-            if self.named or self._fits(name, unsaid):
-                missing = next(field for field in required if not self._fits(name, [field]))
-                raise self._missing_column(name, missing)
-        columns = ", ".join(visible(self.by_hand.get(field) or field) for field in required)
-        raise OperatorError(f"RESPONDER_COLUMNS: no table has the columns {columns}")
-
-    def _missing_column(self, table: TableName, missing: str) -> OperatorError:
-        wanted = self.by_hand.get(missing) or missing
-        names = [column.name for column in self.tables[table]]
-        plainly = {plain(name): name for name in names}
-        near = difflib.get_close_matches(plain(wanted), plainly, n=SHOWN)
-        listed = [plainly[each] for each in near] or names
-        return OperatorError(
-            f"{table} has no column {visible(wanted)}: "
-            f"RESPONDER_COLUMNS={self.description.name}.{missing}=… says what it is called there; "
-            f"{'near it' if near else 'it has'}: {some(map(shown, listed))}"
-        )
+            if self.named or not self._lacking(name, unsaid):
+                missing = self._lacking(name, required)[0]
+                columns = self.tables[name]
+                raise missing_column(name, columns, self.description, missing, self.by_hand)
+        wanted = ", ".join(visible(self.by_hand.get(field) or field) for field in required)
+        raise OperatorError(f"RESPONDER_COLUMNS: no table has the columns {wanted}")
 
     def _table(self, name: TableName, *, home: TableName | None) -> Table:
         columns = self.tables[name]
-        found: dict[str, Column] = {}
-        unreadable: list[str] = []
-        for each, kind in self.description.fields.items():
-            column = self._column(name, each)
-            if column is None:
-                continue
-            if column.type not in kind.types and column.category not in kind.categories:
-                raise OperatorError(
-                    f"{shown(*name, column.name)} is of type {shown(column.type)}, "
-                    f"which cannot be read as {each}; "
-                    f"RESPONDER_COLUMNS={self.description.name}.{each}=… names another column"
-                )
-            if not column.readable:
-                unreadable.append(shown(*name, column.name))
-            found[each] = Column(column.name, *column[6:10])
+        found = mapped(name, columns, self.description, self.by_hand)
+        unreadable = {shown(*name, each.name) for each in found.values() if not each.readable}
         if unreadable:
             raise SchemaError(
                 f"the role of DATABASE_URL may not read {some(unreadable)}: "
-                "`responder grants` prints what it needs"
+                f"`responder grants` prints what it needs{self._instead()}"
             )
-        return Table(*name, found, columns[0].version, columns[0].row_security, home)
+        named = {field: Column(each.name, *each[6:10]) for field, each in found.items()}
+        return Table(*name, named, columns[0].version, columns[0].row_security, home)
 
-    def _column(self, table: TableName, field: str) -> CatalogColumn | None:
-        same = _same(self.tables[table], field, self.by_hand)
-        if not same:
-            if self.by_hand.get(field):
-                raise self._missing_column(table, field)
-            return None
-        # Where columns differ in case and underscores only, Better Auth's own spelling wins.
-        snake = re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", field)
-        for spelling in (field, snake):
-            for column in same:
-                if column.name == spelling:
-                    return column
-        if len(same) > 1:
-            raise OperatorError(
-                f"{table} has several columns for {field}: "
-                f"{some(shown(each.name) for each in same)}; "
-                f"RESPONDER_COLUMNS={self.description.name}.{field}=… decides"
+    def _instead(self) -> str:
+        """Say which tables the role may read, if one of them was made for it to read."""
+        readable = [
+            each.table
+            for each in self.evidence.considered()
+            if each.is_candidate
+            and all(
+                column.readable
+                for field in self.description.known_by
+                for column in holding(self.tables[each.table], field, self.by_hand)
             )
-        return same[0]
+        ]
+        if not readable:
+            return ""
+        line = setting(self.overrides, self.description, table=min(readable))
+        return f"; it may read {some(map(str, readable))}: {line} takes that, if it is meant"
 
 
-def _same(
-    columns: Iterable[CatalogColumn], field: str, by_hand: Mapping[str, str | None]
-) -> list[CatalogColumn]:
-    """The columns that could hold a field."""
-    if field in by_hand:
-        return [column for column in columns if column.name == by_hand[field]]
-    return [column for column in columns if plain(column.name) == plain(field)]
+def _no_users(weighed: Sequence[Weighed], search: _Search) -> SchemaError:
+    """Return the error for users that were not found: with what is near them."""
+    why = "no table has the columns id, email and emailVerified"
+    complete = [each for each in weighed if not each.missing]
+    called = [each for each in weighed if each.missing and not each.against]
+    if complete:
+        line = setting(search.overrides, USER, table=complete[0].table)
+        why = (
+            f"{complete[0].table} has the columns of Better Auth's users, but "
+            f"{complete[0].against[0]}; if it is meant, set {line}"
+        )
+    elif called:
+        why = _what_is_missing(called[0], search)
+    return SchemaError(f"{why}: has Better Auth's migration run in this database?")
 
 
-def _fits(
-    columns: Iterable[CatalogColumn],
-    required: Iterable[str],
-    by_hand: Mapping[str, str | None] | None = None,
-) -> bool:
-    by_hand = by_hand or {}
-    literal = {column.name for column in columns}
-    names = {plain(name) for name in literal}
-    return all(
-        by_hand[field] in {None, *literal} if field in by_hand else plain(field) in names
-        for field in required
-    )
+def _what_is_missing(weighed: Weighed, search: _Search) -> str:
+    columns = search.tables[weighed.table]
+    lines, fields = [], {}
+    for field in weighed.missing:
+        names = near(field, columns, USER)
+        fields[field] = names[0] if names else ""
+        lines.append(
+            f"has no {field}; near it: {some(map(shown, names))}" if names else f"has no {field}"
+        )
+    line = setting(search.overrides, USER, columns=fields)
+    is_what = "is what sessions refer to" if weighed.decisive else "is called as users are"
+    return f"{weighed.table} {is_what}, but {', '.join(lines)}; set {line}"
 
 
 def _check_alike(users: Table, members: Table) -> None:
@@ -296,6 +332,10 @@ def _check_alike(users: Table, members: Table) -> None:
         )
 
 
+def _name(table: Table) -> TableName:
+    return TableName(table.schema, table.name)
+
+
 def _formers(
     table: Table, tables: Mapping[TableName, Sequence[CatalogColumn]]
 ) -> tuple[tuple[TableName, str], ...]:
@@ -303,10 +343,3 @@ def _formers(
     if table.home is None or table.home == (table.schema, table.name):
         return ()
     return ((table.home, tables[table.home][0].version if table.home in tables else ""),)
-
-
-def some(names: Iterable[str]) -> str:
-    """Return the first of the names, and how many more there are."""
-    ordered = sorted(names)
-    more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
-    return ", ".join(ordered[:SHOWN]) + more

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, Protocol
@@ -22,7 +23,9 @@ from typing import Any, Protocol
 from responder.errors import OperatorError, SchemaError
 from responder.postgres import catalog, decision
 from responder.postgres.catalog import Catalog, CatalogColumn, CatalogKey, CatalogReference
+from responder.postgres.columns import SHOWN
 from responder.postgres.lookups import Statements, statements
+from responder.postgres.near import Hint
 from responder.postgres.overrides import Overrides
 from responder.postgres.schema import Schema
 from responder.postgres.search_path import schemas
@@ -87,6 +90,7 @@ class Discovery:
         self._missing_since: float | None = None
         self._statements: Statements | None = None
         self._problem: SchemaError | None = None
+        self._hinted: set[str] = set()
         self._discovering = asyncio.Lock()
         self._missed_at = float("-inf")
         self._duration = 0.0  # of reading the catalog, in seconds
@@ -146,15 +150,14 @@ class Discovery:
     async def _find(self, source: Source) -> Schema:
         catalog_ = await fetch_catalog(source)
         before = self._before
-        try:
-            found = decision.find(catalog_, self._overrides, before=before)
-        except SchemaError:
-            if before is None or self.lost_within(FOR_GOOD) or self._missing_since is None:
-                raise
+        decided = decision.decide(catalog_, self._overrides, before=before)
+        if decided.problem and before and self._missing_since and not self.lost_within(FOR_GOOD):
             without = replace(before, members=None)
-            found = decision.find(catalog_, self._overrides, before=without)
+            decided = decision.decide(catalog_, self._overrides, before=without)
+        found = decided.schema
         if not await source.accepts(catalog.TIMEZONE, self._timezone):
             raise OperatorError("RESPONDER_TIMEZONE: PostgreSQL does not know this time zone")
+        self._hint(decided.hints)
         return found
 
     def _adopt(self, found: Schema) -> None:
@@ -174,6 +177,14 @@ class Discovery:
         for table in found.tables:
             if table.row_security:
                 log.warning("row-level security decides which rows of %s are seen", table)
+
+    def _hint(self, hints: Iterable[Hint]) -> None:
+        """Log what the operator may want to set, once."""
+        serious = [str(each) for each in hints if each.serious]
+        for each in serious[:SHOWN]:
+            if each not in self._hinted:
+                log.warning("%s", each)
+        self._hinted.update(serious)
 
     def _miss(self, problem: SchemaError) -> None:
         if self._problem is None or self._problem.message != problem.message:

@@ -62,17 +62,24 @@ class Description:
     setting: str
     fields: Mapping[str, Kind]
     known_by: tuple[str, ...]
+    called: frozenset[tuple[str, ...]]  # its name, or the last word of it
     needs: tuple[str, ...]  # fields without which not even a table named by hand will do
 
 
 USER: Final = Description(
-    "user", "RESPONDER_USERS_TABLE", USER_FIELDS, ("id", "email", "emailVerified"), ("id", "email")
+    "user",
+    "RESPONDER_USERS_TABLE",
+    USER_FIELDS,
+    ("id", "email", "emailVerified"),
+    frozenset({("user",), ("users",)}),
+    ("id", "email"),
 )
 MEMBER: Final = Description(
     "member",
     "RESPONDER_MEMBERS_TABLE",
     MEMBER_FIELDS,
     ("userId", "organizationId", "role"),
+    frozenset({("member",), ("members",), ("membership",), ("memberships",)}),
     ("userId", "organizationId"),
 )
 

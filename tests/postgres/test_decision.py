@@ -40,13 +40,17 @@ def find(
     return decision.find(Catalog(columns, references), overrides, before=before)
 
 
+def refers(source: str, target: str, column: str = "userId") -> CatalogReference:
+    return CatalogReference("public", source, "public", target, (column,), ("id",))
+
+
 def names(found: Schema) -> tuple[str, str | None]:
     return str(found.users), str(found.members) if found.members else None
 
 
 @pytest.mark.parametrize(
     ("users", "members"),
-    [("user", "member"), ("users", "members"), ("User", "Member"), ("app_user", "org_member")],
+    [("user", "member"), ("users", "members"), ("User", "Member"), ("app_user", "app_members")],
 )
 def test_tables_are_known_by_their_columns(users, members):
     """Whatever the tables are called, their columns give them away."""
@@ -100,16 +104,17 @@ def test_the_users_that_sessions_belong_to_win():
     """An application's own `users` beside Better Auth's `user` is left alone."""
     both = table("users", USERS) + table("user", USERS) + table("session", SESSIONS)
 
-    found = find(both, [CatalogReference("public", "session", "public", "user")])
+    found = find(both, [refers("session", "user")])
 
     assert ("public.user", None) == names(found)
 
 
-def test_what_our_role_may_read_decides():
-    """Of two tables that could be meant, one that cannot be read is not."""
+def test_what_our_role_may_read_does_not_decide():
+    """Of two tables that could be meant, one that can be read is not for that reason the one."""
     both = table("user", USERS, schema="a", readable=False) + table("user", USERS, schema="b")
 
-    assert "b.user" == str(find(both, []).users)
+    with pytest.raises(OperatorError, match=r"a\.user, b\.user; RESPONDER_USERS_TABLE decides"):
+        find(both, [])
 
 
 def test_columns_that_may_not_be_read_are_named():
@@ -141,7 +146,7 @@ def test_what_was_found_first_stays_the_one_meant(first):
     both = table("users", USERS) + table("user", USERS) + table("session", SESSIONS)
     before = find([column for column in both if column.table == first], [])
 
-    found = find(both, [CatalogReference("public", "session", "public", "user")], before=before)
+    found = find(both, [refers("session", "user")], before=before)
 
     assert (f"public.{first}", None) == names(found)
 
@@ -153,8 +158,8 @@ def test_a_token_for_something_else_is_no_session():
     users = table("user", USERS) + table("users", USERS)
     resets = table("password_reset", ("id", "user_id", "token", "expires_at"))
     accounts = table("account", ("id", "userId", "accountId", "providerId"))
-    resets_refer = CatalogReference("public", "password_reset", "public", "users")
-    accounts_refer = CatalogReference("public", "account", "public", "user")
+    resets_refer = refers("password_reset", "users")
+    accounts_refer = refers("account", "user")
 
     found = find(users + resets + accounts, [resets_refer, accounts_refer])
     with pytest.raises(OperatorError, match="RESPONDER_USERS_TABLE decides"):
@@ -167,7 +172,7 @@ def test_the_members_of_these_users_win():
     """Of several tables that could be of members, the one that refers to these users is taken."""
     all_three = table("user", USERS) + table("member", MEMBERS) + table("team_member", MEMBERS)
 
-    found = find(all_three, [CatalogReference("public", "member", "public", "user")])
+    found = find(all_three, [refers("member", "user")])
 
     assert ("public.user", "public.member") == names(found)
 

@@ -124,12 +124,14 @@ class _WorkerParts:
             self.pool, max_reply=lambda: connection.max_payload, max_batch=settings.max_batch
         )
         issuer = settings.issuer
-        self.keys = KeySource(issuer.key_set_url) if issuer else None
+        self.keys = None
+        if issuer and issuer.key_set_url is not None:
+            self.keys = KeySource(issuer.key_set_url, presumed=issuer.key_set_is_presumed)
         self.worker = Worker(
             connection,
             self.directory,
             self.pool.batching,
-            tokens=TokenVerifier(self.keys, issuer) if self.keys and issuer else None,
+            tokens=TokenVerifier(self.keys, issuer) if issuer else None,
             token_required=settings.nats_auth == "required",
             prefix=settings.subject_prefix,
             queue_group=settings.queue_group,
@@ -143,8 +145,10 @@ class _WorkerParts:
         """Open the parts; the worker takes requests once the tables have been looked for."""
         if self._dsn.ignored:
             log.info("DATABASE_URL: left out %s", ", ".join(self._dsn.ignored))
-        if not self.keys:
+        if not self._settings.issuer:
             log.info("tokens are answered unavailable: %s", self._settings.missing_issuer)
+        elif self._settings.unused_key_set:
+            log.warning("the key set is not used: %s", self._settings.missing_issuer)
         async with self.pool.running(), self.keys.running() if self.keys else nullcontext():
             await _first_discovery(self._discovery, self._settings.timeout)
             async with self.worker.running():

@@ -125,12 +125,13 @@ class UserBatch(Reply):
 class Identity(Reply):
     """Who a token speaks for, from the token alone: it may be older than the tables."""
 
-    user_id: str = Field(description="the claim sub")
+    user_id: str = Field(description="the claim sub, or userId in a token of a shared secret")
     email: str | None
     name: str | None
     role: str | None
     organization_id: str | None = Field(description="the organization that the token names")
-    issuer: str
+    org_role: str | None = Field(description="the role there, as the token says")
+    issuer: str | None = Field(description="null where the token has none")
     audience: list[str]
     issued_at: Instant | None
     expires_at: Instant

@@ -19,8 +19,9 @@ from responder.postgres.dsn import Dsn, parse
 from responder.postgres.overrides import Overrides, column_names, table_name
 from responder.postgres.visibility import Rules
 from responder.terminal import visible
-from responder.tokens import urls
+from responder.tokens import shared_secret, urls
 from responder.tokens.issuer import TrustedIssuer, api_url, key_set_url, origin
+from responder.tokens.shared_secret import SharedSecrets
 
 MAX_PORT = 2**16 - 1
 NATS_SCHEMES = ("nats", "tls", "ws", "wss")
@@ -69,6 +70,10 @@ def _public_url(value: str) -> str:
     return href
 
 
+def _secrets(value: object) -> object:
+    return shared_secret.parse(value) if isinstance(value, str) else value
+
+
 def _key_set_source(value: str) -> str:
     return _http_url(value) if urls.is_http(value) or "://" in value else value
 
@@ -88,7 +93,9 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 class Settings(BaseModel):
     """The settings of a process; each is an environment variable, named by its alias."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", hide_input_in_errors=True, arbitrary_types_allowed=True
+    )
 
     dsn: Annotated[Dsn | None, BeforeValidator(parse)] = Field(None, alias="DATABASE_URL")
     users_table: Annotated[TableName | None, BeforeValidator(table_name)] = Field(
@@ -122,6 +129,9 @@ class Settings(BaseModel):
     jwks_url: KeySetSource | None = Field(None, alias="RESPONDER_JWKS_URL", repr=False)
     jwt_issuer: NameList = Field([], alias="RESPONDER_JWT_ISSUER")
     jwt_audience: NameList = Field([], alias="RESPONDER_JWT_AUDIENCE")
+    jwt_secret: Annotated[SharedSecrets | None, BeforeValidator(_secrets)] = Field(
+        None, alias="RESPONDER_JWT_SECRET", repr=False
+    )
     http_auth: Literal["required", "disabled"] = Field("required", alias="RESPONDER_HTTP_AUTH")
     nats_auth: Literal["required", "optional"] = Field("optional", alias="RESPONDER_NATS_AUTH")
     visibility: Literal["shared-organization", "all"] = Field(
@@ -240,30 +250,44 @@ class Settings(BaseModel):
 
     @property
     def issuer(self) -> TrustedIssuer | None:
-        """The issuer whose tokens are accepted; None if its keys or its names are not known."""
+        """Whose tokens are accepted; None if neither the keys and their names nor a secret are."""
         url = self.better_auth_url
         own = [origin(url)] if url else []
-        key_set = self.jwks_url or (key_set_url(url) if url else "")
         issuers, audiences = self.jwt_issuer or own, self.jwt_audience or own
-        if key_set in ("", OFF) or not issuers or not audiences:
+        key_set = self.jwks_url or (key_set_url(url) if url else None)
+        if key_set == OFF or not issuers or not audiences:
+            key_set = None
+        if key_set is None and self.jwt_secret is None:
             return None
         return TrustedIssuer(
             key_set_url=key_set,
+            key_set_is_presumed=self.jwks_url is None and self.jwt_secret is not None,
+            secrets=self.jwt_secret,
             issuers=issuers,
             audiences=audiences,
+            issuer_is_required=bool(self.jwt_issuer),
+            audience_is_required=bool(self.jwt_audience),
             token_url=f"{self.successors or '/api/auth'}/token",
         )
 
     @property
+    def unused_key_set(self) -> bool:
+        """Whether a key set is named, and is of no use, because its issuer or audience is not."""
+        named = self.jwks_url not in (None, OFF)
+        return named and not (self.issuer and self.issuer.key_set_url)
+
+    @property
     def missing_issuer(self) -> str:
-        """What must be set before there is an issuer, as an error or a log line says it."""
+        """What must be set before tokens are verified by keys, or by a secret, as an error says."""
         if self.jwks_url == OFF:
-            return "RESPONDER_JWKS_URL: required to verify tokens, and it is off"
-        if not self.jwks_url:
-            return "BETTER_AUTH_URL: required to verify tokens"
-        missing = [] if self.jwt_issuer else ["RESPONDER_JWT_ISSUER"]
-        missing += [] if self.jwt_audience else ["RESPONDER_JWT_AUDIENCE"]
-        return f"{', '.join(missing)}: required to verify tokens, or BETTER_AUTH_URL for both"
+            why = "RESPONDER_JWKS_URL: required to verify tokens, and it is off"
+        elif not self.jwks_url:
+            why = "BETTER_AUTH_URL: required to verify tokens"
+        else:
+            missing = [] if self.jwt_issuer else ["RESPONDER_JWT_ISSUER"]
+            missing += [] if self.jwt_audience else ["RESPONDER_JWT_AUDIENCE"]
+            why = f"{', '.join(missing)}: required to verify tokens, or BETTER_AUTH_URL for both"
+        return f"{why}, or RESPONDER_JWT_SECRET"
 
     @property
     def rules(self) -> Rules:

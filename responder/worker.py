@@ -50,8 +50,8 @@ repeated = ThrottledLog(__name__)
 MAX_UNANSWERED: Final = 64 * 1024 * 1024  # bytes of the requests that are not answered yet
 
 NO_ISSUER: Final = (
-    "this worker knows no issuer of tokens: it needs BETTER_AUTH_URL, or RESPONDER_JWKS_URL with "
-    "RESPONDER_JWT_ISSUER and RESPONDER_JWT_AUDIENCE"
+    "this worker cannot verify tokens: it needs BETTER_AUTH_URL, or RESPONDER_JWKS_URL with "
+    "RESPONDER_JWT_ISSUER and RESPONDER_JWT_AUDIENCE, or RESPONDER_JWT_SECRET"
 )
 
 

@@ -133,6 +133,7 @@ async def template(postgres) -> tuple[str, people.Cast]:
 _numbers = itertools.count()
 
 PASSWORD = "pa55word of everybody"
+BETTER_AUTH_SECRET = "a secret of the tests that protects nothing else"
 Create = Callable[..., Awaitable[str]]
 Start = Callable[..., Awaitable[Service]]
 
@@ -321,6 +322,7 @@ class BetterAuth:
     database: str  # its URL
     http: httpx.AsyncClient
     path: str = ""  # before /api/auth
+    secret: str = BETTER_AUTH_SECRET
 
     @property
     def url(self) -> str:
@@ -357,6 +359,13 @@ class BetterAuth:
         privacy.LEDGER.use(email, PASSWORD)
         return Account(answer["user"]["id"], email, answer["token"])
 
+    async def own_token(self, session: str) -> Any:
+        """Return a token that the application signs with its secret, and that of the last email."""
+        headers = {"Authorization": f"Bearer {session}"}
+        answer = (await self.http.get(f"{self.origin}/own-token", headers=headers)).json()
+        privacy.LEDGER.use(*answer.values())
+        return answer
+
     async def token(self, session: str) -> str:
         """Return the JWT of a session."""
         return (await self.get("token", session))["token"]
@@ -377,7 +386,7 @@ async def better_auth(create_database) -> AsyncIterator[BetterAuth]:
     server = await asyncio.create_subprocess_exec(
         program,
         Path(__file__).parent / "better-auth" / "server.mjs",
-        env={"DATABASE_URL": url},
+        env={"DATABASE_URL": url, "BETTER_AUTH_SECRET": BETTER_AUTH_SECRET},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

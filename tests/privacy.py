@@ -28,7 +28,7 @@ LOGGERS: Final = ("responder", "asyncio", "uvicorn", "nats")
 _ECHO = re.compile(r"unknown (key|query parameter): [^\n]{0,64}")
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(\.[\w-]+)*\.[a-zA-Z]{2,}")
 _JWT = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}")
-_SECRET_NAMES = ("NATS_PASSWORD", "NATS_TOKEN")
+_SECRET_NAMES = ("NATS_PASSWORD", "NATS_TOKEN", "RESPONDER_JWT_SECRET")
 
 
 class Ledger(logging.Handler):
@@ -72,7 +72,7 @@ LEDGER = Ledger()
 def note_settings(variables: Mapping[str, str]) -> None:
     """Note the passwords among variables."""
     for name, value in variables.items():
-        LEDGER.use(value if name in _SECRET_NAMES else None)
+        LEDGER.use(*(value.split(",") if name in _SECRET_NAMES else ()))
         for each in value.split(",") if "://" in value else ():
             try:
                 password = urlsplit(each.strip()).password

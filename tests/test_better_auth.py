@@ -405,6 +405,7 @@ async def test_tokens_verify_as_issued(company, start, algorithm):
         "name": algorithm,
         "role": "user",
         "organizationId": None,
+        "orgRole": None,
         "issuer": application.origin,
         "audience": [application.origin],
         "issuedAt": written(claims["iat"]),
@@ -421,6 +422,83 @@ async def test_tokens_verify_as_issued(company, start, algorithm):
 def written(seconds: int) -> str:
     """Return a time as subjects.md, The User has it."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.000Z"
+
+
+async def test_tokens_of_the_application_s_own_secret(company, start):
+    """A token that the application signs with Better Auth's secret speaks until its user is banned.
+
+    One of the same user that a key has signed is accepted, too.
+    """
+    application = company.better_auth.another("secret")
+    service = await start(
+        application.database,
+        BETTER_AUTH_URL=application.url,
+        RESPONDER_JWT_SECRET=application.secret,
+        RESPONDER_HTTP_AUTH="required",
+    )
+    there = Company(application, service, company.boss, company.token)
+    person = await application.sign_up("Hal")
+    organization = await company.found(person, "own")
+    token = (await application.own_token(person.session))["token"]
+    claims = jwt.decode(token, options={"verify_signature": False})
+
+    me = await there.nats("whoami", "", token)
+
+    assert {"alg": "HS256"} == jwt.get_unverified_header(token)
+    assert {
+        "userId": person.id,
+        "email": person.email.lower(),
+        "name": "Hal",
+        "role": "user",
+        "organizationId": organization,
+        "orgRole": "owner",
+        "issuer": None,
+        "audience": [],
+        "issuedAt": written(claims["iat"]),
+        "expiresAt": written(claims["iat"] + 24 * 60 * 60),
+    } == me["identity"]
+    assert me == await there.http("me", token)
+    assert person.id == (await there.seen_by(token, person.id))["id"]
+    assert "not_found" == (await there.seen_by(token, company.boss.id))["code"]
+    of_key = await application.token(person.session)
+    assert me["user"] == await there.seen_by(of_key, person.id)
+
+    await company.act("ban-user", userId=person.id, banReason="spam")
+
+    assert "forbidden" == (await there.seen_by(token, person.id))["code"]
+    assert (await there.http("me", token))["user"]["banned"]
+
+
+async def test_what_better_auth_signs_for_itself_is_no_token(company, start):
+    """The link that verifies an email, and the cookie that caches a session, are refused."""
+    application = company.better_auth.another("secret")
+    service = await start(
+        application.database,
+        RESPONDER_JWT_SECRET=application.secret,
+        RESPONDER_HTTP_AUTH="required",
+    )
+    there = Company(application, service, company.boss, company.token)
+    person = await application.sign_up("Ida")
+    await application.post("send-verification-email", person.session, email=person.email)
+    link = (await application.own_token(person.session))["link"]
+    answer = await application.http.get(
+        f"{application.url}/get-session", headers=bearer(person.session)
+    )
+    cookie = answer.cookies["better-auth.session_data"]
+    application.http.cookies.clear()
+
+    for token, claim, reason in (
+        (link, "userId", "role: missing, which a token with userId needs"),
+        (cookie, "session", "session: no claim of a token that speaks for a user"),
+    ):
+        assert "HS256" == jwt.get_unverified_header(token)["alg"]
+        assert claim in jwt.decode(token, application.secret, algorithms=["HS256"])
+        refused = await there.nats("get", person.id, token)
+        assert {"code": "unauthenticated", "message": reason} == refused
+        assert "unauthenticated" == (await there.http("me", token))["code"]
+    of_key = await there.nats("get", person.id, await application.token(person.session))
+    assert "unauthenticated" == of_key["code"]
+    assert "RESPONDER_JWKS_URL" in of_key["message"]
 
 
 async def test_tokens_verify_while_keys_rotate(company, start):

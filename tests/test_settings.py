@@ -339,6 +339,54 @@ def test_a_key_set_that_is_off_is_named_where_tokens_are_required():
     assert f"{ORIGIN}/api/auth" == settings.successors
 
 
+LONG = "the secret of an application; not short"
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, (None, False, False)),
+        ({"RESPONDER_JWKS_URL": "off", "BETTER_AUTH_URL": ORIGIN}, (None, False, False)),
+        ({"RESPONDER_JWKS_URL": "/keys"}, (None, False, False)),
+        ({"BETTER_AUTH_URL": ORIGIN}, (f"{ORIGIN}/api/auth/jwks", False, False)),
+        ({"RESPONDER_JWT_ISSUER": "a"}, (None, True, False)),
+        ({"RESPONDER_JWT_AUDIENCE": "a"}, (None, False, True)),
+        (
+            {
+                "RESPONDER_JWKS_URL": "/keys",
+                "RESPONDER_JWT_ISSUER": "a",
+                "RESPONDER_JWT_AUDIENCE": "a",
+            },
+            ("/keys", True, True),
+        ),
+    ],
+)
+def test_a_secret_is_accepted_beside_keys_and_without(variables, expected):
+    """With a secret there is always an issuer; what is set by hand is required of its tokens."""
+    settings = Settings.read(
+        {"RESPONDER_JWT_SECRET": LONG, "DATABASE_URL": "postgres:///x", **variables}
+    )
+    issuer = settings.issuer
+
+    assert issuer
+    assert expected == (
+        *(issuer.key_set_url, issuer.issuer_is_required, issuer.audience_is_required),
+    )
+    settings.check(worker=True)
+    assert LONG not in f"{settings!r} {settings} {settings.issuer!r} {settings.model_dump()}"
+
+
+@pytest.mark.parametrize(
+    "value", [SECRET, "x" * 31, f"{LONG},{SECRET}", f"{LONG},", ",".join([LONG] * 5)]
+)
+def test_what_is_no_secret_is_refused_and_not_shown(value):
+    """A secret that is too short, or one of more than four, ends the start without being shown."""
+    message = refusal(RESPONDER_JWT_SECRET=value)
+
+    assert message.startswith("RESPONDER_JWT_SECRET: ")
+    assert not any(each and each in message for each in value.split(","))
+
+
 @pytest.mark.parametrize(
     ("variables", "missing"),
     [
@@ -354,6 +402,7 @@ def test_what_is_missing_of_an_issuer_is_named(variables, missing):
     said = Settings.read(variables).missing_issuer
 
     assert said.startswith(f"{missing}: required to verify tokens")
+    assert said.endswith(", or RESPONDER_JWT_SECRET")
 
 
 @pytest.mark.parametrize(

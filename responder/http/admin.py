@@ -71,7 +71,7 @@ class Metrics(Collector):
                 "images that did not fit into a message",
                 self.images_omitted(),
             )
-        if self.keys:
+        if self.keys and self.keys.expected:
             yield from _key_set(self.keys)
         if self.http_requests is not None:
             yield _http(self.http_requests)

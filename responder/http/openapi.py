@@ -57,6 +57,7 @@ _WHOAMI: Final = WhoAmI(
         name=_USER.name,
         role=_USER.role,
         organization_id=_USER.organization_id,
+        org_role=_USER.org_role,
         issuer="https://app.example.com",
         audience=["https://app.example.com"],
         issued_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
@@ -131,7 +132,13 @@ def document(*, successors: str) -> dict[str, Any]:
                 "Problem": _PROBLEM,
             },
             "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "issued by Better Auth's jwt plugin, or signed by the "
+                    "application with a secret that it shares with responder (HS256)",
+                }
             },
         },
         "security": [{"token": []}, {}],

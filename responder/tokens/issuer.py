@@ -5,23 +5,33 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from responder.tokens.shared_secret import SharedSecrets
 from responder.tokens.urls import parse, parse_http
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedIssuer:
-    """Whose tokens are accepted, and where their keys are.
+    """Whose tokens are accepted, and what verifies them: published keys, shared secrets, or both.
 
     Args:
-        key_set_url: an http(s) URL of the key set, or the path of a file.
+        key_set_url: an http(s) URL of the key set, or the path of a file; None without keys.
+        key_set_is_presumed: whether that only follows from the application's address, and may not
+            be there, because tokens of a shared secret are accepted.
+        secrets: the shared secrets; None without any.
         issuers: the values of `iss` that are accepted.
         audiences: the values of `aud` that are accepted; a token must have one of them.
+        issuer_is_required: whether a token of a shared secret must have `iss`; others always must.
+        audience_is_required: likewise for `aud`.
         token_url: where a caller gets a token, for messages.
     """
 
-    key_set_url: str
+    key_set_url: str | None
+    key_set_is_presumed: bool = False
+    secrets: SharedSecrets | None = None
     issuers: Collection[str]
     audiences: Collection[str]
+    issuer_is_required: bool = False
+    audience_is_required: bool = False
     token_url: str
 
 

@@ -53,12 +53,18 @@ class KeySource:
 
     Args:
         location: an http(s) URL, or the path of a file.
+        presumed: whether there may be no key set at all, and tokens are accepted without.
         interval: seconds between downloads, at least.
         refresh: seconds from a download that succeeded to the next.
     """
 
     def __init__(
-        self, location: str, *, interval: float = INTERVAL, refresh: float = REFRESH
+        self,
+        location: str,
+        *,
+        presumed: bool = False,
+        interval: float = INTERVAL,
+        refresh: float = REFRESH,
     ) -> None:
         self.key_set: KeySet | None = None
         self.downloads = 0
@@ -66,6 +72,7 @@ class KeySource:
         self.problem: str | None = None  # of the last download
         self._succeeded_at = monotonic()
         self._location = location
+        self._presumed = presumed
         self._interval = interval
         self._refresh = refresh
         self._wanted = asyncio.Event()
@@ -94,9 +101,15 @@ class KeySource:
         """Seconds since the last download that succeeded."""
         return monotonic() - self._succeeded_at
 
+    @property
+    def expected(self) -> bool:
+        """Whether it is a fault if there is no key set; one that was there should stay."""
+        return not self._presumed or self.key_set is not None
+
     def warning(self) -> str | None:
-        """Return what went wrong with the last download; None if nothing did."""
-        return self.problem and f"the key set cannot be fetched: {self.problem}"
+        """Return what went wrong with the last download; None if nothing did, or no fault is."""
+        wrong = self.problem if self.expected else None
+        return wrong and f"the key set cannot be fetched: {wrong}"
 
     def newer(self) -> asyncio.Future[None]:
         """Return what is done once the first download that begins after this call has ended.
@@ -157,7 +170,12 @@ class KeySource:
         except Exception as error:  # noqa: BLE001 - after any failure the last keys still serve
             self.failures += 1
             problem = describe(error)
-            if self.problem != problem:
+            if not self.expected:
+                if self.problem is None:
+                    log.info(
+                        "only tokens of the shared secret are accepted: no key set: %s", problem
+                    )
+            elif self.problem != problem:
                 log.warning("the key set cannot be fetched: %s", problem)
             self.problem = problem
             return

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from sys import getsizeof
@@ -32,7 +32,8 @@ from responder.tokens.identity import (
 )
 from responder.tokens.issuer import TrustedIssuer, api_url, key_set_url, origin
 from responder.tokens.key_set import KeySet, StaleKeyError, UnknownKeyError
-from responder.tokens.key_source import KeySource
+from responder.tokens.key_source import NO_KEYS, KeySource
+from responder.tokens.shared_secret import HS256, SharedSecrets, parse
 
 # Enough for the tokens of 60,000 users, a kilobyte each.
 MAX_REMEMBERED: Final = 64 * 1024 * 1024  # bytes
@@ -43,25 +44,25 @@ MAX_DOUBTED: Final = 128  # tokens that wait for that; others are refused at onc
 
 
 class TokenVerifier:
-    """Tells for which user a Better Auth token speaks, without asking another service.
+    """Tells for which user a token speaks, without asking another service.
 
         async with TokenVerifier.connect("https://app.example.com") as tokens:
             identity = await tokens.verify(token)
 
     Args:
-        key_source: the keys of the issuer, see `connect`.
+        key_source: the keys of the issuer, see `connect`; None where only secrets verify.
         issuer: whose tokens are accepted.
         clock: returns the time, in seconds since 1970.
     """
 
     def __init__(
         self,
-        key_source: KeySource,
+        key_source: KeySource | None,
         issuer: TrustedIssuer,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.key_source = key_source
+        self._key_source = key_source
         self._issuer = issuer
         self._clock = clock
         self._remembered = OrderedDict[bytes, Identity]()  # by the token's hash
@@ -74,29 +75,61 @@ class TokenVerifier:
     @asynccontextmanager
     async def connect(
         cls,
-        better_auth_url: str,
+        url: str | None = None,
         *,
+        secret: str | Sequence[str] | None = None,
+        issuer: str | Collection[str] | None = None,
+        audience: str | Collection[str] | None = None,
         key_set: str | None = None,
-        issuers: str | Collection[str] | None = None,
-        audiences: str | Collection[str] | None = None,
     ) -> AsyncIterator[TokenVerifier]:
         """Keep the keys of an issuer fresh while the context is open.
 
         Args:
-            better_auth_url: of the application; Better Auth answers below its path, or /api/auth.
+            url: of the application; Better Auth answers below its path, or /api/auth.
+            secret: with which the application signs tokens of its own (HS256), or several, in a
+                list or with commas between.
+            issuer: the values of `iss` that are accepted, if not just the application's origin;
+                where they are given, a token of a secret needs one, too.
+            audience: likewise of `aud`.
             key_set: the URL or file of the keys, if it is not Better Auth's own.
-            issuers: the values of `iss` that are accepted, if not just the application's origin.
-            audiences: the values of `aud` that are accepted, if not just the application's origin.
+
+        Raises ValueError without keys or secrets, and for what is no URL or secret.
         """
-        base, own = api_url(better_auth_url), [origin(better_auth_url)]
-        issuer = TrustedIssuer(
-            key_set_url=key_set or key_set_url(better_auth_url),
-            issuers=_as_collection(issuers) or own,
-            audiences=_as_collection(audiences) or own,
-            token_url=f"{base}/token",
+        own = [origin(url)] if url else []
+        issuers, audiences = _as_collection(issuer) or own, _as_collection(audience) or own
+        location = (
+            (key_set or (url and key_set_url(url)) or None) if issuers and audiences else None
         )
-        async with KeySource(issuer.key_set_url).running() as key_source:
-            yield cls(key_source, issuer)
+        if location is None and key_set:
+            raise ValueError("issuer, audience: required where only a key set is given")
+        if location is None and secret is None:
+            raise ValueError("expected the application's URL, or a secret")
+        secrets = None
+        if secret is not None:
+            secrets = parse(secret) if isinstance(secret, str) else SharedSecrets(secret)
+        trusted = TrustedIssuer(
+            key_set_url=location,
+            key_set_is_presumed=key_set is None and secrets is not None,
+            secrets=secrets,
+            issuers=issuers,
+            audiences=audiences,
+            issuer_is_required=bool(issuer),
+            audience_is_required=bool(audience),
+            token_url=f"{api_url(url) if url else '/api/auth'}/token",
+        )
+        if location is None:
+            yield cls(None, trusted)
+            return
+        source = KeySource(location, presumed=trusted.key_set_is_presumed)
+        async with source.running() as key_source:
+            yield cls(key_source, trusted)
+
+    @property
+    def key_source(self) -> KeySource:
+        """What keeps the keys fresh; raises UnavailableError where only secrets verify."""
+        if self._key_source is None:
+            raise UnavailableError(NO_KEYS)
+        return self._key_source
 
     async def verify(self, token: str) -> Identity:
         """Return the identity of the user for whom a token speaks.
@@ -142,20 +175,21 @@ class TokenVerifier:
         """Read what a token says of its key; raises UnauthenticatedError if no key can help it."""
         parts = split_compact(token, token_url=self._issuer.token_url)
         header = self._headers.get(parts[1])
-        return Unverified(header or parse_header(parts[1]), parts)
+        return Unverified(header or parse_header(parts[1], self._issuer), parts)
 
     def has_key_for(self, token: Unverified) -> bool:
-        """Tell whether a key is known that may have signed a token."""
-        keys, segment = self.key_source.key_set, token.parts[1]
+        """Tell whether a key is known that may have signed a token, or it takes a secret."""
+        keys, segment = self._keys(), token.parts[1]
         if keys is self._remembered_with and segment in self._headers:
             return True
-        try:
-            if keys is None or not keys.verifying_keys(*token.header):
+        if token.header.algorithm != HS256:
+            try:
+                if keys is None or not keys.verifying_keys(*token.header):
+                    return False
+            except UnknownKeyError:
                 return False
-        except UnknownKeyError:
-            return False
-        except UnauthenticatedError:  # verifying it says which check fails
-            return True
+            except UnauthenticatedError:  # verifying it says which check fails
+                return True
         # The tokens of one key have the same header. More kinds of it are not worth their memory.
         if keys is self._remembered_with and len(self._headers) < MAX_HEADERS:
             self._headers[segment] = token.header
@@ -167,16 +201,7 @@ class TokenVerifier:
         identity = self._recall(digest)
         if identity is not None:
             return identity
-        keys = self.key_source.key_set
-        if keys is None:
-            raise UnknownKeyError("no keys to verify a token with")
-        identity = verify_parsed(
-            token,
-            keys,
-            issuers=self._issuer.issuers,
-            audiences=self._issuer.audiences,
-            now=self._clock(),
-        )
+        identity = verify_parsed(token, self._keys(), self._issuer, now=self._clock())
         self._remember(digest, identity)
         return identity
 
@@ -188,8 +213,11 @@ class TokenVerifier:
         """
         return self._recall(_digest(token)) if len(token) <= MAX_TOKEN else None
 
+    def _keys(self) -> KeySet | None:
+        return None if self._key_source is None else self._key_source.key_set
+
     def _recall(self, digest: bytes) -> Identity | None:
-        keys = self.key_source.key_set
+        keys = None if self._key_source is None else self._key_source.key_set
         if keys is not self._remembered_with:
             self._remembered_with = keys
             self._remembered.clear()
@@ -221,10 +249,11 @@ def _digest(token: str) -> bytes:
 def _size(identity: Identity) -> int:
     """Return about how many bytes an identity takes in memory."""
     size = IDENTITY_SIZE + getsizeof(identity.audience) + sum(map(getsizeof, identity.audience))
-    for text in (identity.email, identity.name, identity.role, identity.organization_id):
+    texts = (identity.email, identity.name, identity.role, identity.organization_id)
+    for text in (*texts, identity.org_role, identity.issuer):
         if text is not None:
             size += getsizeof(text)
-    return size + getsizeof(identity.user_id) + getsizeof(identity.issuer)
+    return size + getsizeof(identity.user_id)
 
 
 def _as_collection(given: str | Collection[str] | None) -> Collection[str] | None:

@@ -21,6 +21,9 @@
 #   signed, because the key may have been replaced under its id; of those only a few wait, and the
 #   others are refused at once. After the download a token whose key is still unknown, or still the
 #   same, is refused without a look at its signature.
+# - A token of a shared secret waits in the queue, too, and never apart. To check its signature is
+#   cheap (2 µs), but to read its header and claims costs as much as two lookups do, so that a flood
+#   of such tokens would keep requests waiting all the same.
 #
 # What waits is bounded: a token takes a place for every PLACE bytes of its request. What finds no
 # place is refused at once.

@@ -1,12 +1,14 @@
 // Better Auth as a company runs it: the plugins admin, organization, anonymous, jwt and bearer, on
 // PostgreSQL. One application signs with EdDSA. Others use the same tables, each with keys of its
-// own: they sign with the other algorithms, or with keys that change every few seconds. The program
-// ends when its standard input does.
+// own: they sign with the other algorithms, or with keys that change every few seconds. One signs
+// tokens of its own with Better Auth's secret, as Better Auth itself does with a link that verifies
+// an email, and with a cookie. The program ends when its standard input does.
 
 import { createServer } from "node:http";
 import { betterAuth } from "better-auth";
+import { signJWT } from "better-auth/crypto";
 import { getMigrations } from "better-auth/db/migration";
-import { toNodeHandler } from "better-auth/node";
+import { fromNodeHeaders, toNodeHandler } from "better-auth/node";
 import { admin, anonymous, bearer, jwt, organization } from "better-auth/plugins";
 import { createAccessControl } from "better-auth/plugins/access";
 import {
@@ -22,7 +24,11 @@ const APPLICATIONS = {
   RS256: { keyPairConfig: { alg: "RS256" } },
   PS256: { keyPairConfig: { alg: "PS256" } },
   rotating: { rotationInterval: 2, gracePeriod: 3 }, // seconds
+  secret: { keyPairConfig: { alg: "EdDSA" } },
 };
+const DAY = 24 * 60 * 60; // seconds
+const secret = process.env.BETTER_AUTH_SECRET;
+const links = new Map(); // the token of the last email, by user
 const text = { type: "string", required: false };
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL });
 const access = createAccessControl(defaultStatements);
@@ -35,7 +41,7 @@ function application(origin, name, jwks) {
   return betterAuth({
     baseURL: origin,
     basePath: name === "EdDSA" ? "/api/auth" : `/${name}/api/auth`,
-    secret: "a secret of the tests, which protects nothing else",
+    secret,
     database: pool,
     telemetry: { enabled: false },
     emailAndPassword: { enabled: true },
@@ -43,7 +49,13 @@ function application(origin, name, jwks) {
       modelName: "users",
       changeEmail: { enabled: true, updateEmailWithoutVerification: true },
     },
-    session: { modelName: "sessions" },
+    session: {
+      modelName: "sessions",
+      cookieCache: { enabled: name === "secret", strategy: "jwt" },
+    },
+    emailVerification: {
+      sendVerificationEmail: async ({ user, token }) => links.set(user.id, token),
+    },
     account: { modelName: "accounts" },
     verification: { modelName: "verifications" },
     plugins: [
@@ -75,6 +87,21 @@ function application(origin, name, jwks) {
   });
 }
 
+// What an application does that signs tokens of its own for the user of a session.
+async function ownToken(auth, request) {
+  const { user } = await auth.api.getSession({ headers: fromNodeHeaders(request.headers) });
+  const { rows: [member] } = await pool.query(
+    `select "organizationId", role from members where "userId" = $1 order by "createdAt"`,
+    [user.id],
+  );
+  const { id: userId, email, name, role, emailVerified, isAnonymous } = user;
+  const organization = { organizationId: member?.organizationId, orgRole: member?.role };
+  const claims = {
+    userId, email, name, role, emailVerified, isAnonymous, ...organization, isActive: true,
+  };
+  return { token: await signJWT(claims, secret, DAY), link: links.get(userId) };
+}
+
 const server = createServer((request, response) => handle(request, response));
 let handle;
 server.listen(0, "127.0.0.1", async () => {
@@ -96,6 +123,10 @@ server.listen(0, "127.0.0.1", async () => {
       const member = await auth.api.addMember({ body: JSON.parse(Buffer.concat(chunks)) });
       response.setHeader("content-type", "application/json");
       return response.end(JSON.stringify(member));
+    }
+    if (request.url === "/own-token") {
+      response.setHeader("content-type", "application/json");
+      return response.end(JSON.stringify(await ownToken(handlers.at(-1)[1], request)));
     }
     const [, auth] = handlers.find(([prefix]) => request.url.startsWith(prefix));
     return toNodeHandler(auth)(request, response);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from responder.checks import tokens
-from responder.checks.report import BROKEN, NOTE, Report
+from responder.checks.report import BROKEN, NOTE, WARNING, Report
 from responder.dev.tokens import Mint
 from responder.settings import Settings
 
@@ -40,8 +40,49 @@ async def test_the_keys_are_counted(tmp_path):
     report = await check(**variables)
 
     issuer = variables["RESPONDER_JWT_ISSUER"]
-    assert {"key set": f"1 keys for EdDSA; issuer {issuer}"} == report.servers
+    assert {
+        "key set": f"1 keys for EdDSA; issuer {issuer}",
+        "tokens": f"accepts: EdDSA tokens of {issuer}",
+    } == report.servers
     assert [] == report.findings
+
+
+SECRET = "the secret of an application; not short"
+OF_SECRET = "accepts: HS256 tokens of the shared secret"
+NOWHERE = "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("variables", "accepts", "severities"),
+    [
+        ({}, OF_SECRET, []),
+        ({"BETTER_AUTH_URL": NOWHERE, "RESPONDER_JWKS_URL": "off"}, OF_SECRET, []),
+        ({"BETTER_AUTH_URL": NOWHERE}, OF_SECRET, [NOTE]),
+        ({"BETTER_AUTH_URL": NOWHERE, "RESPONDER_JWKS_URL": "/nowhere"}, OF_SECRET, [BROKEN]),
+        ({"RESPONDER_JWKS_URL": "/nowhere"}, OF_SECRET, [WARNING]),
+        (
+            {"RESPONDER_JWT_SECRET": f"{SECRET}, {SECRET}"},
+            "accepts: HS256 tokens of 2 shared secrets",
+            [WARNING],
+        ),
+    ],
+)
+async def test_a_secret_is_enough(variables, accepts, severities):
+    """With a secret tokens are accepted; a key set that is only presumed is no more than a note."""
+    report = await check(**{"RESPONDER_JWT_SECRET": SECRET, **variables})
+
+    assert {"tokens": accepts} == report.servers
+    assert severities == [each.severity for each in report.findings]
+    assert SECRET not in report.as_text()
+
+
+async def test_both_ways_are_said(tmp_path):
+    """What is accepted of keys and of a secret is said in one sentence."""
+    variables = Mint().publish(tmp_path / "jwks.json")
+    report = await check(**variables, RESPONDER_JWT_SECRET=SECRET)
+
+    of_keys = f"EdDSA tokens of {variables['RESPONDER_JWT_ISSUER']}"
+    assert f"accepts: {of_keys}, HS256 tokens of the shared secret" == report.servers["tokens"]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -31,6 +28,7 @@ from tests.signing import (
     header,
     jwk,
     sign,
+    sign_by_secret,
 )
 
 
@@ -42,6 +40,7 @@ def test_a_token_becomes_an_identity():
         "name": "Zoë",
         "role": "user",
         "organizationId": None,
+        "orgRole": None,
         "issuer": ISSUER,
         "audience": [ISSUER],
         "issuedAt": "2027-01-15T07:59:00.000Z",
@@ -84,6 +83,21 @@ def test_the_active_organization_is_read_from_the_claims_in_use(more, organizati
 
 
 @pytest.mark.parametrize(
+    ("more", "role"),
+    [
+        ({"orgRole": "owner", "org_role": "staff"}, "owner"),
+        ({"orgRole": None, "org_role": "staff,viewer"}, "staff,viewer"),
+        ({"activeOrganizationRole": "admin"}, "admin"),
+        ({"o": {"id": "e", "rol": "member"}}, "member"),
+        ({"o": {"role": "member"}, "orgRole": ["owner"], "org_role": ""}, None),
+    ],
+)
+def test_the_role_in_the_organization_is_read_from_the_claims_in_use(more, role):
+    """Of the claims of subjects.md, users.whoami, the first text is the role."""
+    assert role == check(sign(claims(**more))).org_role
+
+
+@pytest.mark.parametrize(
     "more",
     [
         {"exp": NOW - 29},
@@ -104,12 +118,6 @@ def test_a_token_is_accepted_that(more):
 PEM = RSA.public_key().public_bytes(
     serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
 )
-
-
-def hs256(secret: bytes, **more: Any) -> str:
-    """Return a token that is signed with a shared secret."""
-    signed = f"{encode(header(alg='HS256', **more))}.{encode(CLAIMS)}"
-    return f"{signed}.{encode(hmac.digest(secret, signed.encode(), hashlib.sha256))}"
 
 
 def twice(name: str, value: str) -> bytes:
@@ -158,8 +166,15 @@ HOSTILE: dict[str, tuple[str, str]] = {
         sign(header=header(alg="ES384"), key=P384, algorithm="ES384"),
         "alg: not one that is accepted",
     ),
-    "HS256 with the public key": (hs256(PEM, kid="rsa"), "alg: not one that is accepted"),
-    "HS256 with nothing": (hs256(b""), "alg: not one that is accepted"),
+    "HS256 with the public key": (
+        sign_by_secret(CLAIMS, PEM, header(alg="HS256", kid="rsa")),
+        "alg: HS256 is for a shared secret, and RESPONDER_JWT_SECRET is not set",
+    ),
+    "HS256 with nothing": (sign_by_secret(CLAIMS, b""), "alg: HS256 is for a shared secret"),
+    "HS384": (
+        sign_by_secret(CLAIMS, PEM, header(alg="HS384"), digest="sha384"),
+        "alg: not one that is accepted",
+    ),
     "the algorithm of another key": (
         sign(header=header(alg="ES256"), key=P256, algorithm="ES256"),
         "alg: not one of its key's",

@@ -34,9 +34,7 @@ from tests.signing import (
 
 async def test_one_issuer_may_be_given_as_text():
     """A text for the issuers or audiences is one of them; a part of that text is none."""
-    async with TokenVerifier.connect(
-        ISSUER, key_set="/", issuers=ISSUER, audiences=ISSUER
-    ) as tokens:
+    async with TokenVerifier.connect(ISSUER, key_set="/", issuer=ISSUER, audience=ISSUER) as tokens:
         tokens.key_source.key_set = KEYS
         tokens._clock = Clock()
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from nats import errors
 from nats.aio.client import Client
 
-from responder import endpoints, wire
+from responder import bearer, endpoints, wire
 from responder.asking import Asker
 from responder.endpoints import Answered, Asked, Endpoint
 from responder.errors import InternalError, PayloadTooLargeError, UnavailableError
@@ -233,4 +233,4 @@ class UsersClient:
 
 
 def _authorization(token: str) -> dict[str, str]:
-    return {wire.AUTHORIZATION: f"Bearer {token}"}
+    return {bearer.HEADER: f"Bearer {token}"}

@@ -30,16 +30,13 @@ from responder.errors import (
     NewerError,
     PayloadTooLargeError,
     ResponderError,
-    UnauthenticatedError,
 )
 from responder.models import Identity, Request, User
 
 MAX_MESSAGE: Final = 512  # characters
 BAD_CURSOR: Final = "cursor: not one that users.org_list gave"
-NO_TOKEN: Final = "a token is required: Authorization: Bearer <JWT>"  # noqa: S105 - none
 TOO_MANY_IDS: Final = "the users do not fit into one message: ask for fewer ids"
 
-AUTHORIZATION: Final = "Authorization"
 TIMEOUT: Final = "Responder-Timeout-Ms"
 TRACEPARENT: Final = "traceparent"
 ERROR: Final = "Nats-Service-Error"
@@ -226,24 +223,6 @@ def encode_whoami(identity: Identity, user: bytes | None) -> bytes:
 def without_image(user: bytes) -> bytes:
     """Write a user again, without the image: a WhoAmI that contains it would be too large."""
     return _encode({**msgspec.json.decode(user), "image": None})
-
-
-def read_authorization(headers: Mapping[str, Sequence[str]]) -> str | None:
-    """Return the token of a request, None without one; raises UnauthenticatedError (RFC 6750, 2.1).
-
-    A request with a token is made on behalf of its user, and must never be taken for one of a
-    service, which sees more. So any other form than exactly one token is an error.
-    """
-    values = headers.get(AUTHORIZATION.lower())
-    if values is None:
-        return None
-    scheme, _, token = values[0].partition(" ")
-    token = token.lstrip(" ")
-    # Python takes more for a blank than HTTP does; with one of those this is no token either.
-    plain = token.isascii() and " " not in token and "\t" not in token and token == token.strip()
-    if len(values) > 1 or scheme.lower() != "bearer" or not token or not plain:
-        raise UnauthenticatedError("expected exactly one Authorization: Bearer <JWT>")
-    return token
 
 
 def encode_error(error: ResponderError) -> tuple[bytes, bytes]:

@@ -22,7 +22,7 @@ from time import perf_counter
 from typing import Any, Final, Protocol
 from uuid import uuid4
 
-from responder import wire
+from responder import bearer, wire
 from responder.batching import Answer, Batching, Callback
 from responder.directory import Directory
 from responder.endpoints import DESCRIPTION, ENDPOINTS, SERVICE, Endpoint
@@ -250,7 +250,7 @@ class _Request:
         if token is not None:
             self._identify(token)
         elif self._shared.token_required or self._endpoint.row.needs_token:
-            raise UnauthenticatedError(wire.NO_TOKEN)
+            raise UnauthenticatedError(bearer.NO_TOKEN)
         else:
             self._load(None)
 
@@ -320,7 +320,7 @@ def _read_headers(block: bytes) -> tuple[str | None, float | None]:
     InvalidRequestError or UnauthenticatedError for headers that cannot be read.
     """
     headers = wire.decode_headers(block)
-    token = wire.read_authorization(headers)
+    token = bearer.read(headers.get(bearer.HEADER.lower(), ()))
     timeout = wire.requested_timeout(headers)
     if timeout is not None and timeout <= 0:
         raise RequestTimeoutError

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from responder import wire
+from responder import bearer, wire
 from responder.asking import Asker
 from responder.endpoints import ENDPOINTS, WRITES, Endpoint
 from responder.errors import (
@@ -187,13 +187,12 @@ def _passed_on(headers: Sequence[tuple[bytes, bytes]], *, token_required: bool) 
     Raises UnauthenticatedError without a token where one is required, for more than one, and for
     one that no worker would verify.
     """
-    given = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
-    token = wire.read_authorization({wire.AUTHORIZATION.lower(): given} if given else {})
+    token = bearer.read(_authorization(headers))
     if token is None and token_required:
-        raise UnauthenticatedError(wire.NO_TOKEN)
+        raise UnauthenticatedError(bearer.NO_TOKEN)
     if token is not None and len(token) > MAX_TOKEN:
         raise UnauthenticatedError(f"the token is longer than {MAX_TOKEN} characters")
-    passed_on = {} if token is None else {wire.AUTHORIZATION: f"Bearer {token}"}
+    passed_on = {} if token is None else {bearer.HEADER: f"Bearer {token}"}
     for name, value in headers:
         if name == b"traceparent":
             passed_on[wire.TRACEPARENT] = value.decode("latin-1")
@@ -204,26 +203,14 @@ def _passed_on(headers: Sequence[tuple[bytes, bytes]], *, token_required: bool) 
 def _failure(error: ResponderError, scope: Scope) -> Response:
     headers = dict(VARY)
     if isinstance(error, UnauthenticatedError | ForbiddenError):
-        headers["www-authenticate"] = _challenge(error, scope)
+        headers["www-authenticate"] = bearer.challenge(error, _authorization(scope["headers"]))
     if isinstance(error, UnavailableError):
         headers["retry-after"] = "1"
     return problem(error.number, error.code, error.message, headers=headers)
 
 
-def _challenge(error: ResponderError, scope: Scope) -> str:
-    """Return the WWW-Authenticate header of an error, as RFC 6750, section 3 wants it.
-
-    It says what is wrong with a bearer token. A client that has sent none is told the scheme only.
-    """
-    challenge = 'Bearer realm="users"'
-    given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-    if given.partition(b" ")[0].lower() != b"bearer":
-        return challenge
-    code = "insufficient_scope" if isinstance(error, ForbiddenError) else "invalid_token"
-    return f'{challenge}, error="{code}", error_description="{_QUOTED.sub("", error.message)}"'
-
-
-_QUOTED = re.compile(r"[^ !#-\[\]-~]")  # not allowed in error_description (RFC 6750, section 3)
+def _authorization(headers: Sequence[tuple[bytes, bytes]]) -> list[str]:
+    return [value.decode("latin-1") for name, value in headers if name == b"authorization"]
 
 
 def _method_not_allowed(methods: dict[str, Serve]) -> Response:

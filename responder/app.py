@@ -79,7 +79,11 @@ async def serving(
         if admin_at
         else nullcontext() as admin_url,
         connected(
-            settings.nats_url, name="responder", options=settings.nats_options(), ended=ended
+            settings.nats_url,
+            name="responder",
+            options=settings.nats_options(),
+            ended=ended,
+            asks=bool(http_at),
         ) as connection,
     ):
         parts = _WorkerParts(settings, dsn, connection) if dsn else None

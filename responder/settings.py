@@ -24,7 +24,7 @@ from responder.tokens.issuer import TrustedIssuer, api_url, key_set_url, origin
 from responder.tokens.shared_secret import SharedSecrets
 
 MAX_PORT = 2**16 - 1
-NATS_SCHEMES = ("nats", "tls", "ws", "wss")
+NATS_SCHEMES = ("nats", "tls")
 OFF = "off"
 
 
@@ -82,6 +82,7 @@ TableName = tuple[str, ...]
 ColumnNames = Mapping[str, Mapping[str, str | None]]
 NatsUrls = Annotated[list[Annotated[str, AfterValidator(_nats_url)]], BeforeValidator(_split)]
 SubjectPrefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
+InboxPrefix = Annotated[str, Field(pattern=r"^[^\s.*>]+(\.[^\s.*>]+)*$")]
 QueueGroup = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Address = Annotated[tuple[str, int] | None, BeforeValidator(_address)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
@@ -118,6 +119,8 @@ class Settings(BaseModel):
     nats_ca: str | None = Field(None, alias="NATS_CA")
     nats_cert: str | None = Field(None, alias="NATS_CERT")
     nats_key: str | None = Field(None, alias="NATS_KEY")
+    nats_tls_first: bool = Field(default=False, alias="NATS_TLS_FIRST")
+    nats_inbox_prefix: InboxPrefix | None = Field(None, alias="NATS_INBOX_PREFIX")
     subject_prefix: SubjectPrefix = Field("users", alias="RESPONDER_SUBJECT_PREFIX")
     queue_group: QueueGroup = Field("responder", alias="RESPONDER_QUEUE_GROUP")
 
@@ -225,10 +228,15 @@ class Settings(BaseModel):
             "token": self.nats_token,
             "user_credentials": self.nats_creds,
             "nkeys_seed": self.nats_nkey,
+            "tls_handshake_first": self.nats_tls_first or None,
+            "inbox_prefix": self.nats_inbox_prefix,
         }
         for name, file in (("NATS_CREDS", self.nats_creds), ("NATS_NKEY", self.nats_nkey)):
             if file is not None and not os.access(file, os.R_OK):
                 raise SettingsError(f"{name}: cannot be read")
+        if bool(self.nats_user) != bool(self.nats_password):
+            missing = "NATS_PASSWORD" if self.nats_user else "NATS_USER"
+            raise SettingsError(f"{missing}: required, a name and a password are one login")
         if self.nats_key and not self.nats_cert:
             raise SettingsError("NATS_KEY: is that of a certificate, which NATS_CERT names")
         if self.nats_ca or self.nats_cert:

@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from responder.checks import answering
 from responder.checks.report import BROKEN, WARNING, Finding, Report
 from responder.endpoints import ENDPOINTS, SERVICE
+from responder.nats.login import variables_of, why
 from responder.nats.service import VERBS, subjects
 from responder.nats.tls import NoTlsError, TlsClient
 from responder.settings import Settings
@@ -26,6 +27,10 @@ CONNECT_TIMEOUT: Final = 2.0  # seconds
 _OFFER_TLS: Final = (
     "Let it offer TLS, or take tls:// out of NATS_URL, and NATS_CA and NATS_CERT away."
 )
+
+
+class _NotConnectedError(Exception):
+    """NATS was not reached, or refuses us; the message says why."""
 
 
 async def check(settings: Settings, report: Report) -> None:
@@ -62,8 +67,12 @@ async def _connected(settings: Settings, violations: list[str]) -> AsyncIterator
                 await client.connect(
                     settings.nats_url, name="responder-check", error_cb=note, **options
                 )
-        except TimeoutError as error:
-            raise (refusals or [error])[-1] from None
+        except (OSError, nats.errors.Error) as error:  # a timeout is an OSError
+            last = (refusals or [error])[-1] if isinstance(error, TimeoutError) else error
+            if isinstance(last, NoTlsError):
+                raise last from None
+            login = variables_of(options, settings.nats_url)
+            raise _NotConnectedError(why(last, address=client.address, login=login)) from None
         client.options["allow_reconnect"] = False
         yield client
     finally:
@@ -104,8 +113,8 @@ async def _permissions(client: Client, violations: list[str], prefix: str) -> li
 
 
 def _why(error: Exception) -> str:
-    """Say why there is no connection; other words than the operating system's may be secret."""
+    """Say why there is no connection; other words than these may be secret."""
     if isinstance(error, TimeoutError):
         return "nobody answers"
-    known = isinstance(error, OSError | NoTlsError)
+    known = isinstance(error, NoTlsError | _NotConnectedError)
     return str(error) if known else type(error.__cause__ or error).__name__

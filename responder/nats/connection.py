@@ -21,7 +21,9 @@ from nats import errors
 from responder.asking import NoRespondersError
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
 from responder.nats.hardened import HardenedClient, Receive
+from responder.nats.login import variables_of, why
 from responder.nats.tls import NoTlsError
+from responder.terminal import visible
 from responder.throttling import ThrottledLog
 from responder.wire import encode_headers, is_no_responders, is_ours
 
@@ -29,9 +31,13 @@ log = logging.getLogger(__name__)
 repeated = ThrottledLog(__name__)
 
 OUT_OF_REACH: Final = "NATS is out of reach"
+NO_INBOX: Final = (
+    "NATS does not permit to hear replies: to subscribe to _INBOX.>, or as NATS_INBOX_PREFIX says"
+)
 PING_INTERVAL: Final = 10  # seconds; after two without an answer the server is taken for dead
 FLUSH_TIMEOUT: Final = 10.0  # seconds
 LAST_FLUSH_TIMEOUT: Final = 2.0  # seconds; of the flush before closing
+CLOSE_TIMEOUT: Final = 4.0  # seconds; of that flush, and of closing
 MOVE_TIMEOUT: Final = 5  # seconds; a server in lame duck mode gives at least ten
 
 
@@ -54,6 +60,7 @@ async def connected(
     options: Mapping[str, Any] | None = None,
     patience: float | None = None,
     ended: asyncio.Event | None = None,
+    asks: bool = True,
 ) -> AsyncIterator[Connection]:
     """Connect to NATS, and reconnect for ever, until the context is left; that flushes and closes.
 
@@ -63,12 +70,15 @@ async def connected(
         options: credentials and TLS, as arguments of nats-py's `connect`.
         patience: seconds to try for at first; None is for ever.
         ended: set when the connection is closed for good.
+        asks: whether requests are made on it, which takes an inbox for the replies.
 
     Raises UnavailableError if no server was reached in that time.
     """
     connection = Connection(ended)
     try:
         await connection.open(servers, name=name, options=options or {}, patience=patience)
+        if asks:
+            await connection.open_inbox()
         yield connection
     finally:
         await connection.close()
@@ -108,6 +118,8 @@ class Connection:
         self._numbers = itertools.count()
         self._requests: dict[bytes, _Asked] = {}  # by reply subject
         self.trouble = OUT_OF_REACH
+        self._refused = False  # whether that is the answer of a server
+        self._login = ""  # the variables that it is from
         self._logged: set[str] = set()  # the ways in which an outage has shown so far
         self._moving: asyncio.Task[None] | None = None
 
@@ -130,6 +142,7 @@ class Connection:
         patience: float | None,
     ) -> None:
         """Connect (see `connected`); raises UnavailableError."""
+        self._login = variables_of(options, servers)
         try:
             async with asyncio.timeout(patience):
                 await self._client.connect(
@@ -137,7 +150,6 @@ class Connection:
                     name=name,
                     connect_timeout=2,
                     max_reconnect_attempts=-1,
-                    reconnect_time_wait=1,
                     ping_interval=PING_INTERVAL,
                     max_outstanding_pings=2,
                     disconnected_cb=self._disconnected,
@@ -150,14 +162,26 @@ class Connection:
         except (OSError, errors.Error) as error:  # a timeout is an OSError
             raise UnavailableError(self.trouble) from error
         _heed_cancellation()
-        self._logged.clear()
-        self.trouble = OUT_OF_REACH
+        self._forget_trouble()
         self._client.keep_alive()
+
+    async def open_inbox(self) -> None:
+        """Listen to replies, so that `ask` may be called."""
         self._inbox = self._client.new_inbox().encode() + b"."
         await self.listen(f"{self._inbox.decode()}*", self._receive_reply)
 
     async def close(self) -> None:
-        """Send what waits to be sent, and close for good."""
+        """Send what waits to be sent, and close for good, within CLOSE_TIMEOUT seconds."""
+        closing = asyncio.create_task(self._close(), name="nats-close")
+        # nats-py waits for the other end, and may swallow a cancellation.
+        done, _ = await asyncio.wait([closing], timeout=CLOSE_TIMEOUT)
+        if done:
+            closing.result()
+        else:
+            closing.cancel()
+            log.warning("NATS: the connection did not close in time")
+
+    async def _close(self) -> None:
         try:
             if self._client.is_connected:
                 await self.flush(LAST_FLUSH_TIMEOUT)
@@ -196,6 +220,8 @@ class Connection:
         block = encode_headers(headers) if headers else b""
         if len(block) + len(payload) > self.max_payload:
             raise PayloadTooLargeError("the request does not fit into one message")
+        if f"{self._inbox.decode()}*".lower() in self._client.denied:
+            raise UnavailableError(NO_INBOX)
         reply = b"%b%d" % (self._inbox, next(self._numbers))
         answer = asyncio.get_running_loop().create_future()
         asked = self._requests[reply] = _Asked(begins, answer)
@@ -246,7 +272,13 @@ class Connection:
         if not self._client.is_connected:  # then there was nothing to flush to
             raise UnavailableError(self.trouble)
         if self._client.denied:
-            raise UnavailableError("NATS does not permit to listen to all subjects")
+            raise UnavailableError(f"NATS does not permit to subscribe to {self._denied}")
+
+    @property
+    def _denied(self) -> str:
+        inbox = f"{self._inbox.decode()}*".lower()
+        shown = ("its inbox" if each == inbox else each for each in self._client.denied)
+        return visible(", ".join(sorted(shown)))
 
     async def move(self) -> None:
         """Leave a server that is about to shut down (its lame duck mode) for another.
@@ -279,20 +311,25 @@ class Connection:
 
     async def _reconnected(self) -> None:
         log.info("connected to NATS again")
-        self._logged.clear()
-        self.trouble = OUT_OF_REACH
-        self._client.denied = False
+        self._forget_trouble()
         self._client.keep_alive()
 
+    def _forget_trouble(self) -> None:
+        self._logged.clear()
+        self._refused, self.trouble = False, OUT_OF_REACH
+
     async def _failed(self, error: Exception) -> None:
-        # One line for each way in which an outage shows, not for each attempt to connect. The words
-        # of other errors than ours may be secret.
+        # One line for each way in which an outage shows, not for each attempt to connect.
+        address = self._client.address
         known = isinstance(error, NoTlsError)
-        said = str(error) if known else type(error).__name__
-        self.trouble = said if known else self.trouble
+        said = str(error) if known else why(error, address=address, login=self._login)
+        # That one server refuses us tells more than that another is not there.
+        refused = not isinstance(error, OSError)
+        if refused or not self._refused:
+            self._refused, self.trouble = refused, said
         if said not in self._logged:
             self._logged.add(said)
-            log.warning("NATS: %s", said)
+            log.warning("%s", said)
         _heed_cancellation()
 
     async def _closed(self) -> None:

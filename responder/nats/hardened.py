@@ -37,6 +37,7 @@ DENIED: Final = "denied"  # by the server's permissions
 TOO_LARGE: Final = "too_large"
 NOT_CONNECTED: Final = "not_connected"
 _ROOT = re.compile(r'for publish to "([\w$-]{1,32})\.')
+_SUBSCRIPTION = re.compile(r'subscription to "([^"]*)"')
 
 
 class HardenedClient(TlsClient):
@@ -54,12 +55,12 @@ class HardenedClient(TlsClient):
         server lets through, and the client stays "connected" and deaf. Here subject and headers
         stay bytes until the receiver reads them (see `protocol`).
 
-    Overridden, each for the reason it gives: `_read_loop`, `_send_ping`, `_process_pong`,
-    `_process_info` with `max_payload`, `_process_err`, `close`.
+    Overridden, each for the reason it gives: `_read_loop`, `_process_connect_init`, `_send_ping`,
+    `_process_pong`, `_process_info` with `max_payload`, `_process_err`, `close`.
 
     Attributes:
         max_payload: bytes that a message may have, headers included.
-        denied: whether the server has refused a subscription, until it is set to False.
+        denied: the subjects, in lower case, to which this server does not let us subscribe.
         lost: how many messages did not leave, by the reason.
     """
 
@@ -67,7 +68,7 @@ class HardenedClient(TlsClient):
 
     def __init__(self) -> None:
         super().__init__()
-        self.denied = False
+        self.denied: set[str] = set()
         self.lost: Counter[str] = Counter({DENIED: 0, TOO_LARGE: 0, NOT_CONNECTED: 0})
         self._receivers: dict[int, Receive] = {}
         self._ps = Parser(self)  # type: ignore[assignment]  # stands in for nats-py's own
@@ -189,6 +190,11 @@ class HardenedClient(TlsClient):
         # What has arrived before is read, and parsed, before anything else can be.
         reader.feed_data = take  # type: ignore[method-assign, assignment]  # as above
 
+    async def _process_connect_init(self) -> None:
+        """Forget what another server has denied, before this one is asked."""
+        self.denied.clear()
+        await super()._process_connect_init()
+
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         """Send a PING behind all that waits to be sent.
 
@@ -231,7 +237,8 @@ class HardenedClient(TlsClient):
                 f"{root[1]}.…" if root else "a subject",
             )
         elif "permissions violation" in err_msg:
-            self.denied = True
+            subject = _SUBSCRIPTION.search(err_msg)
+            self.denied.add(subject[1] if subject else "")
             repeated.error("NATS: %s", err_msg, kind=err_msg)
         elif self.is_connected:
             await self._process_op_err(errors.Error(f"nats: {err_msg}"))

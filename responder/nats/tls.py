@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from nats import errors
-from nats.aio.client import Client
 
+from responder.nats.login import LoginClient
 from responder.terminal import visible
 
-SCHEMES = ("tls", "wss")
+SCHEME = "tls://"
 OPTIONS = ("tls", "tls_hostname", "tls_handshake_first")
 
 
@@ -27,12 +27,12 @@ class NoTlsError(errors.Error):
 
     def __init__(self, server: str) -> None:
         super().__init__(
-            "TLS is asked for (tls://, NATS_CA or NATS_CERT), "
+            "TLS is asked for (tls://, NATS_CA, NATS_CERT or NATS_TLS_FIRST), "
             f"and the server at {visible(server)} offers none"
         )
 
 
-class TlsClient(Client):
+class TlsClient(LoginClient):
     """A client of nats-py that sends nothing in the clear where TLS is asked for."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class TlsClient(Client):
         urls = [servers] if isinstance(servers, str) else servers
         # nats-py takes `TLS://a` for the host `TLS`, to be asked without TLS.
         urls = [_lower_scheme(each.strip()) for each in urls]
-        asking = [each for each in urls if each.startswith(tuple(f"{s}://" for s in SCHEMES))]
+        asking = [each for each in urls if each.startswith(SCHEME)]
         self._tls_asked_for = bool(asking) or any(map(options.get, OPTIONS))
         await super().connect(urls, **options)
 
@@ -70,20 +70,13 @@ class TlsClient(Client):
         if self._tls_asked_for and not self._encrypted:
             if self._transport is not None:
                 self._transport.close()
-            raise NoTlsError(self._address)
+            raise NoTlsError(self.address)
         return super()._connect_command()
-
-    @property
-    def _address(self) -> str:
-        server = self._current_server
-        return f"{server.uri.hostname}:{server.uri.port}" if server else "no address"
 
     @property
     def _encrypted(self) -> bool:
         writer = getattr(self._transport, "_io_writer", None)
-        if writer is None:  # a websocket
-            return bool(getattr(self._transport, "_using_tls", False))
-        return writer.get_extra_info("ssl_object") is not None
+        return writer is not None and writer.get_extra_info("ssl_object") is not None
 
 
 def _lower_scheme(url: str) -> str:

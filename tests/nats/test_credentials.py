@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from contextlib import AsyncExitStack
 
 import nkeys  # type: ignore[import-untyped]  # it has no types
 import pytest
 
+from responder.checks import nats as checks
+from responder.checks.report import Report
+from responder.client import UsersClient
 from responder.dev import nats
 from responder.errors import SettingsError, UnavailableError
 from responder.nats.connection import connected
 from responder.settings import Settings
 from tests.certificates import certify
+from tests.test_supervisor import free_port
 
 
 async def test_a_server_that_verifies_certificates(tmp_path):
@@ -62,3 +68,133 @@ def test_a_file_that_cannot_be_read_is_named(name, variables):
         Settings.read(variables).nats_options()
 
     assert "hunter2" not in str(refused.value)
+
+
+AUTHORIZED = 'authorization { user: ann, password: "p@ss:w/rd" }'
+IN_URL = "ann:p%40ss%3Aw%2Frd@"
+
+
+async def test_a_login_in_a_url_is_decoded_and_serves_the_whole_cluster():
+    """A server that only the cluster has told of is given the login of NATS_URL, too."""
+    cluster = "cluster {{ name: test, listen: 127.0.0.1:{port}, routes: [{routes}] }}\n"
+    async with AsyncExitStack() as stack:
+        port = free_port()
+        first = nats.running(config=cluster.format(port=port, routes="") + AUTHORIZED)
+        first_server = await stack.enter_async_context(first)
+        second = await stack.enter_async_context(
+            nats.running(
+                config=cluster.format(port=-1, routes=f"nats://127.0.0.1:{port}") + AUTHORIZED
+            )
+        )
+        url = first_server.url.replace("//", f"//{IN_URL}")
+        connection = await stack.enter_async_context(connected([url], name="test"))
+        told = connection._client._server_pool
+        async with asyncio.timeout(10):
+            while not any(each.uri.netloc in second.url for each in told):
+                await asyncio.sleep(0.01)
+            first_server.process.kill()
+            while f"//{connection._client.address}" not in second.url:
+                await asyncio.sleep(0.01)
+        await connection.check(5)
+
+
+@pytest.mark.parametrize(
+    ("variables", "login"),
+    [
+        ({"NATS_USER": "ann", "NATS_PASSWORD": "hunter2"}, "the login of NATS_USER and NATS_PASSW"),
+        ({"NATS_TOKEN": "hunter2"}, "the login of NATS_TOKEN"),
+        ({"NATS_URL": "nats://ann:hunter2@"}, "the login of NATS_URL"),
+        ({}, "us, who have no login"),
+    ],
+)
+async def test_a_login_that_is_refused_is_told_in_the_words_of_the_server(variables, login, caplog):
+    """The log, the error and `check` name the server, the variables, and what the server says."""
+    async with nats.running(config=AUTHORIZED) as server:
+        at = server.url.removeprefix("nats://")
+        variables = {**variables, "NATS_URL": variables.get("NATS_URL", "nats://") + at}
+        settings = Settings.read(variables)
+        with pytest.raises(UnavailableError) as refused:
+            async with connected(
+                settings.nats_url, name="test", options=settings.nats_options(), patience=1
+            ):
+                pass
+        report = Report()
+        await checks.check(settings, report)
+
+    said = [caplog.text, refused.value.message, report.as_text()]
+    for each in said:
+        assert f"NATS at {at} refuses {login}" in each
+        assert "Authorization Violation" in each
+        assert "hunter2" not in each
+
+
+@pytest.mark.parametrize("missing", ["NATS_USER", "NATS_PASSWORD"])
+def test_half_a_login_is_refused(missing):
+    """nats-py would leave it out, and the server refuse us for having none."""
+    given = {"NATS_USER": "ann", "NATS_PASSWORD": "hunter2"}
+    del given[missing]
+    with pytest.raises(SettingsError, match=f"^{missing}: required"):
+        Settings.read(given).nats_options()
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss", "http"])
+def test_a_scheme_that_cannot_work_is_refused(scheme):
+    """A websocket carries no NATS of ours."""
+    with pytest.raises(SettingsError, match="NATS_URL"):
+        Settings.read({"NATS_URL": f"{scheme}://127.0.0.1:4222"})
+
+
+async def test_a_server_that_begins_with_tls(tmp_path):
+    """NATS_TLS_FIRST is for such a server; without it an attempt ends in time."""
+    certificate, key = map(str, certify(tmp_path))
+    tls = f'cert_file: "{certificate}", key_file: "{key}", handshake_first: true'
+    async with nats.running(config=f"tls {{ {tls} }}") as server:
+        url = server.url.replace("127.0.0.1", "localhost")
+        options = Settings.read({"NATS_CA": certificate, "NATS_TLS_FIRST": "true"}).nats_options()
+        async with connected([url], name="test", options=options, patience=5) as connection:
+            await connection.check(2)
+        async with asyncio.timeout(5):
+            with pytest.raises(UnavailableError):
+                async with UsersClient.connect(url, timeout=0.5):
+                    pass
+
+
+RESTRICTED = """
+authorization {
+  users = [ { user: a, password: a, permissions: { subscribe: ["users.>", "$SRV.>", "my.>"] } } ]
+}
+"""
+
+
+async def test_replies_that_may_not_be_heard_are_told_at_once():
+    """A bridge does not wait for what NATS will not deliver; /ready says so, too, for ever."""
+    options = {"user": "a", "password": "a"}
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(nats.running(config=RESTRICTED))
+        opening = connected([server.url], name="test", options=options)
+        connection = await stack.enter_async_context(opening)
+        await connection.flush()
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="subscribe to its inbox"):
+                await connection.check(2)
+            async with asyncio.timeout(0.5):
+                with pytest.raises(UnavailableError, match="hear replies"):
+                    await connection.ask("users.get", b"x", timeout=5)
+            await connection._client.force_reconnect()
+            async with asyncio.timeout(5):
+                while not connection._client.is_connected:
+                    await asyncio.sleep(0.01)
+            await connection.flush()
+
+
+async def test_a_prefix_of_the_inbox():
+    """NATS_INBOX_PREFIX is where replies are heard; without a bridge there is no inbox at all."""
+    options = {"user": "a", "password": "a"}
+    prefix = Settings.read({"NATS_INBOX_PREFIX": "my.inbox"}).nats_options()
+    async with nats.running(config=RESTRICTED) as server:
+        for more, asks in ((prefix, True), ({}, False)):
+            async with connected(
+                [server.url], name="test", options={**options, **more}, asks=asks
+            ) as connection:
+                await connection.flush()
+                await connection.check(2)

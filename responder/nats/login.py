@@ -1,0 +1,137 @@
+"""nats-py's client, with the one login on every server, and words for what keeps it from one."""
+
+# A login stands in variables or in a URL. nats-py sends that of a URL as it is written there, with
+# its %40, and only to the server of that URL; the others of a cluster, of which it hears from the
+# first, get none. Here it is decoded, and is that of each server whose URL has none of its own.
+#
+# Why a server refuses is said in its own words, where these are known words: others may be secret.
+#
+# Many clients lose a server at the same moment. So that they do not come back at the same moment,
+# again and again, the pause between two attempts is random.
+
+from __future__ import annotations
+
+import os
+import random
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from nats import errors
+from nats.aio.client import Client, Srv
+
+from responder.terminal import visible
+
+MIN_PAUSE, MAX_PAUSE = 0.2, 1.0  # seconds between two attempts to reach the same server
+
+# What a server refuses a client with (nats-server's errors.go), in lower case.
+_REFUSALS: Final = {
+    each.lower(): each
+    for each in (
+        "Authorization Violation",
+        "Authentication Timeout",
+        "User Authentication Expired",
+        "User Authentication Revoked",
+        "Account Authentication Expired",
+        "Maximum Connections Exceeded",
+        "Maximum Account Active Connections Exceeded",
+        "Secure Connection - TLS Required",
+        "Server Shutdown",
+    )
+}
+_KEYS: Final = ("user_credentials", "nkeys_seed", "nkeys_seed_str", "user_jwt_cb", "signature_cb")
+
+# The options of nats-py that are a login, and the variables that they are from.
+_VARIABLES: Final = {
+    "user_credentials": "NATS_CREDS",
+    "nkeys_seed": "NATS_NKEY",
+    "user": "NATS_USER and NATS_PASSWORD",
+    "token": "NATS_TOKEN",
+}
+
+
+class LoginClient(Client):
+    """A client of nats-py that knows where it logs in, and with what."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._login: dict[str, Any] = {}
+        self._tried: Srv | None = None
+
+    async def connect(  # type: ignore[override]  # what follows is by name here
+        self, servers: str | Sequence[str], **options: Any
+    ) -> None:
+        """Connect as nats-py does."""
+        urls = [servers] if isinstance(servers, str) else list(servers)
+        logins = [login for each in urls if (login := _login_of(urlsplit(each)))]
+        if logins and not any(map(options.get, (*_KEYS, "user", "token"))):
+            self._login = logins[0]
+        options.setdefault("reconnect_time_wait", MAX_PAUSE)
+        await super().connect(urls, **options)
+
+    @property
+    def address(self) -> str:
+        """Host and port of the server that was tried last."""
+        uri = self._tried.uri if self._tried else None
+        return visible(f"{uri.hostname}:{uri.port}") if uri else "no address"
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        """Note what is tried, and how long to wait until it is tried again."""
+        self._tried = s
+        pause = random.uniform(MIN_PAUSE, MAX_PAUSE)  # noqa: S311 - jitter is no secret
+        self.options["reconnect_time_wait"] = pause
+        await super()._connect_to_server(s)
+
+    def _connect_command(self) -> bytes:
+        """Return CONNECT, with the login for this server."""
+        if self._login:
+            server = self._current_server
+            login = (_login_of(server.uri) if server else {}) or self._login
+            self.options |= {"user": None, "password": None, "token": None, **login}
+        return super()._connect_command()
+
+
+def _login_of(url: Any) -> dict[str, str]:
+    """Return the login in a URL, as options of nats-py: a name alone is a token."""
+    if not url.username:
+        return {}
+    if url.password is None:
+        return {"token": unquote(url.username)}
+    return {"user": unquote(url.username), "password": unquote(url.password)}
+
+
+def variables_of(options: Mapping[str, Any], servers: Sequence[str]) -> str:
+    """Return the names of the variables that a login is from, or "" if there is none."""
+    found = [name for option, name in _VARIABLES.items() if options.get(option)]
+    if found:
+        return found[0]
+    return "NATS_URL" if any(urlsplit(each).username for each in servers) else ""
+
+
+def why(error: Exception, *, address: str, login: str) -> str:
+    """Return in words why a server was not reached, or does not let us in.
+
+    Args:
+        error: of nats-py or of the operating system.
+        address: host and port of the server.
+        login: the variables that the login is from.
+    """
+    words = str(error).removeprefix("nats:").strip().strip("'").lower()
+    if words in _REFUSALS:
+        tried = f"the login of {login}" if login else "us, who have no login"
+        tried = tried if words.split()[-1] != "exceeded" else "us"
+        return f"NATS at {address} refuses {tried}: {_REFUSALS[words]}"
+    return f"NATS at {address}: {_cause(error)}"
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    if isinstance(error, errors.StaleConnectionError):
+        return "the connection has ended"
+    return type(error.__cause__ or error).__name__

@@ -75,7 +75,7 @@ async def _discover(
     try:
         ((version, database, role),) = await connection.fetch(_SERVER)
         report.servers["postgres"] = f"{version}, database {shown(database)}, role {shown(role)}"
-        catalog = await fetch_catalog(connection)
+        catalog = await fetch_catalog(connection, settings.overrides)
         found = decision.find(catalog, settings.overrides)
     except SchemaError as error:
         report.findings.append(Finding("tables", BROKEN, error.message))

@@ -138,14 +138,22 @@ class Connection:
         self._analysed: dict[str, int] = {}  # the stamp of each statement, by its SQL
         self._names = itertools.count()
 
-    async def fetch(self, sql: str, *arguments: object) -> list[Record]:
-        """Run a query; raises one of this module's errors, or the query's own failure."""
+    async def fetch(
+        self, sql: str, *arguments: object, within: float | None = None
+    ) -> list[Record]:
+        """Run a query; raises one of this module's errors, or the query's own failure.
+
+        Args:
+            sql: the query.
+            arguments: its parameters.
+            within: seconds that it may take, if not as many as any other.
+        """
         try:
             try:
-                return await self._run(sql, arguments)
+                return await self._run(sql, arguments, within)
             except _OUTDATED:
                 self._statements.pop(sql, None)
-                return await self._run(sql, arguments)
+                return await self._run(sql, arguments, within)
         except Exception as error:
             ours = _ours(error, closed=self._connection.is_closed())
             if ours is None:
@@ -195,9 +203,14 @@ class Connection:
         else:
             self._alarm = self._loop.call_at(late, self._check)
 
-    async def _run(self, sql: str, arguments: Sequence[object]) -> list[Record]:
-        self._began = self._loop.time()
+    async def _run(
+        self, sql: str, arguments: Sequence[object], within: float | None
+    ) -> list[Record]:
+        self._began = self._loop.time() + (within or 0.0)
         try:
+            if within is not None:
+                limit = f"set local statement_timeout = {round(within * 1000)}"
+                return await self._transact([limit], sql, arguments)
             return await self._execute(sql, arguments)
         finally:
             self._began = inf
@@ -210,6 +223,16 @@ class Connection:
             statement = await self._connection.prepare(sql, name=name)
             self._statements[sql] = statement
         return await statement.fetch(*arguments)
+
+    async def _transact(
+        self, settings: Sequence[str], sql: str, arguments: Sequence[object]
+    ) -> list[Record]:
+        """Run a query in a transaction of its own, with settings that end with it."""
+        await self._connection.execute("; ".join(["begin read only", *settings]))
+        try:
+            return await self._connection.fetch(sql, *arguments)
+        finally:
+            await self._connection.execute("rollback")
 
 
 class PooledConnection(Connection):
@@ -227,15 +250,15 @@ class PooledConnection(Connection):
         settings: Mapping[str, str],
     ) -> None:
         super().__init__(connection, patience=patience)
-        local = [f"set local {name} = {literal(value)}" for name, value in settings.items()]
-        self._begin = "; ".join(["begin read only", *local])
+        self._settings = [f"set local {name} = {literal(each)}" for name, each in settings.items()]
 
     async def _execute(self, sql: str, arguments: Sequence[object]) -> list[Record]:
-        await self._connection.execute(self._begin)
-        try:
-            return await self._connection.fetch(sql, *arguments)
-        finally:
-            await self._connection.execute("rollback")
+        return await super()._transact(self._settings, sql, arguments)
+
+    async def _transact(
+        self, settings: Sequence[str], sql: str, arguments: Sequence[object]
+    ) -> list[Record]:
+        return await super()._transact([*self._settings, *settings], sql, arguments)
 
 
 async def connect(dsn: Dsn, *, timeout: float) -> Connection:

@@ -117,6 +117,32 @@ def _decide(
     decision.hints = hints
 
 
+def follow(catalog: Catalog, overrides: Overrides, before: Schema) -> Schema | None:
+    """Return the tables that were found as they are now; None if one of them is not there.
+
+    Args:
+        catalog: what it says of these tables, and of those that bear their names.
+        overrides: what the operator has said.
+        before: what was found in this database last.
+
+    Raises SchemaError as `find` does.
+    """
+    tables = Tables(catalog)
+    of_user = UserEvidence(tables, overrides.columns.get(USER.name, {}))
+    users = _Search(USER, of_user, tables, overrides, ()).follow(before.users)
+    if users is None:
+        return None
+    if before.members is None:
+        return Schema(users, None, _formers(users, tables.columns))
+    of_member = MemberEvidence(tables, overrides.columns.get(MEMBER.name, {}), users)
+    members = _Search(MEMBER, of_member, tables, overrides, ()).follow(before.members)
+    if members is None:
+        return None
+    _check_alike(users, members)
+    formers = _formers(users, tables.columns) + _formers(members, tables.columns)
+    return Schema(users, members, formers)
+
+
 class _Evidence(Protocol):
     """What speaks for each table of one kind, and against it."""
 
@@ -153,12 +179,9 @@ class _Search:
         Where it was found before, only the same one will do, or one of its heirs. A copy is taken
         by hand only.
         """
-        tables, required = list(self.tables), self.description.known_by
-        if self.named:
-            tables = [name for name in tables if name[-len(self.named) :] == self.named]
-            required = self.description.needs
-            if not tables:
-                raise self._unknown_table(self.named)
+        tables, required = self._considered()
+        if self.named and not tables:
+            raise self._unknown_table(self.named)
         complete = [name for name in tables if not self._lacking(name, required)]
         fitting = [name for name in complete if self._is_legible(name)]
         same = None
@@ -191,6 +214,20 @@ class _Search:
             if there := [name for name in names if name.schema == schema]:
                 return there
         return names
+
+    def follow(self, before: Table) -> Table | None:
+        """Return the table found before as it is now; None if it is not there."""
+        tables, required = self._considered()
+        complete = [name for name in tables if not self._lacking(name, required)]
+        name = self._same(before, list(filter(self._is_legible, complete)))
+        return self._table(name, home=before.home) if name else None
+
+    def _considered(self) -> tuple[list[TableName], Sequence[str]]:
+        """Return the tables that could be meant, and the fields that the one meant must have."""
+        if self.named is None:
+            return list(self.tables), self.description.known_by
+        named = [name for name in self.tables if name[-len(self.named) :] == self.named]
+        return named, self.description.needs
 
     def _same(self, before: Table, fitting: Collection[TableName]) -> TableName | None:
         """Return the table found before: what bears that name, else the same under another."""

@@ -15,28 +15,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, Protocol
 
-from responder.errors import OperatorError, SchemaError
+from responder.errors import OperatorError, SchemaError, UnavailableError
 from responder.postgres import catalog, decision
 from responder.postgres.catalog import Catalog, CatalogColumn, CatalogKey, CatalogReference
 from responder.postgres.columns import SHOWN
+from responder.postgres.fields import plain
 from responder.postgres.lookups import Statements, statements
 from responder.postgres.near import Hint
-from responder.postgres.overrides import Overrides
+from responder.postgres.overrides import NO_OVERRIDES, Overrides
 from responder.postgres.schema import Schema
 from responder.postgres.search_path import schemas
 from responder.postgres.visibility import DEFAULT_RULES, Rules
+from responder.throttling import ThrottledLog
 
 log = logging.getLogger(__name__)
+repeated = ThrottledLog(__name__)
 
 # How soon the catalog is read again (seconds): while there are no tables, and unasked; less often
-# where it is so large that reading it would take more than this share of a connection's time.
+# where it is so large that reading it would take more than this share of a connection's time. It is
+# read sooner where it has been written, but an application that makes temporary tables writes it
+# all the time.
 MISSING_INTERVAL, MISSING_SHARE = 0.1, 0.1
-UNASKED_INTERVAL, UNASKED_SHARE = 1.0, 0.02
+WATCH_INTERVAL, UNASKED_SHARE, WRITTEN_SHARE = 1.0, 0.004, 0.02
 FOR_GOOD = 30.0  # seconds after which members that are gone are taken to have been dropped
 
 
@@ -54,12 +59,36 @@ class Source(Reader, Protocol):
         """Tell whether the arguments of a query are values of their types."""
 
 
-async def fetch_catalog(reader: Reader) -> Catalog:
-    """Return what the catalog says of all tables, as `decision.find` takes it."""
+async def fetch_catalog(reader: Reader, overrides: Overrides = NO_OVERRIDES) -> Catalog:
+    """Return what the catalog says of all tables that can matter, as `decision.find` takes it."""
+    tables = [table[-1] for table in (overrides.users, overrides.members) if table]
+    by_hand = [
+        (name, plain(field))
+        for columns in overrides.columns.values()
+        for field, name in columns.items()
+        if name is not None
+    ]
+    names, fields = ([each[at] for each in by_hand] for at in range(2))
+    return await _fetch_of(reader, await reader.fetch(catalog.RELEVANT, tables, names, fields))
+
+
+async def _fetch_followed(reader: Reader, found: Schema) -> Catalog:
+    """Return what the catalog says of tables that were found, and of those that bear their names.
+
+    What a lookup waits for is read in a moment, however many tables there are.
+    """
+    homes = [table.home or table for table in found.tables]
+    oids = [int(table.relation) for table in found.tables]
+    schemas, names = [home.schema for home in homes], [home.name for home in homes]
+    return await _fetch_of(reader, await reader.fetch(catalog.FOLLOWED, oids, schemas, names))
+
+
+async def _fetch_of(reader: Reader, tables: Sequence[Sequence[Any]]) -> Catalog:
+    oids = [oid for (oid,) in tables]
     return Catalog(
-        [CatalogColumn(*row) for row in await reader.fetch(catalog.COLUMNS)],
-        [CatalogReference(*row) for row in await reader.fetch(catalog.REFERENCES)],
-        [CatalogKey(*row) for row in await reader.fetch(catalog.KEYS)],
+        [CatalogColumn(*row) for row in await reader.fetch(catalog.COLUMNS, oids)],
+        [CatalogReference(*row) for row in await reader.fetch(catalog.REFERENCES, oids)],
+        [CatalogKey(*row) for row in await reader.fetch(catalog.KEYS, oids)],
         tuple(
             name
             for setting, role in await reader.fetch(catalog.SEARCH_PATH)
@@ -93,7 +122,9 @@ class Discovery:
         self._hinted: set[str] = set()
         self._discovering = asyncio.Lock()
         self._missed_at = float("-inf")
-        self._duration = 0.0  # of reading the catalog, in seconds
+        self._duration = 0.0  # of reading all of the catalog, in seconds
+        self._read_at = float("-inf")
+        self._written: int | None = None  # see `catalog.WRITTEN`, before all of it was read
 
     @property
     def statements(self) -> Statements:
@@ -112,43 +143,69 @@ class Discovery:
             return None
         return self._problem
 
-    @property
-    def interval(self) -> float:
-        """Seconds after which it is worth while to read the catalog again, unasked."""
-        return max(UNASKED_INTERVAL, self._duration / UNASKED_SHARE)
+    async def watch(self, source: Source) -> None:
+        """Look whether tables have changed or come of which no query tells.
 
-    async def discover(self, source: Source, *, instead_of: Schema | None) -> bool:
+        Raises SchemaError if the tables are not found.
+        """
+        ((written,),) = await source.fetch(catalog.WRITTEN)
+        share = UNASKED_SHARE if written == self._written else WRITTEN_SHARE
+        if self.schema is None or perf_counter() - self._read_at >= self._duration / share:
+            await self.discover(source, instead_of=self.schema, unasked=True)
+            self._written = written
+
+    async def discover(
+        self, source: Source, *, instead_of: Schema | None, unasked: bool = False
+    ) -> bool:
         """Read the catalog, unless another task just has; tell whether the tables are others now.
 
         Args:
             source: what it is read from.
             instead_of: the schema that did not fit any more. If it is not the present one, the
                 catalog has been read since.
+            unasked: whether all of it is to be read, because no query has said what has changed.
 
         Raises SchemaError if the tables are not found.
         """
         async with self._discovering:
             if self.schema is not instead_of:
                 return True
-            start = perf_counter()
-            pause = max(MISSING_INTERVAL, self._duration / MISSING_SHARE)
-            if self._problem is not None and start - self._missed_at < pause:
+            if self._problem and perf_counter() - self._missed_at < MISSING_INTERVAL:
                 raise self._problem
             try:
-                found = await self._find(source)
+                found = None if unasked else await self._follow(source)
+                found = found or await self._find(source)
             except SchemaError as problem:
                 self._miss(problem)
                 raise
-            finally:
-                self._duration = perf_counter() - start
+            except UnavailableError as problem:  # the catalog cannot be read
+                if self.schema is None:
+                    self._miss(SchemaError(problem.message))
+                else:
+                    repeated.error("%s", problem, kind=problem.message)
+                raise
             changed = found != self.schema
             if changed:
                 self._adopt(found)
             self.settled.set()
             return changed
 
+    async def _follow(self, source: Source) -> Schema | None:
+        """Return the tables that were found as they are now, None if all have to be looked at."""
+        if self._before is None:
+            return None
+        catalog_ = await _fetch_followed(source, self._before)
+        return decision.follow(catalog_, self._overrides, self._before)
+
     async def _find(self, source: Source) -> Schema:
-        catalog_ = await fetch_catalog(source)
+        start = perf_counter()
+        if self._problem and start - self._read_at < self._duration / MISSING_SHARE:
+            raise self._problem
+        try:
+            catalog_ = await fetch_catalog(source, self._overrides)
+        finally:
+            self._read_at = perf_counter()
+            self._duration = self._read_at - start
         before = self._before
         decided = decision.decide(catalog_, self._overrides, before=before)
         if decided.problem and before and self._missing_since and not self.lost_within(FOR_GOOD):

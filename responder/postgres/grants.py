@@ -31,7 +31,7 @@ async def grants_for(dsn: Dsn, overrides: Overrides, *, role: str) -> str:
     _check_role(role)
     async with connected(dsn) as connection:
         ((database,),) = await connection.fetch(_DATABASE)
-        catalog = await fetch_catalog(connection)
+        catalog = await fetch_catalog(connection, overrides)
     # The role that connects may be the very one that needs these grants. Tables would not be found
     # among columns that it cannot read, so each column counts as readable.
     readable = [column._replace(readable=True) for column in catalog.columns]

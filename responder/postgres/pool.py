@@ -11,7 +11,8 @@
 # PostgreSQL says by itself that the tables have changed, by refusing a query or by having analysed
 # it anew (see `staleness`). Then the catalog is read again (see `discovery`), once for all batches
 # that were concerned, and their lookups are asked again with the new SQL. A table that has come,
-# which no query refers to, is found by reading the catalog about once a second.
+# which no query refers to, is found by looking about once a second whether the catalog has been
+# written.
 
 from __future__ import annotations
 
@@ -42,11 +43,11 @@ from responder.postgres.connection import (
     connect,
     describe,
 )
-from responder.postgres.discovery import Discovery
+from responder.postgres.discovery import WATCH_INTERVAL, Discovery
 from responder.postgres.dsn import Dsn
 from responder.postgres.faults import FAILS, Faults
 from responder.postgres.lookups import Statements
-from responder.postgres.schema import Schema
+from responder.postgres.reading import CatalogReader
 from responder.throttling import ThrottledLog
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class Pool:
         self._faults = Faults()
         self.warning = self._faults.warning
         self._probes = Line[None, Connection](self._fetch_probe, max_batch=max_pending)
-        self._changes = Line[Schema | None, Connection](self._fetch_catalog, max_batch=1)
+        self._changes = Line[None, Connection](self._fetch_changes, max_batch=1)
         self.batching = Batching[Connection](max_pending=max_pending, late=self._late)
         self.batching.add(self._probes)
         self.batching.add(self._changes)
@@ -178,18 +179,16 @@ class Pool:
         await self._faults.sample(connection, statements)
         return [b""] * len(keys)
 
-    async def _fetch_catalog(
-        self, connection: Connection, keys: Sequence[Schema | None]
-    ) -> Sequence[Answer]:
-        await self._discovery.discover(connection, instead_of=keys[0])
+    async def _fetch_changes(self, connection: Connection, _: Sequence[None]) -> Sequence[Answer]:
+        await self._discovery.watch(CatalogReader(connection))
         return [b""]
 
     async def _watch(self) -> None:
-        """Read the catalog from time to time, for the tables that no query asks for yet."""
+        """Look at the catalog from time to time, for the tables that no query asks for yet."""
         while True:
-            await asyncio.sleep(self._discovery.interval)
+            await asyncio.sleep(WATCH_INTERVAL)
             with suppress(UnavailableError):
-                await self._load_urgently(self._changes, self._discovery.schema, self._timeout)
+                await self._load_urgently(self._changes, None, self._timeout)
 
     async def _hold(self) -> None:
         """Hold a connection, and another when it is lost."""
@@ -233,8 +232,8 @@ class Pool:
     async def _answer_batches(self, connection: Connection) -> None:
         """Answer batches, until the connection is lost."""
         if not self._discovery.settled.is_set():
-            with suppress(SchemaError, BusyError):  # each lookup will be told
-                await self._discovery.discover(connection, instead_of=None)
+            with suppress(UnavailableError, BusyError):  # each lookup will be told
+                await self._discovery.discover(CatalogReader(connection), instead_of=None)
         while True:
             batch = await self.batching.take()
             try:
@@ -286,14 +285,16 @@ class Pool:
         """Answer a batch, or ask it again with the SQL for the tables as they are now."""
         made_for = self._discovery.schema
         if made_for is None:
-            await self._discovery.discover(connection, instead_of=None)
+            await self._discovery.discover(CatalogReader(connection), instead_of=None)
         try:
             batch.answer(await batch.line.fetch(connection, batch.keys))
         except (ChangedError, NotAllowedError) as error:
             # A view or a policy may raise the same errors as tables that have changed.
             same = await self._explain(connection, error) is not None
             if not same:
-                same = not await self._discovery.discover(connection, instead_of=made_for)
+                same = not await self._discovery.discover(
+                    CatalogReader(connection), instead_of=made_for
+                )
             if same and batch.retried:
                 raise
             # Even if nothing has changed: between two renames of a migration a name may have been

@@ -73,18 +73,16 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
               'admin', 'off', 'reason', '2030-01-02 03:04:05.678Z', '2020-01-01');
             insert into {members} values ('m', 'acme', '1', 'owner', 'boss', 'sales', '2020-01-01')
         """)
-        found = decision.find(
-            await fetch_catalog(connection),
-            Overrides(
-                users=table_name(users),
-                members=table_name(members),
-                columns=column_names(
-                    columns_of("user", list(USER_FIELDS), of_users)
-                    + ","
-                    + columns_of("member", list(MEMBER_FIELDS), of_members)
-                ),
+        overrides = Overrides(
+            users=table_name(users),
+            members=table_name(members),
+            columns=column_names(
+                columns_of("user", list(USER_FIELDS), of_users)
+                + ","
+                + columns_of("member", list(MEMBER_FIELDS), of_members)
             ),
         )
+        found = decision.find(await fetch_catalog(connection, overrides), overrides)
         every = statements(found)
         made, callers = every.services, every.callers
         assert made.pages

@@ -87,17 +87,15 @@ async def test_grants_grant_what_they_say_and_nothing_else(
     await transaction.start()
     try:
         await create(connection, in_schema, {tables[0]: of_users, tables[1]: of_members})
-        found = decision.find(
-            await fetch_catalog(connection),
-            Overrides(
-                users=(in_schema, tables[0]),
-                members=(in_schema, tables[1]),
-                columns={
-                    kind: dict(zip(COLUMNS[kind], its, strict=True))
-                    for kind, its in (("user", of_users), ("member", of_members))
-                },
-            ),
+        overrides = Overrides(
+            users=(in_schema, tables[0]),
+            members=(in_schema, tables[1]),
+            columns={
+                kind: dict(zip(COLUMNS[kind], its, strict=True))
+                for kind, its in (("user", of_users), ("member", of_members))
+            },
         )
+        found = decision.find(await fetch_catalog(connection, overrides), overrides)
         database = await connection.fetchval("select current_database()")
         before = await snapshot(connection)
         sql = grants(found, role=role, database=database)

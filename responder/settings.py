@@ -288,14 +288,14 @@ class Settings(BaseModel):
     def missing_issuer(self) -> str:
         """What must be set before tokens are verified by keys, or by a secret, as an error says."""
         if self.jwks_url == OFF:
-            why = "RESPONDER_JWKS_URL: required to verify tokens, and it is off"
-        elif not self.jwks_url:
+            return "RESPONDER_JWKS_URL: off, so that tokens need RESPONDER_JWT_SECRET"
+        if not self.jwks_url:
             why = "BETTER_AUTH_URL: required to verify tokens"
         else:
             missing = [] if self.jwt_issuer else ["RESPONDER_JWT_ISSUER"]
             missing += [] if self.jwt_audience else ["RESPONDER_JWT_AUDIENCE"]
             why = f"{', '.join(missing)}: required to verify tokens, or BETTER_AUTH_URL for both"
-        return f"{why}, or RESPONDER_JWT_SECRET"
+        return why if self.jwt_secret else f"{why}, or RESPONDER_JWT_SECRET"
 
     @property
     def rules(self) -> Rules:

@@ -55,8 +55,9 @@ async def _of_keys(issuer: TrustedIssuer, location: str, report: Report) -> list
 _BLANK_ENDS = Finding(
     "tokens",
     WARNING,
-    "a secret of RESPONDER_JWT_SECRET begins or ends with a space, which belongs to it",
-    "Write no space beside a comma.",
+    "a secret of RESPONDER_JWT_SECRET begins or ends with a space or a line break, "
+    "which belongs to it",
+    "Write none at the ends, and none beside a comma.",
 )
 
 

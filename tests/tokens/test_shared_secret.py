@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
 
 from responder.errors import UnauthenticatedError
-from responder.tokens import key_source
-from responder.tokens.identity import MAX_TOKEN, verify
+from responder.tokens.identity import _OTHER_ENDS, MAX_TOKEN, verify
+from responder.tokens.key_source import KeySource
 from responder.tokens.shared_secret import SharedSecrets, parse
 from responder.tokens.verifier import TokenVerifier
 from tests.signing import (
@@ -219,6 +221,38 @@ def test_a_hostile_token_is_refused_with_its_reason(token, reason):
     assert len(raised.value.message) < 120
 
 
+async def test_without_keys_a_token_of_the_secret_is_answered(
+    template, create_database, start, caplog
+):
+    """A key set that may not be there is no warning of /ready, no figure, and one line of the log.
+
+    Meanwhile tokens of the secret are answered, and those of keys are `unavailable`.
+    """
+    service = await start(
+        await create_database(template=template[0]),
+        BETTER_AUTH_URL="http://127.0.0.1:1",
+        RESPONDER_JWT_SECRET=SECRET,
+        RESPONDER_HTTP_AUTH="required",
+    )
+    token = sign_by_secret(own(now=time.time()), SECRET)
+
+    assert USER == (await service.ask("users.get", USER, bearer(token))).json["id"]
+    assert "unavailable" == (await service.ask("users.get", USER, bearer(sign()))).code
+    assert "ready\n" == (await service.admin.get("/ready")).text
+    assert "key_set" not in (await service.admin.get("/metrics")).text
+    assert 1 == sum("no key set" in each.getMessage() for each in caplog.records)
+
+
+async def test_without_keys_and_secrets_a_token_is_unavailable(template, create_database, start):
+    """The answer names the settings of both ways."""
+    service = await start(await create_database(template=template[0]))
+    answer = await service.ask("users.get", USER, bearer(sign()))
+
+    assert "unavailable" == answer.code
+    for name in ("BETTER_AUTH_URL", "RESPONDER_JWKS_URL", "RESPONDER_JWT_SECRET"):
+        assert name in answer.json["message"]
+
+
 @pytest.fixture(scope="module")
 async def service(tmp_path_factory, template, create_database, start_for_module):
     """A service that accepts tokens of keys and of two secrets."""
@@ -263,6 +297,32 @@ async def test_a_hostile_token_is_refused_over_both_transports(service):
         assert over_nats.json["message"] == over_http.json()["detail"]
         # A key may have been replaced, and so a bad signature of one waits; one of a secret not.
         assert reason in over_nats.json["message"], name
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*own(), *(*_OTHER_ENDS, "type", "sub", "iss", "aud", "nbf")]),
+        st.none() | st.booleans() | st.floats() | st.text() | st.lists(st.text()),
+        max_size=4,
+    ),
+    st.sets(st.sampled_from([*own()]), max_size=3),
+)
+def test_a_signed_token_with_any_claims_is_an_identity_or_refused(changed, without):
+    """Whatever the claims are, only what the rules let speak for a user does."""
+    claims = own(*without - changed.keys(), **changed)
+    try:
+        identity = check(sign_by_secret(claims, SECRET))
+    except UnauthenticatedError:
+        return
+    assert isinstance(identity.user_id, str)
+    assert identity.user_id
+    assert identity.user_id == claims.get("sub", claims.get("userId"))
+    assert claims.get("userId", identity.user_id) == identity.user_id
+    assert "sub" in claims or "role" in claims
+    assert not claims.keys() & set(_OTHER_ENDS)
+    assert claims.get("type", "access") == "access"
+    assert {"exp", "iat"} <= claims.keys()
+    assert "iss" not in claims or claims["iss"] == ISSUER
 
 
 def test_what_is_set_by_hand_is_asked_for():
@@ -350,25 +410,21 @@ async def test_a_verifier_without_keys_and_secrets_is_refused(given):
             pass
 
 
-async def test_a_key_set_that_may_not_be_there_is_told_once(endpoint, caplog, monkeypatch):
-    """Beside a secret a key set that was never there is one line in the log, and no warning."""
-    monkeypatch.setattr(key_source, "INTERVAL", 0.01)
-    endpoint.status = "404 Not Found"
+async def test_a_key_set_that_may_not_be_there_is_told_once(endpoint, caplog):
+    """A key set that was never there is one line in the log, whatever the reasons; then a fault."""
     caplog.set_level(logging.DEBUG, "responder")
-    origin = endpoint.url.removesuffix("/jwks")
-    async with TokenVerifier.connect(f"{origin}/", secret=SECRET) as tokens:
-        now = int(time.time())
-        assert USER == (await tokens.verify(sign_by_secret(own(now=now), SECRET))).user_id
-        for status in ("404 Not Found", "500 Internal Server Error"):
-            endpoint.status = status
-            await tokens.key_source.newer()
-            await tokens.key_source.newer()
+    issuer = trusted(secrets=BOTH.secrets, key_set_is_presumed=True)
+    async with KeySource(endpoint.url, presumed=True, interval=0.01).running() as source:
+        tokens = TokenVerifier(source, issuer, clock=lambda: NOW)
+        for endpoint.status in ("404 Not Found", "500 Internal Server Error"):
+            await source.newer()
+            assert USER == (await tokens.verify(sign_by_secret(own(), SECRET))).user_id
+        told = [each for each in caplog.records if each.name.startswith("responder")]
 
-        assert tokens.key_source.warning() is None
-        assert not tokens.key_source.expected
-        assert 1 == len([each for each in caplog.records if each.name.startswith("responder")])
+        assert (1, None, False) == (len(told), source.warning(), source.expected)
         endpoint.status, endpoint.body = "200 OK", KEYS.document
-        await tokens.key_source.newer()
-        await tokens.key_source.newer()
-        assert tokens.key_source.expected
-        assert (await tokens.verify(sign_by_secret(own(now=now), SECRET))).user_id == USER
+        await source.newer()
+        assert CLAIMS["sub"] == (await tokens.verify(sign())).user_id
+        endpoint.status = "404 Not Found"
+        await source.newer()
+        assert source.warning()

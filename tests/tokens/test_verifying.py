@@ -15,11 +15,29 @@ from responder.models import Identity
 from responder.tokens import verifying as verifying_module
 from responder.tokens.issuer import TrustedIssuer
 from responder.tokens.key_set import KeySet
+from responder.tokens.shared_secret import SharedSecrets
 from responder.tokens.verifier import MAX_DOUBTED, TokenVerifier
 from responder.tokens.verifying import MAX_QUEUED, MAX_WITHOUT_KEY, PLACE, Verifying
-from tests.signing import CLAIMS, ED, GOOD, ISSUER, KEYS, KID, NOW, OTHER, claims, header, jwk, sign
+from tests.signing import (
+    CLAIMS,
+    ED,
+    GOOD,
+    ISSUER,
+    KEYS,
+    KID,
+    NOW,
+    OTHER,
+    claims,
+    header,
+    jwk,
+    sign,
+    sign_by_secret,
+    trusted,
+)
 from tests.signing import key_set as keys_of
 
+SECRET = "the secret of an application; not short"
+ACCEPTED_BY_SECRET = trusted(secrets=SharedSecrets([SECRET]))
 ACCEPTED = TrustedIssuer(key_set_url="", issuers=[ISSUER], audiences=[ISSUER], token_url="")
 PATIENCE = 30.0  # seconds until the deadline of a token, where none is to pass
 
@@ -53,9 +71,11 @@ class Downloads:
 class Asked:
     """Tokens that were given to be verified, and the answers in the order in which they came."""
 
-    def __init__(self, keys: Downloads | None = None) -> None:
+    def __init__(
+        self, keys: Downloads | None = None, accepted: TrustedIssuer | None = None
+    ) -> None:
         self.keys = keys or Downloads()
-        tokens = TokenVerifier(self.keys, ACCEPTED, clock=lambda: NOW)  # type: ignore[arg-type]  # what a connection is to it
+        tokens = TokenVerifier(self.keys, accepted or ACCEPTED, clock=lambda: NOW)  # type: ignore[arg-type]  # what a connection is to it
         self.verifying = Verifying(tokens)
         self.answers: list[tuple[str, Identity | Exception]] = []
 
@@ -299,6 +319,23 @@ async def test_a_flood_of_bad_signatures_is_refused_at_once():
 
     assert {BAD: 600} == await asked.all_answers()
     assert 1 == asked.keys.begun  # a token waits once
+
+
+async def test_a_token_of_a_secret_waits_for_no_key():
+    """While no key set is known, a token of a secret is verified, or refused, without a wait."""
+    asked = Asked(Downloads(None), ACCEPTED_BY_SECRET)
+    asked.ask(GOOD, "key")
+    asked.ask(sign_by_secret({**CLAIMS, "sub": "ann"}, SECRET), "good")
+    asked.ask(sign_by_secret(CLAIMS, f"not {SECRET}"), "bad")
+
+    while len(asked.answers) < 2:
+        await asyncio.sleep(0)
+    (_, good), (_, bad) = asked.answers
+
+    assert isinstance(good, Identity)
+    assert "ann" == good.user_id
+    assert "the signature does not verify with RESPONDER_JWT_SECRET" == str(bad)
+    await asked.all_answers()
 
 
 async def test_without_any_keys_tokens_are_unavailable():

@@ -132,6 +132,7 @@ def _add_request(request: argparse.ArgumentParser) -> None:
 
 
 async def _serve(arguments: argparse.Namespace) -> int:
+    end_on_signals(supervised=arguments.admin_socket is not None)
     if arguments.heartbeat_socket is not None:
         beat(arguments.heartbeat_socket)
     settings = Settings.read()
@@ -140,19 +141,17 @@ async def _serve(arguments: argparse.Namespace) -> int:
     logs.configure(settings.log_level, settings.log_format)
     raise_file_limit()
     if arguments.workers > 1:
-        end_on_signals()
         return await supervise(settings, count=arguments.workers)
-    end_on_signals(supervised=arguments.admin_socket is not None)
     return await _run(
         serving(settings, http_socket=arguments.http_socket, admin_socket=arguments.admin_socket)
     )
 
 
 async def _bridge(_: argparse.Namespace) -> int:
+    end_on_signals()
     settings = Settings.read()
     logs.configure(settings.log_level, settings.log_format)
     raise_file_limit()
-    end_on_signals()
     return await _run(serving(settings, worker=False))
 
 
@@ -236,10 +235,10 @@ def _headers(given: Sequence[str]) -> dict[str, str]:
 
 
 async def _dev(_: argparse.Namespace) -> int:
+    end_on_signals(with_parent=True)
     from responder.dev import process, service  # noqa: PLC0415 - no other command needs them
 
     logs.configure("warning", "text")
-    end_on_signals(with_parent=True)
     try:
         async with service.running() as requests:
             print(requests, flush=True)

@@ -242,7 +242,9 @@ def command() -> list[str]:
         "-E": sys.flags.ignore_environment,
         "-s": sys.flags.no_user_site,
     }
-    start = f"import sys; sys.path[:] = {path!a}; from responder.cli import main; sys.exit(main())"
+    start = (
+        f"import sys; sys.path[:] = {path!a}; from responder.start import main; sys.exit(main())"
+    )
     return [sys.executable, *(flag for flag, on in flags.items() if on), "-P", "-c", start]
 
 

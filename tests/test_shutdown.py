@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
-from contextlib import AsyncExitStack, asynccontextmanager
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 
 import nats as nats_py
 import pytest
@@ -182,3 +185,44 @@ async def test_tokens_that_wait_are_answered(
         given = [await answers.get() for _ in range(50)]
 
     assert ["401" if drain_timeout > 1 else "503"] * 50 == given
+
+
+def heeds(pid: int) -> bool:
+    """Whether a process has something to do on SIGTERM other than to be ended by it."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_service_told_to_end_ends_well_at_any_moment(people_service, workers, tmp_path):
+    """From the first step of its own on: while it reads its modules, starts, or is ready."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DATABASE_URL": people_service.url,
+        "NATS_URL": people_service.nats.url,
+        "RESPONDER_SUBJECT_PREFIX": f"ending-{workers}",
+        "RESPONDER_HTTP_AUTH": "disabled",
+        "RESPONDER_HTTP_LISTEN": "127.0.0.1:0",
+        "RESPONDER_ADMIN_LISTEN": "127.0.0.1:0",
+    }
+    status = []
+    for delay in [0, 0.001, *(random.random() * 1.2 for _ in range(10))]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "responder", "serve", "--workers", str(workers)),
+            env=environment,
+            cwd=tmp_path,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        async with asyncio.timeout(20):
+            while not heeds(process.pid):
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(delay)  # the moment
+            process.terminate()
+            status.append(await process.wait())
+
+    assert {0} == set(status)

@@ -1,0 +1,28 @@
+"""The first step of the program: a signal to end is heeded before the modules are read."""
+
+# Reading the modules takes half a second, and a process manager may change its mind meanwhile. The
+# service has received nothing by then, so it ends well and at once, as it does later by itself
+# (see `cli.end_on_signals`). Commands that give an answer are ended by the signal, as any program:
+# exit status 0 would say that there was one.
+
+import os
+import signal
+import sys
+from types import FrameType
+
+SERVICES = ("serve", "bridge", "dev")
+
+
+def main() -> int:
+    """Run the command line; return its exit status."""
+    if sys.argv[1:2] and sys.argv[1] in SERVICES:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, _end)
+    from responder import cli  # noqa: PLC0415 - it is what takes so long
+
+    return cli.main()
+
+
+def _end(_: int, __: FrameType | None) -> None:
+    os._exit(0)

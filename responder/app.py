@@ -125,7 +125,9 @@ class _WorkerParts:
             max_pending=settings.max_pending,
         )
         self.directory = Directory(
-            self.pool, max_reply=lambda: connection.max_payload, max_batch=settings.max_batch
+            self.pool,
+            max_reply=lambda: connection.max_payload,
+            max_batch=settings.max_batch,
         )
         issuer = settings.issuer
         self.keys = None
@@ -179,6 +181,7 @@ def _bridge(settings: Settings, connection: Connection) -> Bridge:
         Asker(transport=connection, prefix=settings.subject_prefix, timeout=settings.timeout),
         auth_required=settings.http_auth == "required",
         successors=settings.successors,
+        additional=settings.additional_keys,
     )
 
 
@@ -217,6 +220,7 @@ def _observed(
             statistics=parts.worker.service.statistics,
             pending=lambda: parts.pool.batching.pending,
             images_omitted=lambda: parts.directory.images_omitted,
+            additional_omitted=lambda: parts.directory.additional_omitted,
             keys=parts.keys,
             http_requests=http_requests,
             lost=connection.lost,

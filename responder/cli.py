@@ -209,6 +209,7 @@ async def _asyncapi(_: argparse.Namespace) -> int:
         prefix=settings.subject_prefix,
         queue_group=settings.queue_group,
         token_required=settings.nats_auth == "required",
+        additional=settings.additional_keys,
     )
     print(json.dumps(document, indent=2, ensure_ascii=False))
     return GOOD

@@ -32,7 +32,7 @@ from responder.postgres.pages import PageRow, PageWanted
 from responder.postgres.pool import Pool
 from responder.postgres.users import UserRow, Users
 from responder.postgres.visibility import Caller
-from responder.replies import Fewer, WithImages, Written
+from responder.replies import Fewer, WithAll, Written
 
 FEW: Final = 8  # pages, or lists, that may share a query
 APART: Final = 10.0  # seconds for which each goes alone after one was too slow, as without an index
@@ -73,6 +73,7 @@ class Directory:
 
     def __init__(self, pool: Pool, *, max_reply: Callable[[], int], max_batch: int) -> None:
         self.images_omitted = 0
+        self.additional_omitted = 0  # of so many users
         self._pool = pool
         self._max_reply = max_reply
         self._users = self._lines(self._fetch_users, max_batch=max_batch)
@@ -162,6 +163,10 @@ class Directory:
         statements = self._pool.statements
         return statements.services if asked[0][1] is None else statements.callers
 
+    @property
+    def _additional(self) -> bool:
+        return bool(self._pool.statements.schema.additional)
+
     # Users
 
     async def _fetch_users(
@@ -189,12 +194,12 @@ class Directory:
         asked: Sequence[_Asked],
     ) -> Sequence[Answer | Alone]:
         """Look a key up for each request; one that is None matches nothing."""
-        limit = self._max_reply()
+        limit, additional = self._max_reply(), self._additional
         alone = len(keys) == 1
         cap = limit if alone else replies.SMALL_IMAGE
         rows = await self._rows(connection, lookup, keys, asked, cap=cap)
         answers: list[Answer | Alone] = [_NOT_FOUND] * len(keys)
-        omitted = 0
+        images = fields = 0
         for row in rows:
             at = row[UserRow.ORDINAL] - 1
             request, caller = asked[at]
@@ -202,15 +207,15 @@ class Directory:
                 answers[at] = _FORBIDDEN
             elif row[UserRow.USER_ID] is None:
                 continue
-            elif row[UserRow.IMAGE_SIZE] is not None and not alone:
+            elif not alone and replies.lacks(row, additional=additional):
                 answers[at] = ALONE
             else:
                 try:
-                    answers[at], more = replies.user(row, limit)
-                    omitted += more
+                    answers[at], image, more = replies.user(row, limit, additional=additional)
+                    images, fields = images + image, fields + more
                 except PayloadTooLargeError as error:
                     answers[at] = error
-        self.images_omitted += omitted  # at once: a call for each user would show in the benchmark
+        self._omit(images, fields)  # at once: a call for each user would show in the benchmark
         return answers
 
     async def _rows(
@@ -249,9 +254,11 @@ class Directory:
         *,
         cap: int,
     ) -> Sequence[Written | Fewer | ResponderError]:
+        additional = self._additional
         rows = await self._page_rows(connection, asked, wanted, cap=cap)
         return [
-            _page(row, one, most, limit) for row, one, most in zip(rows, asked, wanted, strict=True)
+            _page(row, one, most, limit, additional=additional)
+            for row, one, most in zip(rows, asked, wanted, strict=True)
         ]
 
     async def _page_rows(
@@ -297,8 +304,8 @@ class Directory:
         lists = [self._distinct(request.ids) for request, _ in asked]
         cap = replies.largest_image(sum(map(len, lists)))
         batches = await self._batches_of(connection, asked, lists, limit, cap=cap)
-        if len(batches) == 1 and isinstance(batches[0], WithImages):
-            if batches[0].size > limit:
+        if len(batches) == 1 and isinstance(batches[0], WithAll):
+            if batches[0].size > limit and not batches[0].alone:
                 return [PayloadTooLargeError(wire.TOO_MANY_IDS)]
             batches = await self._batches_of(connection, asked, lists, limit, cap=limit)
         return [self._counted(each) for each in batches]
@@ -319,42 +326,49 @@ class Directory:
         limit: int,
         *,
         cap: int,
-    ) -> Sequence[Written | WithImages | ResponderError]:
+    ) -> Sequence[Written | WithAll | ResponderError]:
         """Look the ids of all lists up by one query, and write a batch of each."""
+        additional = self._additional
         of_each = [one for one, ids in zip(asked, lists, strict=True) for _ in ids]
         keys = [key for ids in lists for key, _ in ids]
         rows = await self._rows(connection, self._lookups(asked).by_id, keys, of_each, cap=cap)
         found = {row[UserRow.ORDINAL]: row for row in rows}
         return [
-            _batch(ids, [found.get(n) for n in numbers], one, limit)
+            _batch(ids, [found.get(n) for n in numbers], one, limit, additional=additional)
             for one, ids, numbers in zip(asked, lists, _numbers(lists), strict=True)
         ]
 
-    def _counted(self, written: Written | Fewer | WithImages | ResponderError) -> Answer | Alone:
+    def _counted(self, written: Written | Fewer | WithAll | ResponderError) -> Answer | Alone:
         """Return a reply, its images counted; what has to be asked for again goes alone."""
         if isinstance(written, ResponderError):
             return written
-        if isinstance(written, Fewer | WithImages):
+        if isinstance(written, Fewer | WithAll):
             return ALONE
         return self._count(*written)
 
-    def _count(self, reply: bytes, omitted: int) -> bytes:
-        self.images_omitted += omitted
+    def _count(self, reply: bytes, images: int, additional: int) -> bytes:
+        self._omit(images, additional)
         return reply
+
+    def _omit(self, images: int, additional: int) -> None:
+        self.images_omitted += images
+        self.additional_omitted += additional
 
 
 def _place(after: wire.Position | None) -> tuple[str | None, str | None]:
     return (after.created_at, after.member_id) if after else (None, None)
 
 
-def _page(row: Record, asked: _Asked, wanted: int, limit: int) -> Written | Fewer | ResponderError:
+def _page(
+    row: Record, asked: _Asked, wanted: int, limit: int, *, additional: bool
+) -> Written | Fewer | ResponderError:
     (request, _), caller = asked
     if caller and not row[PageRow.ALLOWED]:
         return _FORBIDDEN
     if caller and not row[PageRow.LISTED]:
         return _NO_ORGANIZATION
     try:
-        return replies.page(row, request.organization_id, wanted, limit)
+        return replies.page(row, request.organization_id, wanted, limit, additional=additional)
     except PayloadTooLargeError as error:
         return error
 
@@ -368,8 +382,8 @@ def _numbers(lists: Sequence[_Ids]) -> Iterator[range]:
 
 
 def _batch(
-    ids: _Ids, rows: Sequence[Record | None], asked: _Asked, limit: int
-) -> Written | WithImages | ResponderError:
+    ids: _Ids, rows: Sequence[Record | None], asked: _Asked, limit: int, *, additional: bool
+) -> Written | WithAll | ResponderError:
     """Write the batch of a list from the row of each of its ids, None where there is none."""
     _, caller = asked
     if caller and rows[0] and not rows[0][UserRow.ALLOWED]:
@@ -381,6 +395,6 @@ def _batch(
         if not row or row[UserRow.USER_ID] is None
     ]
     try:
-        return replies.batch(found, missing, limit)
+        return replies.batch(found, missing, limit, additional=additional)
     except PayloadTooLargeError as error:
         return error

@@ -8,14 +8,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SkipValidation
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    SkipValidation,
+    model_serializer,
+)
 from pydantic.alias_generators import to_camel
 
 MAX_PAGE: Final = 500  # users that a page may have
 MAX_IDS: Final = 500  # ids that a request may have
+ADDITIONAL: Final = "additionalFields"  # the key of a User that is there only if it is asked for
 
 
 # Requests
@@ -101,6 +110,23 @@ class User(Reply):
     org_role: str | None = Field(description="the role in that organization, as stored")
     manager_id: str | None
     department_id: str | None
+    additional_fields: dict[str, Any] | None = Field(
+        default=None,
+        description="custom columns, by the keys of RESPONDER_ADDITIONAL_FIELDS; absent where that "
+        "is not set, null where they would push the record over the message limit",
+    )
+
+    def __hash__(self) -> int:
+        """Return a hash, which is the same of equal users: additional fields have none."""
+        return hash(self.id)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, write: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a type here would be taken for that of the JSON
+        written = write(self)
+        if "additional_fields" not in self.model_fields_set:
+            written.pop(ADDITIONAL, None)
+            written.pop("additional_fields", None)
+        return written
 
     def is_banned(self, at: datetime) -> bool:
         """Tell whether the ban is in force at a time (Better Auth: banExpires null or ahead)."""

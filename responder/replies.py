@@ -8,25 +8,32 @@
 # fit: in place of the reply its writer then says what to ask for. So what a query can pull into
 # memory is bounded by the size of one message, not of five hundred. An image that does not even fit
 # alone is omitted, and counted: beside each reply stands how many images it lacks.
+#
+# The same holds of additional fields, which may be documents of any size: of a user, they are left
+# out, asked for again and omitted as one. Where a record is too large the image is omitted first.
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from operator import add
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from responder import wire
 from responder.errors import PayloadTooLargeError
-from responder.models import MAX_PAGE, Identity
+from responder.models import ADDITIONAL, MAX_PAGE, Identity
 from responder.postgres.pages import PageRow
-from responder.postgres.users import UserRow
+from responder.postgres.users import FIELDS, UserRow
 
 SMALL_IMAGE: Final = 8 * 1024  # bytes; what a shared query brings along of each
 FRAME: Final = 1024  # bytes; what surrounds the users of a list, cursor included
 
-# A reply, and how many images it lacks.
-Written: TypeAlias = tuple[bytes, int]
+# A reply, how many images it lacks, and of how many users the additional fields.
+Written: TypeAlias = tuple[bytes, int, int]
 Fields: TypeAlias = Sequence[object]  # of a User, in their order
+Place = TypeVar("Place", Fields, Fields | None)  # None where there is no user
+
+_IMAGE: Final = FIELDS.index("image")
 
 
 class Row(Protocol):
@@ -41,10 +48,11 @@ class Fewer(NamedTuple):
     users: int
 
 
-class WithImages(NamedTuple):
-    """In place of a list: images have been left out that may fit; so many bytes are theirs."""
+class WithAll(NamedTuple):
+    """In place of a list: something has been left out that may fit, of so many bytes."""
 
     size: int
+    alone: bool  # whether it is a list of one user, of whom not all has to fit
 
 
 def largest_image(users: int) -> int:
@@ -52,24 +60,44 @@ def largest_image(users: int) -> int:
     return min(SMALL_IMAGE, SMALL_IMAGE * MAX_PAGE // max(1, users))
 
 
-def user(row: Row, limit: int) -> Written:
-    """Write a User of at most `limit` bytes; raises PayloadTooLargeError."""
-    fields, left_out = row[UserRow.USER], row[UserRow.IMAGE_SIZE]
+def user(row: Row, limit: int, *, additional: bool) -> Written:
+    """Write a User of at most `limit` bytes; raises PayloadTooLargeError.
+
+    Args:
+        row: of the lookup.
+        limit: of its size.
+        additional: whether the row has additional fields.
+    """
+    fields: Fields = row[UserRow.USER]
+    image = more = 0
+    if additional:
+        fields, image, more = _with_additional(fields, row[UserRow.ADDITIONAL])
+    if row[UserRow.IMAGE_SIZE] is not None:
+        image = 1
     body = wire.encode_user(fields)
     if len(body) <= limit:
-        return body, left_out is not None
-    return _without_image(fields, limit)
+        return body, image, more
+    body, image_lost, more_lost = _reduced(fields, limit)
+    return body, image + image_lost, more + more_lost
 
 
 def whoami(identity: Identity, written: bytes | None, limit: int) -> Written:
-    """Write a WhoAmI of at most `limit` bytes, if leaving the image out suffices for that."""
+    """Write a WhoAmI of at most `limit` bytes, if leaving out what may be suffices for that."""
     body = wire.encode_whoami(identity, written)
     if written is None or len(body) <= limit:
-        return body, 0
-    return wire.encode_whoami(identity, wire.without_image(written)), 1
+        return body, 0, 0
+    bare = wire.without_image(written)
+    body = wire.encode_whoami(identity, bare)
+    images = len(bare) < len(written)
+    if len(body) <= limit:
+        return body, images, 0
+    barest = wire.without_additional(bare)
+    return wire.encode_whoami(identity, barest), images, barest != bare
 
 
-def page(row: Row, organization_id: str, wanted: int, limit: int) -> Written | Fewer:
+def page(
+    row: Row, organization_id: str, wanted: int, limit: int, *, additional: bool
+) -> Written | Fewer:
     """Write a UserPage of at most `limit` bytes; raises PayloadTooLargeError.
 
     Args:
@@ -77,20 +105,28 @@ def page(row: Row, organization_id: str, wanted: int, limit: int) -> Written | F
         organization_id: to which the cursor is bound.
         wanted: how many users it has at most.
         limit: of its size.
+        additional: whether the row has additional fields.
     """
+    texts = row[PageRow.ADDITIONAL] or () if additional else ()
     left_out = row[PageRow.IMAGE_SIZE] or ()
-    if any(sizes := _that_may_fit(left_out, limit)):
+    if any(sizes := _that_may_fit(left_out, texts, limit)):
         fitting = sum(total <= limit for total in accumulate(sizes))
         return Fewer(max(1, min(wanted, fitting)))
     found = _first_of_each(row)
     places = found[:wanted]
-    omitted = sum(bool(size) for size, each in zip(left_out, places, strict=False) if each)
+    images = sum(bool(size) for size, each in zip(left_out, places, strict=False) if each)
+    more = 0
+    if additional:
+        places, lost, more = _all_with_additional(places, texts)
+        images += lost
     body = wire.encode_users(each for each in places if each)
     if len(body) > limit - FRAME:
-        written, more = _as_many_as_fit(places, limit - FRAME)
+        written = _as_many_as_fit(places, limit - FRAME)
         if len(written) < len(places):
             return Fewer(len(written))
-        body, omitted = wire.join_users(filter(None, written)), omitted + more
+        body = wire.join_users(user for user, *_ in written if user)
+        images += sum(lost for _, lost, _ in written)
+        more += sum(lost for *_, lost in written)
     cursor = None
     if len(found) > wanted:
         position = wire.Position(organization_id, row[PageRow.CREATED_AT], row[PageRow.MEMBER_ID])
@@ -98,52 +134,107 @@ def page(row: Row, organization_id: str, wanted: int, limit: int) -> Written | F
     reply = wire.encode_page(body, cursor)
     if len(reply) > limit:  # for a cursor of ids that are longer than a frame has room for
         raise PayloadTooLargeError("the page does not fit into one message")
-    return reply, omitted
+    return reply, images, more
 
 
-def batch(rows: Sequence[Row], missing: Sequence[str], limit: int) -> Written | WithImages:
-    """Write a UserBatch of at most `limit` bytes; raises PayloadTooLargeError."""
+def batch(
+    rows: Sequence[Row], missing: Sequence[str], limit: int, *, additional: bool
+) -> Written | WithAll:
+    """Write a UserBatch of at most `limit` bytes; raises PayloadTooLargeError.
+
+    Args:
+        rows: of the users that are found.
+        missing: the ids of the others.
+        limit: of its size.
+        additional: whether the rows have additional fields.
+    """
+    texts = [row[UserRow.ADDITIONAL] for row in rows] if additional else []
     left_out = [row[UserRow.IMAGE_SIZE] for row in rows]
-    if size := sum(_that_may_fit(left_out, limit - FRAME)):
-        return WithImages(size)
-    users = [row[UserRow.USER] for row in rows]
-    body, omitted = wire.encode_users(users), sum(map(bool, left_out))
+    if size := sum(_that_may_fit(left_out, texts, limit - FRAME)):
+        return WithAll(size, alone=len(rows) == 1)
+    users: list[Fields] = [row[UserRow.USER] for row in rows]
+    images, more = sum(map(bool, left_out)), 0
+    if additional:
+        users, lost, more = _all_with_additional(users, texts)
+        images += lost
+    body = wire.encode_users(users)
     if len(body) > limit - FRAME:
         written = [_user(each, limit - FRAME) for each in users]
-        body = wire.join_users(each for each, _ in written)
-        omitted += sum(more for _, more in written)
-    return wire.encode_batch(body, missing, limit=limit), omitted
+        body = wire.join_users(user for user, *_ in written)
+        images += sum(lost for _, lost, _ in written)
+        more += sum(lost for *_, lost in written)
+    return wire.encode_batch(body, missing, limit=limit), images, more
+
+
+def lacks(row: Row, *, additional: bool) -> bool:
+    """Tell whether something was left out of the row of a user, which has to be asked for alone."""
+    if row[UserRow.IMAGE_SIZE] is not None:
+        return True
+    return additional and over_cap(row[UserRow.ADDITIONAL]) > 0
+
+
+def over_cap(additional: str) -> int:
+    """Return the size of additional fields that were left out, 0 if they are there."""
+    return 0 if additional.startswith("{") else int(additional)
+
+
+def _with_additional(fields: Fields, text: str) -> tuple[Fields, int, int]:
+    """Return the fields of a user with the additional ones, and what is omitted.
+
+    Where those do not even fit alone, the image is omitted as well: it goes first.
+    """
+    if not over_cap(text):
+        return (*fields, wire.additional(text)), 0, 0
+    image = int(fields[_IMAGE] is not None)
+    return (*fields[:_IMAGE], None, *fields[_IMAGE + 1 :], None), image, 1
+
+
+def _all_with_additional(
+    users: Sequence[Place], texts: Sequence[str]
+) -> tuple[list[Place], int, int]:
+    """Return the same of several users, some of whom may be none."""
+    whole = [
+        _with_additional(fields, text) if fields else (fields, 0, 0)
+        for fields, text in zip(users, texts, strict=False)
+    ]
+    images, more = sum(image for _, image, _ in whole), sum(each for *_, each in whole)
+    return [fields for fields, *_ in whole], images, more
 
 
 def _user(fields: Fields, limit: int) -> Written:
     body = wire.encode_user(fields)
-    return (body, 0) if len(body) <= limit else _without_image(fields, limit)
+    return (body, 0, 0) if len(body) <= limit else _reduced(fields, limit)
 
 
-def _without_image(fields: Fields, limit: int) -> Written:
-    body = wire.encode_user_without_image(fields)
+def _reduced(fields: Fields, limit: int) -> Written:
+    """Write a user without what makes the record too large."""
+    image = int(fields[_IMAGE] is not None)
+    body = wire.encode_user_without(fields, "image")
+    if len(body) <= limit:
+        return body, image, 0
+    if len(fields) > len(FIELDS):
+        body = wire.encode_user_without(fields, "image", ADDITIONAL)
     if len(body) > limit:
         raise PayloadTooLargeError("the record does not fit into one message")
-    return body, 1
+    return body, image, 1
 
 
-def _as_many_as_fit(places: Sequence[Fields | None], limit: int) -> tuple[list[bytes], int]:
+def _as_many_as_fit(places: Sequence[Fields | None], limit: int) -> list[Written]:
     """Write users one by one, as many as fit but at least one; b"" for a place that is empty."""
-    users: list[bytes] = []
-    size = omitted = 0
+    users: list[Written] = []
+    size = 0
     for fields in places:
         try:
-            body, more = _user(fields, limit) if fields else (b"", 0)
+            written = _user(fields, limit) if fields else (b"", 0, 0)
         except PayloadTooLargeError:
             if users:
                 break
             raise
-        size += len(body) + 1
+        size += len(written[0]) + 1
         if users and size > limit:
             break
-        users.append(body)
-        omitted += more
-    return users, omitted
+        users.append(written)
+    return users
 
 
 def _first_of_each(row: Row) -> list[Fields | None]:
@@ -158,6 +249,8 @@ def _first_of_each(row: Row) -> list[Fields | None]:
     return places
 
 
-def _that_may_fit(left_out: Iterable[int | None], limit: int) -> list[int]:
-    """Return the sizes of images that were left out; 0 for those that fit into no message."""
-    return [size if size and size <= limit else 0 for size in left_out]
+def _that_may_fit(images: Iterable[int | None], texts: Iterable[str], limit: int) -> list[int]:
+    """Return of each user the size of what was left out, but for what fits into no message."""
+    sizes = [size if size and size <= limit else 0 for size in images]
+    more = [size if size <= limit else 0 for size in map(over_cap, texts)]
+    return list(map(add, sizes, more)) if more else sizes

@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from responder.errors import SettingsError
+from responder.postgres.additional import AdditionalField, field_names
 from responder.postgres.dsn import Dsn, parse
 from responder.postgres.overrides import Overrides, column_names, table_name
 from responder.postgres.visibility import Rules
@@ -107,6 +108,9 @@ class Settings(BaseModel):
     )
     columns: Annotated[ColumnNames, BeforeValidator(column_names)] = Field(
         {}, alias="RESPONDER_COLUMNS"
+    )
+    additional_fields: Annotated[tuple[AdditionalField, ...], BeforeValidator(field_names)] = Field(
+        (), alias="RESPONDER_ADDITIONAL_FIELDS"
     )
     timezone: str = Field("UTC", alias="RESPONDER_TIMEZONE")
 
@@ -207,6 +211,11 @@ class Settings(BaseModel):
             raise SettingsError(self.missing_issuer)
 
     @property
+    def additional_keys(self) -> list[str]:
+        """The keys of additional fields that a User has."""
+        return [field.key for field in self.additional_fields]
+
+    @property
     def overrides(self) -> Overrides:
         """What is said about the tables."""
         return Overrides(
@@ -214,6 +223,7 @@ class Settings(BaseModel):
             members=self.members_table or None,
             no_members=self.members_table == (),
             columns=self.columns,
+            additional=self.additional_fields,
             search_path=self.dsn.search_path if self.dsn else (),
         )
 

@@ -31,7 +31,7 @@ from responder.errors import (
     PayloadTooLargeError,
     ResponderError,
 )
-from responder.models import Identity, Request, User
+from responder.models import ADDITIONAL, Identity, Request, User
 
 MAX_MESSAGE: Final = 512  # characters
 BAD_CURSOR: Final = "cursor: not one that users.org_list gave"
@@ -182,13 +182,21 @@ _MILLISECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
 def encode_user(row: Iterable[object]) -> bytes:
-    """Write one User from the values of its fields, in their order."""
+    """Write one User from the values of its fields, in their order.
+
+    The last, additional fields, may be left away; it is what `additional` returns.
+    """
     return _encode(_Row(*row))
 
 
-def encode_user_without_image(row: Iterable[object]) -> bytes:
-    """Write one User whose image does not fit into a message."""
-    return _encode(msgspec.structs.replace(_Row(*row), image=None))
+def encode_user_without(row: Iterable[object], *fields: str) -> bytes:
+    """Write one User, with null for those fields that do not fit into a message."""
+    return _encode(msgspec.structs.replace(_Row(*row), **dict.fromkeys(fields)))
+
+
+def additional(written: str | None) -> object:
+    """Return additional fields that are JSON already, or None, as a value of a row."""
+    return written if written is None else msgspec.Raw(written)
 
 
 def encode_users(rows: Iterable[Iterable[object]]) -> bytes:
@@ -222,7 +230,20 @@ def encode_whoami(identity: Identity, user: bytes | None) -> bytes:
 
 def without_image(user: bytes) -> bytes:
     """Write a user again, without the image: a WhoAmI that contains it would be too large."""
-    return _encode({**msgspec.json.decode(user), "image": None})
+    others, key, additional = user.partition(_ADDITIONAL_KEY)
+    written = _encode({**msgspec.json.decode(others + b"}" if key else others), "image": None})
+    return b"%b%b%b" % (written[:-1], key, additional) if key else written
+
+
+def without_additional(user: bytes) -> bytes:
+    """Write a user again, without the additional fields, likewise."""
+    others, key, _ = user.partition(_ADDITIONAL_KEY)
+    return others + key + b"null}" if key else others
+
+
+# It begins the last field: a quote in a string is escaped, and the fields before are no objects.
+# What follows is passed on as it is, since reading it could lose digits of a number.
+_ADDITIONAL_KEY: Final = b',"%b":' % ADDITIONAL.encode()
 
 
 def encode_error(error: ResponderError) -> tuple[bytes, bytes]:
@@ -265,8 +286,14 @@ class _Error(msgspec.Struct):
     message: str
 
 
+# Without additional fields a row is written without their key.
 _Row = msgspec.defstruct(
-    "_Row", [(str(field.alias), Any) for field in User.model_fields.values()], gc=False
+    "_Row",
+    [
+        (alias, Any, msgspec.UNSET) if alias == ADDITIONAL else (alias, Any)
+        for alias in (str(field.alias) for field in User.model_fields.values())
+    ],
+    gc=False,
 )
 _encode = msgspec.json.Encoder().encode
 

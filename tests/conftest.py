@@ -167,7 +167,8 @@ begin
     join pg_namespace n on n.oid = c.relnamespace
     where c.relkind in ('r', 'p', 'v', 'm') and n.nspname !~ '^(pg_|information)'
       and (replace(lower(a.attname), '_', '') = any('{FIELDS}')
-        or a.attname = any(array[SETTINGS]::text[]))
+        or a.attname = any(array[SETTINGS]::text[])
+        or replace(lower(a.attname), '_', '') = any(array[ADDITIONAL]::text[]))
   loop
     execute format('grant select (%I) on %s to responder', each.attname, each.name);
   end loop;
@@ -191,7 +192,9 @@ async def _with_least_privilege(url: str, settings: Settings) -> Settings:
             for name in by_field.values()
             if name is not None
         ]
-        await connection.execute(_REGRANT.replace("SETTINGS", ", ".join(columns)))
+        additional = [literal(plain(each.field)) for each in settings.additional_fields]
+        regrant = _REGRANT.replace("SETTINGS", ", ".join(columns))
+        await connection.execute(regrant.replace("ADDITIONAL", ", ".join(additional)))
         try:
             await connection.execute(await grants_for(owner, settings.overrides, role="responder"))
         except SchemaError:  # what cannot be decided is for responder itself to say

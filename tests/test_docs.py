@@ -72,7 +72,7 @@ def test_every_error_is_documented():
 
 
 def test_every_field_is_documented():
-    """The table of the User has its 14 keys in their order."""
+    """The table of the User has its keys in their order."""
     assert [field.alias for field in User.model_fields.values()] == [
         row[0] for row in rows(SUBJECTS, "key")
     ]

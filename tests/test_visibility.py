@@ -139,6 +139,10 @@ def user(
         "orgRole": None if at is None else org_role(target, at),
         "managerId": None if at is None else f"manager of {target} in {organization}",
         "departmentId": None if at is None else f"department of {target} in {organization}",
+        "additionalFields": {
+            "about": {"of": target},
+            "badge": None if at is None else f"badge of {target} in {organization}",
+        },
     }
 
 
@@ -157,11 +161,12 @@ async def create_people(create_database) -> str:
     url = await create_database()
     connection = await asyncpg.connect(url)
     await tables.create_tables(connection)
+    await connection.execute("alter table users add about json; alter table members add badge text")
     for name, person in PEOPLE.items():
         await connection.execute(
             """insert into users (id, name, email, "emailVerified", role, banned, "banReason",
-                                  "banExpires", "isAnonymous")
-               values ($1, $2, $3, true, $4, $5, $6, $7, $8)""",
+                                  "banExpires", "isAnonymous", about)
+               values ($1, $2, $3, true, $4, $5, $6, $7, $8, json_build_object('of', $1::text))""",
             *(name, f"name of {name}", email(name), person.role, person.banned),
             *(f"secret of {name}", person.ban_expires, person.is_anonymous),
         )
@@ -174,12 +179,13 @@ async def create_people(create_database) -> str:
     for place, name in enumerate(PEOPLE):
         for at, organization in joined(name):
             await connection.execute(
-                """insert into members values ($1, $2, $3, $4, $5, $6, $7)""",
+                """insert into members values ($1, $2, $3, $4, $5, $6, $7, $8)""",
                 *(f"{name} {at}", organization, name),
                 org_role(name, at),
                 NOW + timedelta(minutes=at, seconds=place),
                 f"manager of {name} in {organization}",
                 f"department of {name} in {organization}",
+                f"badge of {name} in {organization}",
             )
     await connection.close()
     return url
@@ -228,6 +234,7 @@ async def world(request, create_database, start_for_module, tmp_path_factory) ->
         **mint.publish(tmp_path_factory.mktemp("keys") / "jwks.json"),
         RESPONDER_HTTP_AUTH="required",
         RESPONDER_JWT_SECRET=SECRET,
+        RESPONDER_ADDITIONAL_FIELDS="user.about,member.badge",
         **RULES[request.param],
     )
     return World(service, mint, request.param)

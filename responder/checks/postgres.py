@@ -12,6 +12,7 @@ from responder.checks.report import BROKEN, NOTE, WARNING, Finding, Mapped, Repo
 from responder.checks.rows import unreadable_rows
 from responder.errors import SchemaError, UnavailableError
 from responder.postgres import decision
+from responder.postgres.additional import fields_of
 from responder.postgres.catalog import TIMEZONE, CatalogColumn
 from responder.postgres.columns import some
 from responder.postgres.connection import (
@@ -93,7 +94,8 @@ def _mapping(found: Schema, settings: Settings) -> list[Mapped]:
         if table is None:
             continue
         by_hand = settings.columns.get(role.name, {})
-        for field in role.fields:
+        additional = fields_of(role, settings.additional_fields)
+        for field in dict.fromkeys((*role.fields, *additional)):
             column = table.columns.get(field)
             name, type_ = (column.name, column.type) if column else (None, None)
             mapping.append(Mapped(str(table), field, name, type_, field in by_hand))

@@ -44,6 +44,7 @@ class Metrics(Collector):
         statistics: of each endpoint of the worker.
         pending: returns how many lookups wait or are under way.
         images_omitted: returns how many images did not fit into a message.
+        additional_omitted: returns of how many users the additional fields did not.
         keys: of the issuer of tokens.
         http_requests: how many the bridge has answered, by method, route and status.
         lost: how many messages to NATS did not leave, by the reason; of a process without a worker,
@@ -53,6 +54,7 @@ class Metrics(Collector):
     statistics: Sequence[Statistics] = ()
     pending: Callable[[], int] | None = None
     images_omitted: Callable[[], int] | None = None
+    additional_omitted: Callable[[], int] | None = None
     keys: KeySource | None = None
     http_requests: Mapping[tuple[str, str, int], int] | None = None
     lost: Mapping[str, int] = field(default_factory=dict)
@@ -70,6 +72,12 @@ class Metrics(Collector):
                 "responder_images_omitted",
                 "images that did not fit into a message",
                 self.images_omitted(),
+            )
+        if self.additional_omitted:
+            yield CounterMetricFamily(
+                "responder_additional_fields_omitted",
+                "users whose additional fields did not fit into a message",
+                self.additional_omitted(),
             )
         if self.keys and self.keys.expected:
             yield from _key_set(self.keys)

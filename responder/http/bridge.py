@@ -66,9 +66,17 @@ class Bridge:
         asker: asks the worker.
         auth_required: whether a request without a token is refused.
         successors: the base of Better Auth's HTTP API, where writes go, if it is known.
+        additional: the keys of additional fields that a User has.
     """
 
-    def __init__(self, asker: Asker, *, auth_required: bool, successors: str | None = None) -> None:
+    def __init__(
+        self,
+        asker: Asker,
+        *,
+        auth_required: bool,
+        successors: str | None = None,
+        additional: Sequence[str] = (),
+    ) -> None:
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self._asker = asker
         self._auth_required = auth_required
@@ -81,7 +89,9 @@ class Bridge:
         for write in WRITES:
             for path in (f"/api/v1{write.path}", write.path):
                 routes.setdefault(path, {})[write.method] = self._gone(write.successor)
-        contract = document(successors=urlsplit(successors or DEFAULT_SUCCESSORS).path)
+        contract = document(
+            successors=urlsplit(successors or DEFAULT_SUCCESSORS).path, additional=additional
+        )
         openapi = _static(msgspec.json.encode(contract), {"content-type": "application/json"})
         page = files("responder.http").joinpath("docs.html").read_bytes()
         html = {"content-type": "text/html; charset=utf-8"}

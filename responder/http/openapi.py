@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Final
 
+from responder import json_schema
 from responder.endpoints import ENDPOINTS, WRITES, Endpoint
 from responder.errors import BY_CODE
 from responder.models import Identity, User, WhoAmI
@@ -93,29 +95,26 @@ _PROBLEM: Final = {
 }
 
 
-def document(*, successors: str) -> dict[str, Any]:
-    """Return the OpenAPI document; `successors` is the path of Better Auth's HTTP API."""
+def document(*, successors: str, additional: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the OpenAPI document.
+
+    Args:
+        successors: the path of Better Auth's HTTP API.
+        additional: the keys of additional fields that a User has.
+    """
     user = User.model_json_schema(by_alias=True, mode="serialization")
+    user = json_schema.user(user, additional=additional)
     paths: dict[str, dict[str, Any]] = {
         endpoint.route: _reads(endpoint, endpoint.route) for endpoint in ENDPOINTS if endpoint.route
     }
+    for path, method, operation in _writes(successors):
+        paths.setdefault(path, {})[method] = operation
     whoami = WhoAmI.model_json_schema(
         by_alias=True, mode="serialization", ref_template="#/components/schemas/{model}"
     )
     del whoami["$defs"]
     identity = Identity.model_json_schema(by_alias=True, mode="serialization")
     example = _WHOAMI.model_dump(mode="json", by_alias=True)
-    for prefix in ("/api/v1", ""):
-        for method, path, verb, successor in WRITES:
-            operation = {
-                "operationId": f"{verb}User{'' if prefix else 'Unversioned'}",
-                "summary": f"{verb} a user: Better Auth does, at POST {successors}/{successor}",
-                "deprecated": True,
-                "security": [],
-                "parameters": [_parameter(name, "path") for name in _PARAMETERS.findall(path)],
-                "responses": {"410": _error("410", "written by Better Auth only")},
-            }
-            paths.setdefault(f"{prefix}{path}", {})[method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {
@@ -143,6 +142,21 @@ def document(*, successors: str) -> dict[str, Any]:
         },
         "security": [{"token": []}, {}],
     }
+
+
+def _writes(successors: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield the path, the method and the operation of each route that is no more."""
+    for prefix in ("/api/v1", ""):
+        for method, path, verb, successor in WRITES:
+            operation = {
+                "operationId": f"{verb}User{'' if prefix else 'Unversioned'}",
+                "summary": f"{verb} a user: Better Auth does, at POST {successors}/{successor}",
+                "deprecated": True,
+                "security": [],
+                "parameters": [_parameter(name, "path") for name in _PARAMETERS.findall(path)],
+                "responses": {"410": _error("410", "written by Better Auth only")},
+            }
+            yield f"{prefix}{path}", method.lower(), operation
 
 
 def _reads(endpoint: Endpoint[Any, Any], route: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -56,13 +57,16 @@ _ERROR: Final = {
 }
 
 
-def document(*, prefix: str, queue_group: str, token_required: bool) -> dict[str, Any]:
+def document(
+    *, prefix: str, queue_group: str, token_required: bool, additional: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the AsyncAPI document of workers.
 
     Args:
         prefix: what the subjects begin with.
         queue_group: the group whose workers share the requests.
         token_required: whether a request without a token is refused on every subject.
+        additional: the keys of additional fields that a User has.
     """
     channels: dict[str, Any] = {}
     operations: dict[str, Any] = {}
@@ -93,7 +97,7 @@ def document(*, prefix: str, queue_group: str, token_required: bool) -> dict[str
             "schemas": {
                 "RequestHeaders": _HEADERS,
                 **requests(_SCHEMAS),
-                **replies(_SCHEMAS),
+                **replies(_SCHEMAS, additional=additional),
             },
         },
     }

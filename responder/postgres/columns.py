@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from responder.errors import OperatorError
+from responder.postgres.additional import SETTING
 from responder.postgres.catalog import CatalogColumn
-from responder.postgres.fields import Description, Kind, plain
+from responder.postgres.fields import ANY, Description, Kind, plain
 from responder.postgres.quoting import shown
 from responder.postgres.schema import TableName
 from responder.terminal import visible
@@ -53,15 +54,20 @@ def lacking(
 
 
 def mapped(
-    table: TableName, columns: Sequence[CatalogColumn], description: Description, by_hand: ByHand
+    table: TableName,
+    columns: Sequence[CatalogColumn],
+    description: Description,
+    by_hand: ByHand,
+    additional: Iterable[str] = (),
 ) -> dict[str, CatalogColumn]:
-    """Return the columns of a table by the field that each holds.
+    """Return the columns of a table by the field that each holds, additional ones, too.
 
     Raises OperatorError where several could hold a field, where one is of a type that cannot, or
     where one that the operator has named is not there.
     """
     found = {}
-    for field, kind in description.fields.items():
+    for field in dict.fromkeys((*description.fields, *additional)):
+        kind = description.fields.get(field, ANY)
         column = _holder(table, columns, description, field, by_hand)
         if column is None:
             continue
@@ -99,10 +105,12 @@ def _holder(
             if column.name == spelling:
                 return column
     if len(same) > 1:
+        setting = f"RESPONDER_COLUMNS={description.name}.{field}=…"
+        if field not in description.fields:
+            setting = f"the exact name of one in {SETTING}"
         raise OperatorError(
-            f"{table} has several columns for {field}: "
-            f"{some(shown(each.name) for each in same)}; "
-            f"RESPONDER_COLUMNS={description.name}.{field}=… decides"
+            f"{table} has several columns for {visible(field)}: "
+            f"{some(shown(each.name) for each in same)}; {setting} decides"
         )
     return same[0]
 

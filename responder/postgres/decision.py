@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from responder.errors import OperatorError, SchemaError
+from responder.postgres.additional import fields_of, problem
 from responder.postgres.catalog import Catalog, CatalogColumn
 from responder.postgres.columns import SHOWN, holding, lacking, mapped, missing_column, some
 from responder.postgres.evidence import CONTROL, MemberEvidence, Tables, UserEvidence, Weighed, best
@@ -115,6 +116,9 @@ def _decide(
         else:
             hints += hints_of_members(decision.members, tables, users, overrides)
     decision.hints = hints
+    decision.found = replace(decision.found, additional=overrides.additional)
+    if not before:  # later a column may have been dropped
+        _check_additional(decision.found, tables)
 
 
 def follow(catalog: Catalog, overrides: Overrides, before: Schema) -> Schema | None:
@@ -133,14 +137,14 @@ def follow(catalog: Catalog, overrides: Overrides, before: Schema) -> Schema | N
     if users is None:
         return None
     if before.members is None:
-        return Schema(users, None, _formers(users, tables.columns))
+        return Schema(users, None, _formers(users, tables.columns), overrides.additional)
     of_member = MemberEvidence(tables, overrides.columns.get(MEMBER.name, {}), users)
     members = _Search(MEMBER, of_member, tables, overrides, ()).follow(before.members)
     if members is None:
         return None
     _check_alike(users, members)
     formers = _formers(users, tables.columns) + _formers(members, tables.columns)
-    return Schema(users, members, formers)
+    return Schema(users, members, formers, overrides.additional)
 
 
 class _Evidence(Protocol):
@@ -299,7 +303,8 @@ class _Search:
 
     def _table(self, name: TableName, *, home: TableName | None) -> Table:
         columns = self.tables[name]
-        found = mapped(name, columns, self.description, self.by_hand)
+        asked = fields_of(self.description, self.overrides.additional)
+        found = mapped(name, columns, self.description, self.by_hand, asked)
         unreadable = {shown(*name, each.name) for each in found.values() if not each.readable}
         if unreadable:
             raise SchemaError(
@@ -355,6 +360,15 @@ def _what_is_missing(weighed: Weighed, search: _Search) -> str:
     line = setting(search.overrides, USER, columns=fields)
     is_what = "is what sessions refer to" if weighed.decisive else "is called as users are"
     return f"{weighed.table} {is_what}, but {', '.join(lines)}; set {line}"
+
+
+def _check_additional(found: Schema, tables: Tables) -> None:
+    """Raise OperatorError for fields that are asked for and cannot be answered."""
+    for description, table in ((USER, found.users), (MEMBER, found.members)):
+        names = [each.name for each in tables.columns[_name(table)]] if table else []
+        columns = table.columns if table else None
+        if what := problem(found.additional, description, columns, names):
+            raise OperatorError(what)
 
 
 def _check_alike(users: Table, members: Table) -> None:

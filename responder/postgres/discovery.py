@@ -231,6 +231,8 @@ class Discovery:
         log.info("users are in %s, members in %s", found.users, found.members or "no table")
         if found.formers:
             log.info("following a renamed table costs each lookup a round trip, until a restart")
+        for field in found.lost:
+            log.warning("%s answers null: its column is gone", field)
         for table in found.tables:
             if table.row_security:
                 log.warning("row-level security decides which rows of %s are seen", table)

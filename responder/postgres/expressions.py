@@ -17,6 +17,13 @@ _COMPARES_WITH_TEXT: Final = {"text", "varchar"}  # through their own index
 _BETWEEN_ROLES: Final = "'^[[:space:]]+|[[:space:]]*,[[:space:]]*|[[:space:]]+$'"
 _NO: Final = "('', 'false', 'f', 'no', 'n', 'off', '0')"  # as PostgreSQL reads a boolean
 
+LARGEST_EXACT: Final = 2**53  # of integers, in JavaScript and in many other readers of JSON
+# The times that RFC 3339 can write, and what comes before and after them in each time zone.
+_FIRST: Final = "timestamp '0001-01-01'"
+_END: Final = "timestamp '10000-01-01'"
+_BEFORE: Final = "timestamp '0002-01-01 BC'"
+_AFTER: Final = "timestamp '10001-01-01'"
+
 
 class Value:
     """A column of a row in a query, such as `u."email"`, and how it is compared."""
@@ -90,6 +97,34 @@ class Value:
         if self.column.type == "timestamptz":
             return str(self)
         return f"{self}::timestamp at time zone {literal(timezone)}"
+
+    def json(self, timezone: str) -> str:
+        """Write it as JSON text, null where it is null.
+
+        As PostgreSQL's to_jsonb has it, but for times and for integers that JavaScript cannot read
+        exactly. (`to_json` says the same, and does not raise for what json may hold and jsonb may
+        not.)
+        """
+        match self.column.type if self.column.type_schema == "pg_catalog" else None:
+            case "int8":
+                exact = f"{self} between -{LARGEST_EXACT} and {LARGEST_EXACT}"
+                return f"case when {exact} then {self}::text else to_json({self}::text)::text end"
+            case "timestamptz":
+                time = f"({self} at time zone 'UTC')"
+            case "timestamp" if timezone == "UTC":
+                time = str(self)
+            case "timestamp":
+                # Near the ends of what PostgreSQL knows, a time in another zone would be none.
+                near = f"least(greatest({self}, {_BEFORE}), {_AFTER})"
+                time = f"({near} at time zone {literal(timezone)} at time zone 'UTC')"
+            case "date":
+                time = str(self)
+            case _:
+                return f"to_json({self})::text"
+        written = f"to_json({self})::text"
+        if self.column.type != "date":
+            written = f"""'"' || to_char({time}, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') || '"'"""
+        return f"case when {time} >= {_FIRST} and {time} < {_END} then {written} end"
 
 
 class Row:

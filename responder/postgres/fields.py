@@ -23,6 +23,7 @@ _FLAG: Final = Kind(categories="BDNS")
 _INSTANT: Final = Kind(types=frozenset({"timestamp", "timestamptz", "date"}))
 _ORDER: Final = Kind(types=frozenset({"uuid"}), categories="BDENST")
 _WORDS: Final = Kind(categories=string.ascii_uppercase)
+ANY: Final = Kind(categories=string.printable)
 
 USER_FIELDS: Final[Mapping[str, Kind]] = {
     "id": _KEY,
@@ -61,6 +62,7 @@ class Description:
     name: str
     setting: str
     fields: Mapping[str, Kind]
+    answered: tuple[str, ...]  # fields that the User has
     known_by: tuple[str, ...]
     called: frozenset[tuple[str, ...]]  # its name, or the last word of it
     needs: tuple[str, ...]  # fields without which not even a table named by hand will do
@@ -70,6 +72,7 @@ USER: Final = Description(
     "user",
     "RESPONDER_USERS_TABLE",
     USER_FIELDS,
+    tuple(field for field in USER_FIELDS if field != "createdAt"),
     ("id", "email", "emailVerified"),
     frozenset({("user",), ("users",)}),
     ("id", "email"),
@@ -78,10 +81,29 @@ MEMBER: Final = Description(
     "member",
     "RESPONDER_MEMBERS_TABLE",
     MEMBER_FIELDS,
+    ("organizationId", "role", "managerId", "departmentId"),
     ("userId", "organizationId", "role"),
     frozenset({("member",), ("members",), ("membership",), ("memberships",)}),
     ("userId", "organizationId"),
 )
+
+
+# In the names of columns that are probably secrets. These are never read, not even if the operator
+# asks for them.
+_SECRET: Final = (
+    *("password", "passwd", "pwd", "secret", "token", "hash", "salt", "otp", "recovery"),
+    *("backupcode", "credential", "privatekey", "apikey"),
+)
+
+
+def refuse_secret(column: str) -> None:
+    """Raise ValueError for a field or column that seems to hold a secret."""
+    for word in _SECRET:
+        if word in plain(column):
+            raise ValueError(
+                f"{column[:64]!r} seems to hold a secret, having {word} in its name, and is never "
+                "read; if it holds none, a view may call it otherwise"
+            )
 
 
 def plain(name: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from responder.postgres.fields import MEMBER, USER, Description, plain
-from responder.postgres.quoting import unquoted
+from responder.postgres.additional import AdditionalField
+from responder.postgres.fields import MEMBER, USER, Description, plain, refuse_secret
+from responder.postgres.quoting import split, unquoted
 
 MAX_PARTS = 2  # of a table's name: its schema and its own
 SHOWN = 64  # characters of what was not understood
@@ -22,13 +22,15 @@ class Overrides:
 
     `users` and `members` are the parts of a table's name, its schema first if it is given.
     `columns` has the names of columns by table (`user`, `member`) and field, None for a field that
-    has none. `search_path` has the schemas in which the application itself looks, in order.
+    has none. `additional` are fields besides those of the User. `search_path` has the schemas in
+    which the application itself looks, in order.
     """
 
     users: tuple[str, ...] | None = None
     members: tuple[str, ...] | None = None
     no_members: bool = False
     columns: Mapping[str, Mapping[str, str | None]] = dataclasses.field(default_factory=dict)
+    additional: tuple[AdditionalField, ...] = ()
     search_path: tuple[str, ...] = ()
 
 
@@ -44,7 +46,7 @@ def table_name(text: str) -> tuple[str, ...]:
     >>> table_name('auth.app_user')
     ('auth', 'app_user')
     """
-    parts = tuple(unquoted(part.strip()) for part in _split(text, "."))
+    parts = tuple(unquoted(part.strip()) for part in split(text, "."))
     if len(parts) > MAX_PARTS or not all(parts):
         raise ValueError("expected table or schema.table; double quotes protect a dot")
     return parts
@@ -54,11 +56,12 @@ def column_names(text: str) -> Mapping[str, Mapping[str, str | None]]:
     """Read what columns are called: `user.name=firstName,member.organizationId=workspace_id`.
 
     Names are in their literal case; double quotes protect `.`, `,` and `=`; nothing after the `=`
-    says that the field has no column. Raises ValueError with what is wrong.
+    says that the field has no column. What seems to hold a secret is refused. Raises ValueError
+    with what is wrong.
     """
     columns: dict[str, dict[str, str | None]] = {}
-    for entry in _split(text, ","):
-        name, *values = _split(entry, "=")
+    for entry in split(text, ","):
+        name, *values = split(entry, "=")
         if len(values) != 1:
             raise ValueError(
                 "expected user.field=column or member.field=column, with commas between"
@@ -66,7 +69,9 @@ def column_names(text: str) -> Mapping[str, Mapping[str, str | None]]:
         table, known = _known(name.strip())
         if known in columns.setdefault(table.name, {}):
             raise ValueError(f"{table.name}.{known} is there twice")
-        columns[table.name][known] = unquoted(values[0].strip()) or None
+        column = unquoted(values[0].strip())
+        refuse_secret(column)
+        columns[table.name][known] = column or None
         if columns[table.name][known] is None and known in table.needs:
             raise ValueError(f"{table.name}.{known} cannot do without a column")
     return columns
@@ -85,10 +90,3 @@ def _known(name: str) -> tuple[Description, str]:
         hint = f"did you mean {fields[near[0]]}?" if near else f"it has {', '.join(table.fields)}"
         raise ValueError(f"{table.name} has no field {field[:SHOWN]!r}; {hint}")
     return table, known
-
-
-def _split(text: str, separator: str) -> list[str]:
-    """Split where it is not quoted."""
-    if text.count('"') % 2:
-        raise ValueError("a double quote is not closed")
-    return re.split(rf'{re.escape(separator)}(?=(?:[^"]*"[^"]*")*[^"]*$)', text)

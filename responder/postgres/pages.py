@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from responder.models import ADDITIONAL
 from responder.postgres.expressions import Row, Value
 from responder.postgres.schema import Schema
 from responder.postgres.staleness import stamped
@@ -31,6 +32,7 @@ class PageRow(UserRow):
 
     CREATED_AT: Final = UserRow.IMAGE_SIZE + 1  # of the last membership wanted, as text
     MEMBER_ID: Final = UserRow.IMAGE_SIZE + 2  # likewise its id, or its user's where it has none
+    ADDITIONAL = UserRow.IMAGE_SIZE + 3
     LISTED: Final = -3  # of a page for callers: whether this caller may see the list
 
 
@@ -89,7 +91,7 @@ def for_services(schema: Schema, timezone: str) -> Pages | None:
     if schema.members is None:
         return None
     u, m = Row(schema.users, "u"), Row(schema.members, "m")
-    return _Text(schema, fields(u, m, timezone)).pages()
+    return _Text(schema, fields(u, m, schema, timezone)).pages()
 
 
 def for_callers(schema: Schema, timezone: str, rules: Rules) -> Pages | None:
@@ -97,7 +99,7 @@ def for_callers(schema: Schema, timezone: str, rules: Rules) -> Pages | None:
     if schema.members is None:
         return None
     u, m = Row(schema.users, "u"), Row(schema.members, "m")
-    columns = fields(u, m, timezone, secrets=f"(c.admin or ({u['id'].is_('c.id')}))")
+    columns = fields(u, m, schema, timezone, secrets=f"(c.admin or ({u['id'].is_('c.id')}))")
     source = "(select 1 as n, k.caller as id, null::text as token_organization)"
     caller = listing(callers(schema, timezone, rules, source), m)
     return _Text(schema, columns, caller=caller).pages()
@@ -108,6 +110,7 @@ class _Text:
 
     def __init__(self, schema: Schema, columns: str, *, caller: str = "") -> None:
         self._forms = forms(schema)
+        self._additional = bool(schema.additional)
         self._columns = columns
         self._caller = caller
         self._users, self._members = Row(schema.users, "u"), Row(schema.members, "m")
@@ -161,9 +164,8 @@ class _Text:
     def _page(self, source: str, only: str = "") -> str:
         """Return the lookup of pages of these memberships, of which `only` some have their user."""
         u, m = self._users, self._members
-        gathered = ", ".join(
-            f'array_agg(r."{name}") as "{name}"' for name in (*FIELDS, "image_size")
-        )
+        gathered = _gathered(*FIELDS, "image_size")
+        additional = f",\n       {_gathered(ADDITIONAL)}" if self._additional else ""
         who = f"\ncross join lateral {self._caller} c" if self._caller else ""
         may = ", c.listed, c.allowed" if self._caller else ""
         # The arrays have the order of the rows, which are sorted just below (PostgreSQL's manual,
@@ -177,7 +179,7 @@ from unnest($1::text[], $2::int[], $4::text[], $5::text[], $6::text[]) with ordi
 cross join lateral (
   select {gathered},
        (array_agg(r.created_at))[k.wanted]::text as created_at,
-       (array_agg(r.member_id))[k.wanted]::text as member_id
+       (array_agg(r.member_id))[k.wanted]::text as member_id{additional}
   from (
 select {self._columns},
        {m.get("createdAt") or "null::text"} as created_at, {self._tie} as member_id
@@ -198,6 +200,10 @@ order by {self._order}
         where {d["organizationId"].is_(m["organizationId"])}
           and {d["userId"].is_(m["userId"])} and ({_precedes(d, m)})
       )"""
+
+
+def _gathered(*names: str) -> str:
+    return ", ".join(f'array_agg(r."{name}") as "{name}"' for name in names)
 
 
 def _precedes(d: Row, m: Row) -> str:

@@ -69,6 +69,17 @@ def unquoted(text: str) -> str:
     return _ESCAPE.sub(_unescaped, name) if unicode else name
 
 
+def split(text: str, separator: str) -> list[str]:
+    """Split where it is not quoted; raises ValueError for a quote that is not closed.
+
+    >>> split('auth."app.user"', ".")
+    ['auth', '"app.user"']
+    """
+    if text.count('"') % 2:
+        raise ValueError("a double quote is not closed")
+    return re.split(rf'{re.escape(separator)}(?=(?:[^"]*"[^"]*")*[^"]*$)', text)
+
+
 def literal(text: str) -> str:
     r"""Quote a constant, whatever `standard_conforming_strings` is.
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from responder.postgres.additional import AdditionalField
+from responder.postgres.fields import MEMBER, USER
 from responder.postgres.quoting import qualified, shown
 
 
@@ -62,17 +64,27 @@ class Schema:
 
     `formers` are the names under which tables were found that have been renamed since, each with
     the version of the table that bears it now, or "" where there is none. Such a table may replace
-    the renamed one: `users` became `people`, say, and a new `users` is being filled.
+    the renamed one: `users` became `people`, say, and a new `users` is being filled. `additional`
+    are the fields that are asked for besides those of the User; the column of one may be gone.
     """
 
     users: Table
     members: Table | None
     formers: tuple[tuple[TableName, str], ...] = ()
+    additional: tuple[AdditionalField, ...] = ()
 
     @property
     def tables(self) -> list[Table]:
         """The tables there are."""
         return [self.users, self.members] if self.members else [self.users]
+
+    @property
+    def lost(self) -> list[AdditionalField]:
+        """The additional fields whose column is gone."""
+        columns = {USER.name: self.users.columns}
+        if self.members:
+            columns[MEMBER.name] = self.members.columns
+        return [each for each in self.additional if each.field not in columns.get(each.table, {})]
 
     @property
     def shape(self) -> object:

@@ -6,14 +6,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from responder.models import User
+from responder.models import ADDITIONAL, User
 from responder.postgres import ids
+from responder.postgres.additional import AdditionalField
 from responder.postgres.expressions import Row
+from responder.postgres.fields import USER
 from responder.postgres.ids import Canonical
+from responder.postgres.quoting import literal
 from responder.postgres.schema import Schema, Table
 from responder.postgres.staleness import ANALYSED, stamped
 from responder.postgres.visibility import Caller, Rules, among_own, callers, role, sees
@@ -21,7 +25,9 @@ from responder.postgres.visibility import Caller, Rules, among_own, callers, rol
 # SQL and its arguments.
 Query: TypeAlias = tuple[str, Sequence[object]]
 
-FIELDS: Final = tuple(str(field.alias) for field in User.model_fields.values())
+FIELDS: Final = tuple(
+    str(field.alias) for field in User.model_fields.values() if field.alias != ADDITIONAL
+)
 
 
 class UserRow:
@@ -31,6 +37,7 @@ class UserRow:
     USER: Final = slice(1, 1 + len(FIELDS))  # the fields of User, in their order
     USER_ID: Final = 1  # null where there is nothing to be seen
     IMAGE_SIZE: Final = 1 + len(FIELDS)  # bytes of an image that is over the cap, else null
+    ADDITIONAL = IMAGE_SIZE + 1  # fields as JSON, or the size of what is over the cap
     ALLOWED: Final = -2  # of a lookup for callers: whether this caller may ask at all
     ANALYSED: Final = ANALYSED
 
@@ -112,7 +119,7 @@ class Users:
 def for_services(schema: Schema, timezone: str) -> tuple[Users, Users]:
     """Return the lookups by id and by email for programs that speak for themselves."""
     u, m = Row(schema.users, "u"), Row(schema.members, "m")
-    columns = fields(u, m, timezone)
+    columns = fields(u, m, schema, timezone)
     lone = _membership(u, m, "$2::text", named="$4::bool")
     each = _membership(u, m, "k.organization", named="k.named")
     keys = "unnest($1::text[], $2::text[], $4::bool[]) with ordinality"
@@ -180,7 +187,7 @@ def _on_behalf(
 ) -> Users:
     u, m = Row(schema.users, "u"), Row(schema.members, "m")
     own = f"({u['id'].is_('c.id')})"
-    columns = fields(u, m, timezone, secrets=f"(c.admin or {own})")
+    columns = fields(u, m, schema, timezone, secrets=f"(c.admin or {own})")
     membership = _membership(
         u,
         m,
@@ -218,14 +225,17 @@ join callers c on c.n = k.caller
     )
 
 
-def fields(u: Row, m: Row, timezone: str, *, secrets: str = "") -> str:
+def fields(u: Row, m: Row, schema: Schema, timezone: str, *, secrets: str = "") -> str:
     """Return the columns of a row: the fields of User, then the size of an image over the cap, $3.
+
+    The last are the additional fields, if any are asked for.
 
     Images may be data URLs of a megabyte, and a batch must not pull hundreds of them into memory.
 
     Args:
         u: the user.
         m: the membership that speaks for them.
+        schema: that is read.
         timezone: of timestamps without zone.
         secrets: the condition under which a caller sees what only the user and admins may.
     """
@@ -249,7 +259,29 @@ def fields(u: Row, m: Row, timezone: str, *, secrets: str = "") -> str:
     columns = [f'{expressions[field]} as "{field}"' for field in FIELDS]
     size = f"octet_length({image})"
     columns.append(f"case when {size} > $3::int then {size} end as image_size")
+    if schema.additional:
+        columns.append(f'{_additional(schema.additional, u, m, timezone)} as "{ADDITIONAL}"')
     return ",\n       ".join(columns)
+
+
+def _additional(fields: Sequence[AdditionalField], u: Row, m: Row, timezone: str) -> str:
+    """Return additional fields as the text of a JSON object, or its size if that is over $3."""
+    parts = []
+    for opening, each in zip("{" + "," * len(fields), fields, strict=False):
+        row = u if each.table == USER.name else m
+        value = row.get(each.field)  # a column may have been dropped
+        written = f"coalesce({value.json(timezone)}, 'null')" if value else "'null'"
+        key = literal(f"{opening}{json.dumps(each.key, ensure_ascii=False)}:")
+        parts.append(f"{key} || {written}")
+    written = " ||\n           ".join([*parts, "'}'"])
+    return f"""(
+         select case when octet_length(a.written) <= $3::int then a.written
+                     else octet_length(a.written)::text end
+         from (
+           select {written} as written
+           offset 0
+         ) a
+       )"""
 
 
 def _email(email: str) -> str | None:

@@ -19,7 +19,12 @@ WARNING = 1  # of the parser's severities; what is above it are hints
 
 
 def described(prefix: str = "users", *, token_required: bool = False) -> dict[str, Any]:
-    return asyncapi.document(prefix=prefix, queue_group="responder", token_required=token_required)
+    return asyncapi.document(
+        prefix=prefix,
+        queue_group="responder",
+        token_required=token_required,
+        additional=["phoneNumber"] if token_required else [],
+    )
 
 
 @pytest.mark.heavy
@@ -44,7 +49,11 @@ def test_the_command_prints_it_for_the_settings_that_are_there():
     """`responder asyncapi` needs no server, and has the prefix and the queue group that are set."""
     printed = subprocess.run(
         [sys.executable, "-m", "responder", "asyncapi"],
-        env={"RESPONDER_SUBJECT_PREFIX": "acme.users", "RESPONDER_QUEUE_GROUP": "eu"},
+        env={
+            "RESPONDER_SUBJECT_PREFIX": "acme.users",
+            "RESPONDER_QUEUE_GROUP": "eu",
+            "RESPONDER_ADDITIONAL_FIELDS": "locale=user.preferredLocale",
+        },
         capture_output=True,
         text=True,
         check=True,
@@ -53,6 +62,8 @@ def test_the_command_prints_it_for_the_settings_that_are_there():
     document = json.loads(printed.stdout)
     assert "acme.users.get" == document["channels"]["get"]["address"]
     assert "eu" == document["operations"]["get"]["bindings"]["nats"]["queue"]
+    user = document["components"]["schemas"]["User"]
+    assert ["locale"] == user["properties"]["additionalFields"]["anyOf"][0]["required"]
 
 
 async def test_it_names_the_subjects_that_the_service_names(people_service):

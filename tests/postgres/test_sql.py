@@ -11,8 +11,10 @@ from pathlib import Path
 import asyncpg
 
 from responder.postgres import decision
+from responder.postgres.additional import field_names
 from responder.postgres.discovery import fetch_catalog
 from responder.postgres.lookups import Statements, statements
+from responder.postgres.overrides import Overrides
 
 DIRECTORY = Path(__file__).parent / "sql"
 WRITE = "RESPONDER_TEST_WRITE_SQL" in os.environ
@@ -36,14 +38,24 @@ def texts(made: Statements) -> dict[str, str]:
     return {f"{name}.sql": f"{text}\n" for name, text in named.items()}
 
 
+def with_additional(made: Statements) -> dict[str, str]:
+    """Some texts of a schema with additional fields."""
+    assert made.callers.pages
+    named = {"user": made.services.by_id.one, "page": made.callers.pages.first}
+    return {f"additional/{name}.sql": f"{text}\n" for name, text in named.items()}
+
+
 async def test_a_change_of_sql_is_seen_in_review(postgres, template):
     """The texts for the demo tables are the files, each of them and no others."""
     connection = await asyncpg.connect(await postgres.create_database("sql", template=template[0]))
     try:
-        found = decision.find(await fetch_catalog(connection))
+        catalog = await fetch_catalog(connection)
     finally:
         await connection.close()
+    found = decision.find(catalog)
+    asked = Overrides(additional=field_names("user.createdAt,joined=member.createdAt"))
     made = texts(statements(found))
+    made |= with_additional(statements(decision.find(catalog, asked)))
     if WRITE:
         for name, text in made.items():
             (DIRECTORY / name).parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: setup run test test-heavy test-least-privilege coverage sql check bench bench-compare
-.PHONY: lock clean
+.PHONY: attacks lock clean
 
 setup: $(VENV)/ready
 
@@ -77,6 +77,9 @@ bench: setup $(PEERS) ## side by side with what one would write instead; ARGS="-
 # For ARGS: "--only get,http --outstanding 256", and others.
 bench-compare: setup ## this tree side by side with that of BASE=<rev>
 	$(BIN)/python benchmarks/compare.py $(BASE) $(ARGS)
+
+attacks: setup ## what honest callers notice of attacks, one after another; ARGS="--seconds 2"
+	$(BIN)/python benchmarks/attacks.py $(ARGS)
 
 # With the hash of every file of a release, for whichever platform, and without an index.
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate \

@@ -106,7 +106,7 @@ async def run(arguments: argparse.Namespace) -> list[rounds.Row]:
 
 def site(contestant: Contestant, people: People, callers: Sequence[str], directory: Path) -> Site:
     """Return a responder, with tokens of these callers and a key set of its own in a directory."""
-    mint, port = Mint(), _free_port()
+    mint, port = Mint(), free_port()
     return Site(
         contestant=replace(
             contestant,
@@ -129,7 +129,7 @@ def site(contestant: Contestant, people: People, callers: Sequence[str], directo
 
 
 async def _better_auth(people: People, callers: Sequence[str], url: str) -> Site:
-    port = _free_port()
+    port = free_port()
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(SESSIONS, callers)
@@ -165,7 +165,8 @@ async def _better_auth(people: People, callers: Sequence[str], url: str) -> Site
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

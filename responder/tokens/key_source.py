@@ -9,7 +9,8 @@
 # example, a download is under way when a token with a new key arrives: Better Auth may have written
 # the answer just before it made the key. So the token waits until that download has ended, the
 # interval has passed, and the next download has ended. Then its key is there, or Better Auth does
-# not have it. So a good token is never refused, and a request can wait out the interval.
+# not have it; if the download failed, neither is known, and the answer is `unavailable`. So a good
+# token is never refused, and a request can wait out the interval.
 #
 # A download that fails, or that brings something other than a key set, changes nothing: the last
 # good key set is kept for as long as it takes. A key that was withdrawn is accepted until the next
@@ -32,9 +33,9 @@ from typing import Final
 
 import httpx
 
-from responder.errors import UnavailableError
+from responder.errors import ResponderError, UnauthenticatedError, UnavailableError
 from responder.tokens import urls
-from responder.tokens.key_set import KeySet
+from responder.tokens.key_set import KeySet, UnknownKeyError
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ MAX_SIZE: Final = 1024 * 1024  # bytes of a key set
 MAX_TARGET: Final = 200  # characters that are told of where a redirect leads
 HTTP_OK: Final = 200
 NO_KEYS: Final = "no keys to verify a token with"
+CANNOT_FETCH: Final = f"{NO_KEYS}: the key set cannot be fetched"
 
 
 class KeySource:
@@ -129,8 +131,18 @@ class KeySource:
     def known(self) -> KeySet:
         """Return the key set; raises UnavailableError without one, or if the context is closed."""
         if self.key_set is None or self._closed:
-            raise UnavailableError(f"{NO_KEYS}: the key set cannot be fetched")
+            raise UnavailableError(CANNOT_FETCH)
         return self.key_set
+
+    def verdict(self, refusal: UnauthenticatedError) -> ResponderError:
+        """Return what a token is told for whose key the last download was awaited.
+
+        That Better Auth does not have a key is known from a download that succeeded, and only then:
+        to refuse a good token whose key is new would sign its user out.
+        """
+        if isinstance(refusal, UnknownKeyError) and self.problem is not None:
+            return UnavailableError(CANNOT_FETCH)
+        return refusal
 
     async def wait_for_newer(self) -> KeySet:
         """Return the key set that is known after a download that begins after this call.

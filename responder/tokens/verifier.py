@@ -138,7 +138,7 @@ class TokenVerifier:
         token, only a few tokens wait, and for PATIENCE seconds at most.
 
         Raises UnauthenticatedError, which says which check failed, and UnavailableError while there
-        are no keys at all.
+        are no keys at all, or a key is not known and the key set cannot be fetched.
         """
         try:
             return self.verify_now(token)
@@ -150,7 +150,10 @@ class TokenVerifier:
             if self._doubted >= MAX_DOUBTED:
                 raise
             await self._wait_for_replaced()
-        return self.verify_now(token)
+        try:
+            return self.verify_now(token)
+        except UnknownKeyError as refusal:
+            raise self.key_source.verdict(refusal) from None
 
     async def _wait_for_replaced(self) -> None:
         """Wait for a newer key set, for a while; none may come."""

@@ -20,7 +20,8 @@
 #   the download that may bring its key (see `key_source`). So does a token that its key has not
 #   signed, because the key may have been replaced under its id; of those only a few wait, and the
 #   others are refused at once. After the download a token whose key is still unknown, or still the
-#   same, is refused without a look at its signature.
+#   same, is refused without a look at its signature; where the download failed, an unknown key may
+#   still be a good one, and the answer is `unavailable`.
 # - A token of a shared secret waits in the queue, too, and never apart. To check its signature is
 #   cheap (2 µs), but to read its header and claims costs as much as two lookups do, so that a flood
 #   of such tokens would keep requests waiting all the same.
@@ -244,7 +245,7 @@ class Verifying:
             self._answer(waiter, error)
             return True
         if keys is waiter.tried or not self._tokens.has_key_for(waiter.token):
-            self._answer(waiter, waiter.refusal)
+            self._answer(waiter, self._tokens.key_source.verdict(waiter.refusal))
             return True
         if self._enqueue(waiter):
             return True

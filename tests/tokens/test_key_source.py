@@ -135,6 +135,24 @@ async def test_a_bad_signature_is_refused_while_the_key_set_hangs(endpoint, tmp_
             await tokens.verify(forger.token("ann"))
 
 
+async def test_a_new_key_is_not_refused_while_the_key_set_cannot_be_fetched(endpoint, tmp_path):
+    """A good token whose key is new is `unavailable` in an outage, and verifies after it."""
+    old, new, forger = Mint(), Mint(), Mint()
+    forger._id = old._id
+    endpoint.body = published(old, path=tmp_path / "x")
+    async with verifying(endpoint.url) as tokens:
+        assert await tokens.verify(old.token("ann"))
+        endpoint.status, endpoint.body = "503 Oops", published(old, new, path=tmp_path / "x")
+        with pytest.raises(UnavailableError, match="the key set cannot be fetched"):
+            await tokens.verify(new.token("ann"))
+        with pytest.raises(UnauthenticatedError, match="signature"):
+            await tokens.verify(forger.token("ann"))
+        assert await tokens.verify(old.token("bob"))
+        endpoint.status = "200 OK"
+
+        assert "ann" == (await tokens.verify(new.token("ann"))).user_id
+
+
 async def test_few_bad_signatures_wait_for_a_newer_key(endpoint, tmp_path):
     """While as many tokens wait as may, others whose key did not sign them are refused at once."""
     mint, forger = Mint(), Mint()
@@ -448,7 +466,7 @@ async def test_an_outage_of_the_key_set_shows(keyed_service, cast, endpoint):
     service, mint = keyed_service
     endpoint.status = "503 Service Unavailable"
     stranger = {"Authorization": f"Bearer {Mint().token('x')}"}
-    assert "unauthenticated" == (await service.ask("users.whoami", "", stranger)).code
+    assert "unavailable" == (await service.ask("users.whoami", "", stranger)).code
 
     ready = await service.admin.get("/ready")
     metrics = (await service.admin.get("/metrics")).text

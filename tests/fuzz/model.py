@@ -100,6 +100,7 @@ class Rules:
 
     visible_to_all: bool = False
     admin_roles: frozenset[str] = frozenset({"admin", "superadmin"})
+    organization_roles: frozenset[str] | None = None  # None is every role
 
 
 @dataclass(frozen=True)
@@ -194,19 +195,30 @@ class Model:
     def _is_guest(self, caller: Caller) -> bool:
         return bool(self.state.users[caller.user_id].is_anonymous)
 
+    def _own(self, caller: Caller) -> set[str]:
+        """Return the organizations in which a caller sees others."""
+        earliest: dict[str, MemberRow] = {}
+        for each in self.state.memberships(caller.user_id):
+            earliest.setdefault(each.organization_id, each)
+        roles = self.rules.organization_roles
+        return {
+            organization
+            for organization, each in earliest.items()
+            if roles is None or roles & set(each.role.split(","))
+        }
+
     def _may_list(self, caller: Caller | None, organization_id: str) -> bool:
         if caller is None or self._is_admin(caller):
             return True
-        own = self.state.organizations(caller.user_id)
-        return not self._is_guest(caller) and organization_id in own
+        return not self._is_guest(caller) and organization_id in self._own(caller)
 
     def _sees(self, caller: Caller | None, user_id: str) -> bool:
         if caller is None or caller.user_id == user_id or self._is_admin(caller):
             return True
         if self._is_guest(caller):
             return False
-        own, theirs = map(self.state.organizations, (caller.user_id, user_id))
-        return self.rules.visible_to_all or bool(own & theirs)
+        shared = self._own(caller) & self.state.organizations(user_id)
+        return self.rules.visible_to_all or bool(shared)
 
     def _seen(self, caller: Caller | None, user_id: str, request: Request) -> dict[str, Any] | None:
         """Return a user as a caller sees them, None where there is none or none to be seen."""
@@ -225,7 +237,7 @@ class Model:
         memberships = self.state.memberships(user_id)
         if caller is None or caller.user_id == user_id or self._is_admin(caller):
             return memberships
-        own = self.state.organizations(caller.user_id)
+        own = self._own(caller)
         return [each for each in memberships if each.organization_id in own]
 
     def _record(

@@ -298,9 +298,19 @@ def test_the_model_has_every_endpoint():
     assert all(hasattr(Model, each) for each in names)
 
 
-@pytest.mark.parametrize("visibility", ["shared-organization", "all"])
+RULES = {
+    "by-organization": ({}, Rules()),
+    "all": ({"RESPONDER_VISIBILITY": "all"}, Rules(visible_to_all=True)),
+    "by-role": (
+        {"RESPONDER_ORG_ROLES": "owner,b"},
+        Rules(organization_roles=frozenset({"owner", "b"})),
+    ),
+}
+
+
+@pytest.mark.parametrize(("variables", "rules"), RULES.values(), ids=RULES)
 async def test_each_answer_is_that_of_the_rows_at_some_moment(
-    create_database, start, tmp_path, visibility
+    create_database, start, tmp_path, variables, rules
 ):
     """Whoever asks, and whatever is written meanwhile, the answer is what the contract says."""
     numbers = chance("rows")
@@ -318,11 +328,9 @@ async def test_each_answer_is_that_of_the_rows_at_some_moment(
     await _apply(connection, State(), state)
     await connection.close()
     mint, world = Mint(), World([state])
-    service = await start(
-        url, **mint.publish(tmp_path / "jwks.json"), RESPONDER_VISIBILITY=visibility
-    )
-    rules, tokens = Rules(visible_to_all=visibility == "all"), dict[Caller, str]()
-    budget, asked = Budget(0.5), 0
+    service = await start(url, **mint.publish(tmp_path / "jwks.json"), **variables)
+    tokens = dict[Caller, str]()
+    budget, asked = Budget(0.4), 0
 
     async def write(number: int) -> None:
         changes = chance(f"writer {number}")

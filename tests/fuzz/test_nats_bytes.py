@@ -185,9 +185,9 @@ def blocks(token: str) -> list[bytes]:
         *(
             wire.encode_headers(each)
             for each in (
-                {wire.AUTHORIZATION: f"Bearer {token}"},
+                {"Authorization": f"Bearer {token}"},
                 {wire.TIMEOUT: "1500", wire.TRACEPARENT: "00-x"},
-                {wire.AUTHORIZATION: f"Bearer {token}", wire.TIMEOUT: "900"},
+                {"Authorization": f"Bearer {token}", wire.TIMEOUT: "900"},
             )
         ),
     ]

@@ -212,10 +212,10 @@ async def misanswer(url: str, numbers: random.Random, budget: Budget) -> None:
         if len(words) < 5 or not reply.startswith(b"_INBOX.") or b"fuzz" in reply:
             continue
         payload = mutated(numbers.choice(good), numbers, WORDS)
-        block = (
-            mutated(b"NATS/1.0\r\nX: y\r\n\r\n", numbers, WORDS) if numbers.random() < 0.5 else b""
-        )
-        if any(payload.startswith(each) for each in begins) or wire.is_ours(block, b"", b"{"):
+        # A block that nats-py cannot read costs its client the connection, whoever has sent it.
+        value = bytes(numbers.choices(range(33, 127), k=numbers.randrange(60)))
+        block = b"NATS/1.0\r\nX: %b\r\n\r\n" % value if numbers.random() < 0.5 else b""
+        if any(payload.startswith(each) for each in begins):
             continue  # an impostor, whom permissions keep out
         if block:
             sizes = (len(block), len(block) + len(payload))

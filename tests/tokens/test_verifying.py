@@ -61,6 +61,9 @@ class Downloads:
             raise UnavailableError("no keys")
         return self.key_set
 
+    def verdict(self, refusal: UnauthenticatedError) -> UnauthenticatedError:
+        return refusal
+
     def end(self, key_set: KeySet | None) -> None:
         assert self.under_way
         self.key_set = key_set

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from responder.checks.indexes import missing_indexes
-from responder.checks.report import BROKEN, NOTE, WARNING, Finding, Mapped, Report
+from responder.checks.report import BROKEN, NOTE, WARNING, Candidate, Finding, Mapped, Report
 from responder.checks.rows import unreadable_rows
 from responder.errors import SchemaError, UnavailableError
 from responder.postgres import decision
@@ -22,9 +22,12 @@ from responder.postgres.connection import (
     SlowError,
     describe,
 )
+from responder.postgres.decision import Decision
 from responder.postgres.discovery import fetch_catalog
 from responder.postgres.fields import ACCOUNT, MEMBER, USER, plain
 from responder.postgres.inspection import connected
+from responder.postgres.near import near, setting
+from responder.postgres.overrides import Overrides
 from responder.postgres.quoting import ident, shown
 from responder.postgres.schema import Schema
 from responder.settings import Settings
@@ -44,6 +47,7 @@ class _Discovered:
     columns: Sequence[CatalogColumn]  # of all tables
     schema: Schema
     timezone: str
+    overrides: Overrides
 
 
 async def check(settings: Settings, report: Report) -> None:
@@ -77,15 +81,44 @@ async def _discover(
         ((version, database, role),) = await connection.fetch(_SERVER)
         report.servers["postgres"] = f"{version}, database {shown(database)}, role {shown(role)}"
         catalog = await fetch_catalog(connection, settings.overrides)
-        found = decision.find(catalog, settings.overrides)
+        decided = decision.decide(catalog, settings.overrides)
+        report.candidates = list(_candidates(decided))
+        report.findings += [
+            Finding("tables", WARNING if hint.serious else NOTE, hint.message, hint.setting)
+            for hint in decided.hints
+            if hint.field not in _ALWAYS_THERE
+        ]
+        found = decided.schema
     except SchemaError as error:
         report.findings.append(Finding("tables", BROKEN, error.message))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
         message = f"cannot read the catalog: {describe(error)}"
         report.findings.append(Finding("tables", BROKEN, message))
     else:
-        return _Discovered(connection, role, catalog.columns, found, settings.timezone)
+        return _Discovered(
+            connection, role, catalog.columns, found, settings.timezone, settings.overrides
+        )
     return None
+
+
+def _candidates(decided: Decision) -> Iterator[Candidate]:
+    """Yield each table that could be meant, the one that was taken first."""
+    found = decided.found
+    for role, table, weighed in (
+        (USER, found.users if found else None, decided.users),
+        (MEMBER, found.members if found else None, decided.members),
+    ):
+        candidates = [
+            Candidate(
+                role.name,
+                str(each.table),
+                table is not None and each.table == (table.schema, table.name),
+                tuple(each.speaks.values()),
+                (*(f"it has no {field}" for field in each.missing), *each.against),
+            )
+            for each in weighed
+        ]
+        yield from sorted(candidates, key=lambda each: not each.taken)
 
 
 def _mapping(found: Schema, settings: Settings) -> list[Mapped]:
@@ -127,19 +160,22 @@ _ALWAYS_THERE: Final = ("name", "image", "createdAt")
 
 async def _fields(discovered: _Discovered) -> AsyncIterator[Finding]:
     users = discovered.schema.users
-    names = [
-        column.name
+    columns = [
+        column
         for column in discovered.columns
         if (column.schema, column.table) == (users.schema, users.name)
     ]
+    whole = [column.name for column in columns]
     for missing in [field for field in _ALWAYS_THERE if field not in users.columns]:
-        near = [name for name in names if plain(missing) in plain(name)]
-        hint = f" Could it be {' or '.join(map(shown, near))}?" if near else ""
+        names = near(missing, columns, USER)
+        names += [name for name in whole if plain(missing) in plain(name) and name not in names]
+        hint = f" Could it be {' or '.join(map(shown, names))}?" if names else ""
+        called = setting(discovered.overrides, USER, columns={missing: names[0]}) if names else ""
         yield Finding(
             "fields",
             WARNING if missing == "name" else NOTE,
             f"{users} has no column for {missing}, which answers null.{hint}",
-            f"RESPONDER_COLUMNS=user.{missing}=… says what it is called.",
+            called or f"RESPONDER_COLUMNS=user.{missing}=… says what it is called.",
         )
     if discovered.schema.members is None:
         yield Finding(

@@ -13,6 +13,7 @@ Severity: TypeAlias = Literal["broken", "warning", "note"]
 BROKEN: Final = "broken"  # lookups fail or answer wrongly
 WARNING: Final = "warning"  # lookups may become slow or unsafe
 NOTE: Final = "note"  # good to know
+MOST: Final = 20  # candidates that a person is shown: a schema for each tenant makes thousands
 _WORST_FIRST: Final[tuple[Severity, ...]] = (BROKEN, WARNING, NOTE)
 
 
@@ -53,15 +54,34 @@ class Mapped:
         return f"  {self.field:<16}{column:<24}{type_:<14}{set_by_hand}".rstrip()
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A table that could be one of Better Auth's: what speaks for it, and what against it."""
+
+    role: str  # "user" or "member"
+    table: str
+    taken: bool
+    speaks_for: tuple[str, ...]
+    speaks_against: tuple[str, ...]
+
+    def as_text(self) -> str:
+        """Return a line of the table of candidates."""
+        why = [f"for: {'; '.join(self.speaks_for)}"] if self.speaks_for else []
+        why += [f"against: {'; '.join(self.speaks_against)}"] if self.speaks_against else []
+        taken = "taken" if self.taken else "not taken"
+        return f"  {self.role:<8}{self.table:<24}{taken:<11}{' - '.join(why)}".rstrip()
+
+
 @dataclass(slots=True)
 class Report:
     """What all checks have found.
 
-    `servers` has a line about each thing that was reached, by its name. `mapping` has the fields of
-    each table that was found.
+    `servers` has a line about each thing that was reached, by its name. `candidates` are the tables
+    that could be meant, and `mapping` has the fields of each that was found.
     """
 
     servers: dict[str, str] = field(default_factory=dict)
+    candidates: list[Candidate] = field(default_factory=list)
     mapping: list[Mapped] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
@@ -71,8 +91,16 @@ class Report:
         return all(finding.severity != BROKEN for finding in self.findings)
 
     def as_text(self) -> str:
-        """Return the report for a person: the servers, the fields of each table, the findings."""
+        """Return the report for a person: the servers, which tables and why, fields, findings."""
         lines = [visible(f"{name:<10}{what}") for name, what in self.servers.items()]
+        if self.candidates:
+            lines += [
+                "",
+                "which tables",
+                *(visible(each.as_text()) for each in self.candidates[:MOST]),
+            ]
+        if len(self.candidates) > MOST:
+            lines.append(f"  and {len(self.candidates) - MOST} more, all of them in --json")
         for table in dict.fromkeys(each.table for each in self.mapping):
             lines += ["", visible(table)]
             lines += [each.as_text() for each in self.mapping if each.table == table]

@@ -57,11 +57,13 @@ class Hint:
     """What the operator may want to set.
 
     `serious` is whether lookups answer what the application does not mean, if it is not set.
+    `field` is what it is about, where that is one field.
     """
 
     message: str
     setting: str
     serious: bool
+    field: str = ""
 
     def __str__(self) -> str:
         return f"{self.message}; set {self.setting}"
@@ -150,6 +152,7 @@ def hints_of_fields(
                     f"{without or f'{table} has no {field}'}; near it: {some(map(shown, names))}",
                     setting(overrides, description, columns={field: names[0]}),
                     serious=field in _SERIOUS,
+                    field=field,
                 )
             continue
         own = table.columns[field].name
@@ -160,6 +163,7 @@ def hints_of_fields(
                     "if the other is meant",
                     setting(overrides, description, columns={field: other.name}),
                     serious=True,
+                    field=field,
                 )
 
 

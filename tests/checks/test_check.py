@@ -42,5 +42,5 @@ async def test_json_and_exit_codes(create_database, template, capsys, monkeypatc
 
     printed = json.loads(capsys.readouterr().out)
     assert 1 == status
-    assert {"good", "servers", "mapping", "findings"} == printed.keys()
+    assert {"good", "servers", "candidates", "mapping", "findings"} == printed.keys()
     assert {"check", "severity", "message", "remedy"} == printed["findings"][0].keys()

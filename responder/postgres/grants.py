@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from responder.errors import SettingsError
@@ -36,7 +37,8 @@ async def grants_for(dsn: Dsn, overrides: Overrides, *, role: str) -> str:
     # among columns that it cannot read, so each column counts as readable.
     readable = [column._replace(readable=True) for column in catalog.columns]
     found = decision.find(catalog._replace(columns=readable), overrides)
-    return grants(found, role=role, database=database)
+    path = () if overrides.search_path else catalog.search_path
+    return grants(found, role=role, database=database, search_path=path)
 
 
 def _check_role(role: str) -> None:
@@ -55,7 +57,7 @@ def _check_role(role: str) -> None:
         raise SettingsError(f"ROLE: {shown(role)} is PostgreSQL's own, and cannot be made")
 
 
-def grants(found: Schema, *, role: str, database: str) -> str:
+def grants(found: Schema, *, role: str, database: str, search_path: Sequence[str] = ()) -> str:
     """Return SQL that makes a role, or keeps one, with the least privilege; it may be run again.
 
     The role gets no password: the operator decides how it authenticates.
@@ -64,6 +66,7 @@ def grants(found: Schema, *, role: str, database: str) -> str:
         found: the tables that the role may read.
         role: its name, in its literal case.
         database: the name of the database that has the tables.
+        search_path: what is set for the role with which the tables were found, if anything is.
     """
     quoted = ident(role)
     make = f"begin create role {quoted} login; exception when duplicate_object then null; end"
@@ -76,6 +79,9 @@ def grants(found: Schema, *, role: str, database: str) -> str:
         f"alter role {quoted} set statement_timeout = '5s';",
         f"grant connect on database {ident(database)} to {quoted};",
     ]
+    if search_path:  # it may have decided which tables are meant
+        path = ", ".join(map(ident, search_path))
+        lines.append(f"alter role {quoted} in database {ident(database)} set search_path = {path};")
     columns = [column for table in found.tables for column in table.columns.values()]
     schemas = {table.schema for table in found.tables}
     # The lookups name the schema of citext's operators (see `expressions`).

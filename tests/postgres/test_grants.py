@@ -9,8 +9,12 @@ import asyncpg
 import pytest
 
 from responder import checks, cli
+from responder.postgres.dsn import parse
+from responder.postgres.grants import grants_for
+from responder.postgres.overrides import NO_OVERRIDES
 from responder.settings import Settings
 from tests.roles import as_role
+from tests.shapes import core
 
 ROLE = 'least "privilege"'
 
@@ -128,3 +132,31 @@ def test_without_a_database_it_says_so(monkeypatch, capsys, environment, status,
     errors = capsys.readouterr().err
     assert message in errors
     assert "hunter2" not in errors
+
+
+async def test_the_role_looks_where_the_application_does(create_database, start):
+    """Where a setting of the application's role says which tables are meant, the role that is
+    granted has it, too.
+    """
+    url = await create_database()
+    admin = await asyncpg.connect(url)
+    database = url.rpartition("/")[2]
+    try:
+        for name in ("blog", "shop"):
+            await admin.execute(
+                f'{core(schema=name)} insert into {name}."user" (id, name, email) '
+                f"values ('1', '{name}', 'x@example.com')"
+            )
+        await admin.execute(f"""
+            drop role if exists looks; create role looks login superuser; create role granted login;
+            alter role looks in database {database} set search_path = "$user", shop, blog""")
+        dsn = parse(as_role(url, "looks"))
+        sql = await grants_for(dsn, NO_OVERRIDES, role="granted")
+        await admin.execute(sql)
+        services = [await start(as_role(url, role)) for role in ("looks", "granted")]
+        answers = [(await each.ask("users.get", "1")).json["name"] for each in services]
+    finally:
+        await admin.execute("drop owned by granted; drop role granted; drop role looks")
+        await admin.close()
+
+    assert ["shop", "shop"] == answers

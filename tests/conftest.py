@@ -178,7 +178,7 @@ create event trigger regrant on ddl_command_end
   when tag in ('CREATE TABLE', 'CREATE TABLE AS', 'CREATE VIEW', 'ALTER TABLE', 'ALTER VIEW',
                'CREATE MATERIALIZED VIEW', 'CREATE SCHEMA', 'ALTER SCHEMA')
   execute function public.regrant();
-""".replace("FIELDS", ",".join(map(plain, {**USER_FIELDS, **MEMBER_FIELDS})))
+""".replace("FIELDS", ",".join(map(plain, {**USER_FIELDS, **MEMBER_FIELDS, "anonymous": None})))
 
 
 async def _with_least_privilege(url: str, settings: Settings) -> Settings:

@@ -181,10 +181,19 @@ class CatalogKey(NamedTuple):
     columns: Sequence[str]
 
 
-# What PostgreSQL itself would have without any setting says nothing of where the application looks.
+# Of the role or of the database, the nearest first. Our own connections have another search path,
+# and what PostgreSQL would have without a setting says nothing of where the application looks.
 SEARCH_PATH: Final = """
-select setting, current_user::text from pg_catalog.pg_settings
-where name = 'search_path' and source <> 'default'
+select pg_catalog.substr(setting, pg_catalog.length('search_path=') + 1), session_user::text
+from pg_catalog.pg_db_role_setting s
+cross join lateral pg_catalog.unnest(s.setconfig) setting
+where setting like 'search_path=%'
+  and s.setdatabase in (0, (
+    select d.oid from pg_catalog.pg_database d
+    where d.datname = pg_catalog.current_database()))
+  and s.setrole in (0, (select r.oid from pg_catalog.pg_roles r where r.rolname = session_user))
+order by s.setrole = 0, s.setdatabase = 0
+limit 1
 """
 
 

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
         UnauthenticatedError,
         UnavailableError,
     )
-    from responder.models import Identity, User, UserBatch, UserPage, WhoAmI
+    from responder.models import (
+        Identity,
+        Membership,
+        MembershipPage,
+        User,
+        UserBatch,
+        UserPage,
+        WhoAmI,
+    )
     from responder.tokens.verifier import TokenVerifier
 
 __all__ = [
@@ -27,6 +35,8 @@ __all__ = [
     "Identity",
     "InternalError",
     "InvalidRequestError",
+    "Membership",
+    "MembershipPage",
     "NotFoundError",
     "PayloadTooLargeError",
     "RequestTimeoutError",

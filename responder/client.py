@@ -22,6 +22,9 @@ from responder.models import (
     ByEmail,
     ById,
     ByIds,
+    Membership,
+    MembershipPage,
+    MembershipsOf,
     Myself,
     OrgList,
     User,
@@ -204,6 +207,50 @@ class UsersClient:
         """
         request = OrgList(organization_id, limit, cursor)
         return await self._reply(endpoints.ORG_LIST, request, timeout, headers)
+
+    async def memberships(
+        self,
+        id: str | None = None,  # noqa: A002 - its name on the wire
+        *,
+        page: int = 100,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Membership]:
+        """Iterate over all organizations of a user, by default of the user of this client's token.
+
+        Raises NotFoundError. `page` is how many are asked for at a time, `timeout` is a page's.
+        """
+        cursor = None
+        while True:
+            answer = await self.memberships_page(
+                id, limit=page, cursor=cursor, timeout=timeout, headers=headers
+            )
+            for membership in answer.memberships:
+                yield membership
+            cursor = answer.next_cursor
+            if cursor is None:
+                return
+
+    async def memberships_page(
+        self,
+        id: str | None = None,  # noqa: A002 - its name on the wire
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> MembershipPage:
+        """Return a page of a user's memberships, as a user interface shows them.
+
+        Args:
+            id: of the user; None is the user of this client's token.
+            limit: how many at most, 1 to 500; there may be fewer on a page that is not the last.
+            cursor: `next_cursor` of the page before; None for the first.
+            timeout: seconds.
+            headers: of the request.
+        """
+        request = MembershipsOf(id, limit, cursor)
+        return await self._reply(endpoints.MEMBERSHIPS, request, timeout, headers)
 
     async def whoami(
         self,

@@ -12,23 +12,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from operator import itemgetter
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from responder import replies, wire
 from responder.batching import ALONE, CROWD, Alone, Answer, Callback, Line
 from responder.errors import (
-    ForbiddenError,
     InvalidRequestError,
     NotFoundError,
     PayloadTooLargeError,
     ResponderError,
-    UnavailableError,
 )
-from responder.models import ByEmail, ById, ByIds, Identity, Myself, OrgList
-from responder.postgres.connection import Connection, Record, ValueRefusedError
+from responder.models import ByEmail, ById, ByIds, Identity, MembershipsOf, Myself, OrgList
+from responder.paging import FORBIDDEN, NOT_FOUND, Asked, MembershipsFrom, PageOf, Paging
+from responder.postgres.connection import Connection, Record
 from responder.postgres.lookups import Lookups
-from responder.postgres.pages import PageRow, PageWanted
 from responder.postgres.pool import Pool
 from responder.postgres.users import UserRow, Users
 from responder.postgres.visibility import Caller
@@ -37,29 +34,10 @@ from responder.replies import Fewer, WithAll, Written
 FEW: Final = 8  # pages, or lists, that may share a query
 APART: Final = 10.0  # seconds for which each goes alone after one was too slow, as without an index
 
-_NOT_FOUND: Final = NotFoundError("no such user")
-_NO_ORGANIZATION: Final = NotFoundError("no such organization")
-_FORBIDDEN: Final = ForbiddenError("the caller is banned, or exists no more")
-
-
-class _Page(NamedTuple):
-    """The request of a page, and the membership after which it starts."""
-
-    request: OrgList
-    after: wire.Position | None  # None for the first page
-
-    @property
-    def organization_id(self) -> str:
-        return self.request.organization_id
-
-
-# A request, of the kind that its line is for, and the caller on whose behalf it is made. A plain
-# tuple: to make a NamedTuple of each request would be a fiftieth of its cost.
-_Asked: TypeAlias = tuple[Any, Caller | None]
 # Of each distinct id the key that is looked up, and how it was spelled.
 _Ids: TypeAlias = Sequence[tuple[str | None, str]]
-_Fetch: TypeAlias = Callable[[Connection, Sequence[_Asked]], Awaitable[Sequence[Answer | Alone]]]
-_Lines: TypeAlias = tuple[Line[_Asked, Connection], Line[_Asked, Connection]]
+_Fetch: TypeAlias = Callable[[Connection, Sequence[Asked]], Awaitable[Sequence[Answer | Alone]]]
+_Lines: TypeAlias = tuple[Line[Asked, Connection], Line[Asked, Connection]]
 
 
 class Directory:
@@ -79,8 +57,12 @@ class Directory:
         self._users = self._lines(self._fetch_users, max_batch=max_batch)
         self._emails = self._lines(self._fetch_emails, max_batch=max_batch)
         few = min(FEW, max_batch)
+        paging = Paging(pool, max_reply=max_reply, count=self._count)
         self._first_pages, self._later_pages, self._pages_without_times = (
-            self._lines(self._fetch_pages, max_batch=few, crowd=1, apart=APART) for _ in range(3)
+            self._lines(paging.fetch_pages, max_batch=few, crowd=1, apart=APART) for _ in range(3)
+        )
+        self._memberships = self._lines(
+            paging.fetch_memberships, max_batch=few, crowd=1, apart=APART
         )
         self._lists = self._lines(self._fetch_lists, max_batch=few, crowd=1, apart=APART)
 
@@ -110,13 +92,36 @@ class Directory:
             lines = self._later_pages
             if after.created_at is None:
                 lines = self._pages_without_times
-        self._load(lines, _Page(request, after), identity, deadline, callback)
+        self._load(lines, PageOf(request, after), identity, deadline, callback)
 
     def get_many(
         self, request: ByIds, identity: Identity | None, *, deadline: float, callback: Callback
     ) -> None:
         """Load users by their ids: a UserBatch, or PayloadTooLargeError."""
         self._load(self._lists, request, identity, deadline, callback)
+
+    def memberships(
+        self,
+        request: MembershipsOf,
+        identity: Identity | None,
+        *,
+        deadline: float,
+        callback: Callback,
+    ) -> None:
+        """Load memberships of a user, or of the caller: a MembershipPage, or NotFoundError.
+
+        Raises InvalidRequestError for a cursor, and for a service that names no user.
+        """
+        user_id = request.id
+        if user_id is None:
+            if identity is None:
+                raise InvalidRequestError("id: required, unless a token says who asks")
+            user_id = identity.user_id
+        after = None
+        if request.cursor is not None:
+            after = wire.decode_membership_cursor(request.cursor, user_id)
+        asked = MembershipsFrom(user_id, request.limit, after)
+        self._load(self._memberships, asked, identity, deadline, callback)
 
     def whoami(
         self, request: Myself, identity: Identity, *, deadline: float, callback: Callback
@@ -136,7 +141,7 @@ class Directory:
         self, fetch: _Fetch, *, max_batch: int, crowd: int = CROWD, apart: float = 0.0
     ) -> _Lines:
         services, callers = (
-            Line[_Asked, Connection](fetch, max_batch=max_batch, crowd=crowd, apart=apart)
+            Line[Asked, Connection](fetch, max_batch=max_batch, crowd=crowd, apart=apart)
             for _ in range(2)
         )
         self._pool.batching.add(services)
@@ -158,7 +163,7 @@ class Directory:
             line, caller = callers, Caller(identity.user_id, identity.organization_id)
         self._pool.load(line, (request, caller), deadline=deadline, callback=callback)
 
-    def _lookups(self, asked: Sequence[_Asked]) -> Lookups:
+    def _lookups(self, asked: Sequence[Asked]) -> Lookups:
         """Return the lookups for those in a batch, who are all services or all callers."""
         statements = self._pool.statements
         return statements.services if asked[0][1] is None else statements.callers
@@ -170,7 +175,7 @@ class Directory:
     # Users
 
     async def _fetch_users(
-        self, connection: Connection, asked: Sequence[_Asked]
+        self, connection: Connection, asked: Sequence[Asked]
     ) -> Sequence[Answer | Alone]:
         by_id = self._lookups(asked).by_id
         keys = [
@@ -180,7 +185,7 @@ class Directory:
         return await self._fetch(connection, by_id, keys, asked)
 
     async def _fetch_emails(
-        self, connection: Connection, asked: Sequence[_Asked]
+        self, connection: Connection, asked: Sequence[Asked]
     ) -> Sequence[Answer | Alone]:
         by_email = self._lookups(asked).by_email
         keys = [by_email.key(request.email) for request, _ in asked]
@@ -191,20 +196,20 @@ class Directory:
         connection: Connection,
         lookup: Users,
         keys: Sequence[str | None],
-        asked: Sequence[_Asked],
+        asked: Sequence[Asked],
     ) -> Sequence[Answer | Alone]:
         """Look a key up for each request; one that is None matches nothing."""
         limit, additional = self._max_reply(), self._additional
         alone = len(keys) == 1
         cap = limit if alone else replies.SMALL_IMAGE
         rows = await self._rows(connection, lookup, keys, asked, cap=cap)
-        answers: list[Answer | Alone] = [_NOT_FOUND] * len(keys)
+        answers: list[Answer | Alone] = [NOT_FOUND] * len(keys)
         images = fields = 0
         for row in rows:
             at = row[UserRow.ORDINAL] - 1
             request, caller = asked[at]
             if caller and not row[UserRow.ALLOWED] and not isinstance(request, Myself):
-                answers[at] = _FORBIDDEN
+                answers[at] = FORBIDDEN
             elif row[UserRow.USER_ID] is None:
                 continue
             elif not alone and replies.lacks(row, additional=additional):
@@ -223,7 +228,7 @@ class Directory:
         connection: Connection,
         lookup: Users,
         keys: Sequence[str | None],
-        asked: Sequence[_Asked],
+        asked: Sequence[Asked],
         *,
         cap: int,
     ) -> list[Record]:
@@ -232,73 +237,10 @@ class Directory:
         sql, arguments = lookup.query(keys, organizations, callers, cap=cap)
         return await connection.fetch_checked(self._pool.statements, sql, *arguments)
 
-    # Pages
-
-    async def _fetch_pages(
-        self, connection: Connection, asked: Sequence[_Asked]
-    ) -> Sequence[Answer | Alone]:
-        limit = self._max_reply()
-        wanted = [request.request.limit for request, _ in asked]
-        cap = replies.largest_image(sum(wanted))
-        pages = await self._pages_of(connection, asked, wanted, limit, cap=cap)
-        while len(pages) == 1 and isinstance(pages[0], Fewer):
-            pages = await self._pages_of(connection, asked, [pages[0].users], limit, cap=limit)
-        return [self._counted(each) for each in pages]
-
-    async def _pages_of(
-        self,
-        connection: Connection,
-        asked: Sequence[_Asked],
-        wanted: Sequence[int],
-        limit: int,
-        *,
-        cap: int,
-    ) -> Sequence[Written | Fewer | ResponderError]:
-        additional = self._additional
-        rows = await self._page_rows(connection, asked, wanted, cap=cap)
-        return [
-            _page(row, one, most, limit, additional=additional)
-            for row, one, most in zip(rows, asked, wanted, strict=True)
-        ]
-
-    async def _page_rows(
-        self,
-        connection: Connection,
-        asked: Sequence[_Asked],
-        wanted: Sequence[int],
-        *,
-        cap: int,
-    ) -> list[Record]:
-        """Return the row of each page, in the order asked for."""
-        pages = self._lookups(asked).pages
-        if pages is None:
-            raise UnavailableError("there is no member table in this database")
-        query = pages.query(
-            [
-                PageWanted(request.organization_id, most, caller, *_place(request.after))
-                for (request, caller), most in zip(asked, wanted, strict=True)
-            ],
-            cap=cap,
-        )
-        if query is None:  # these tables have no such position
-            raise InvalidRequestError(wire.BAD_CURSOR)
-        sql, arguments = query
-        try:
-            rows = await connection.fetch_checked(self._pool.statements, sql, *arguments)
-        except ValueRefusedError:
-            after = asked[0][0].after
-            if len(asked) > 1 or after is None:
-                raise
-            # A view may refuse a value of its own, which is not the caller's fault.
-            if await connection.accepts(pages.position, after.member_id, after.created_at):
-                raise
-            raise InvalidRequestError(wire.BAD_CURSOR) from None
-        return sorted(rows, key=itemgetter(PageRow.ORDINAL))
-
     # Lists
 
     async def _fetch_lists(
-        self, connection: Connection, asked: Sequence[_Asked]
+        self, connection: Connection, asked: Sequence[Asked]
     ) -> Sequence[Answer | Alone]:
         limit = self._max_reply()
         lists = [self._distinct(request.ids) for request, _ in asked]
@@ -321,7 +263,7 @@ class Directory:
     async def _batches_of(
         self,
         connection: Connection,
-        asked: Sequence[_Asked],
+        asked: Sequence[Asked],
         lists: Sequence[_Ids],
         limit: int,
         *,
@@ -355,24 +297,6 @@ class Directory:
         self.additional_omitted += additional
 
 
-def _place(after: wire.Position | None) -> tuple[str | None, str | None]:
-    return (after.created_at, after.member_id) if after else (None, None)
-
-
-def _page(
-    row: Record, asked: _Asked, wanted: int, limit: int, *, additional: bool
-) -> Written | Fewer | ResponderError:
-    (request, _), caller = asked
-    if caller and not row[PageRow.ALLOWED]:
-        return _FORBIDDEN
-    if caller and not row[PageRow.LISTED]:
-        return _NO_ORGANIZATION
-    try:
-        return replies.page(row, request.organization_id, wanted, limit, additional=additional)
-    except PayloadTooLargeError as error:
-        return error
-
-
 def _numbers(lists: Sequence[_Ids]) -> Iterator[range]:
     """The ordinals of each list, of all that are looked up by one query."""
     start = 1
@@ -382,12 +306,12 @@ def _numbers(lists: Sequence[_Ids]) -> Iterator[range]:
 
 
 def _batch(
-    ids: _Ids, rows: Sequence[Record | None], asked: _Asked, limit: int, *, additional: bool
+    ids: _Ids, rows: Sequence[Record | None], asked: Asked, limit: int, *, additional: bool
 ) -> Written | WithAll | ResponderError:
     """Write the batch of a list from the row of each of its ids, None where there is none."""
     _, caller = asked
     if caller and rows[0] and not rows[0][UserRow.ALLOWED]:
-        return _FORBIDDEN
+        return FORBIDDEN
     found = [row for row in rows if row and row[UserRow.USER_ID] is not None]
     missing = [
         spelled

@@ -14,6 +14,8 @@ from responder.models import (
     ByEmail,
     ById,
     ByIds,
+    MembershipPage,
+    MembershipsOf,
     Myself,
     OrgList,
     Reply,
@@ -37,7 +39,7 @@ class Endpoint(Generic[Asked, Answered]):
 
     `bare` is the key that a payload of bare text stands for; `route` is the path of a GET, in which
     a name in braces is a key of the request. With `needs_token` it is only answered on behalf of a
-    caller, and its payload may be empty.
+    caller. Where its payload `may_be_empty`, it is about the caller then.
 
     `begins` is what each reply begins with, in every version: what a program that is no worker has
     sent is told by that, and by that alone. So the first field of a reply model never moves.
@@ -50,6 +52,7 @@ class Endpoint(Generic[Asked, Answered]):
     bare: str | None = None
     route: str | None = None
     needs_token: bool = False
+    may_be_empty: bool = False
     begins: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,6 +93,14 @@ GET_MANY: Final = Endpoint(
     request=ByIds,
     reply=UserBatch,
 )
+MEMBERSHIPS: Final = Endpoint(
+    name="memberships",
+    summary="the organizations of a user, a page at a time",
+    request=MembershipsOf,
+    reply=MembershipPage,
+    bare="id",
+    may_be_empty=True,
+)
 WHOAMI: Final = Endpoint(
     name="whoami",
     summary="the caller",
@@ -97,9 +108,10 @@ WHOAMI: Final = Endpoint(
     reply=WhoAmI,
     route="/api/v1/me",
     needs_token=True,
+    may_be_empty=True,
 )
 
-ENDPOINTS: Final = (GET, BY_EMAIL, ORG_LIST, GET_MANY, WHOAMI)
+ENDPOINTS: Final = (GET, BY_EMAIL, ORG_LIST, GET_MANY, MEMBERSHIPS, WHOAMI)
 
 
 class Write(NamedTuple):

@@ -63,6 +63,14 @@ class ByIds(Request, frozen=True, omit_defaults=True):
     organization_id: str | None = None
 
 
+class MembershipsOf(Request, frozen=True, omit_defaults=True):
+    """The request of `users.memberships`; without an id it is about the caller."""
+
+    id: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 100
+    cursor: str | None = None
+
+
 class Myself(Request, frozen=True, omit_defaults=True):
     """The request of `users.whoami`."""
 
@@ -146,6 +154,25 @@ class UserBatch(Reply):
     users: list[User]
     # Unchecked: an id that no user has may be no proper text at all (a lone surrogate).
     missing: list[Annotated[str, SkipValidation]]
+
+
+class Membership(Reply):
+    """What a user is in one organization."""
+
+    organization_id: str
+    organization_name: str | None = Field(description="null also where it may not be read")
+    organization_slug: str | None
+    org_role: str | None = Field(description="as stored")
+    manager_id: str | None
+    department_id: str | None
+    created_at: Instant | None
+
+
+class MembershipPage(Reply):
+    """A page of a user's memberships; `next_cursor` is None on the last."""
+
+    memberships: list[Membership]
+    next_cursor: str | None
 
 
 class Identity(Reply):

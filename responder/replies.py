@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 from responder import wire
 from responder.errors import PayloadTooLargeError
 from responder.models import ADDITIONAL, MAX_PAGE, Identity
+from responder.postgres.memberships import MembershipRow
 from responder.postgres.pages import PageRow
 from responder.postgres.users import FIELDS, UserRow
 
@@ -43,9 +44,9 @@ class Row(Protocol):
 
 
 class Fewer(NamedTuple):
-    """In place of a page: so many users fit into a message with their images."""
+    """In place of a page: so many of what it lists fit into a message, with their images."""
 
-    users: int
+    most: int
 
 
 class WithAll(NamedTuple):
@@ -135,6 +136,32 @@ def page(
     if len(reply) > limit:  # for a cursor of ids that are longer than a frame has room for
         raise PayloadTooLargeError("the page does not fit into one message")
     return reply, images, more
+
+
+def membership_page(row: Row, user_id: str, wanted: int, limit: int) -> Written | Fewer:
+    """Write a MembershipPage of at most `limit` bytes; raises PayloadTooLargeError.
+
+    Args:
+        row: of a lookup for `wanted` memberships of the user.
+        user_id: to which the cursor is bound.
+        wanted: how many memberships it has at most.
+        limit: of its size.
+    """
+    found = zip(*(each or () for each in row[MembershipRow.MEMBERSHIPS]), strict=True)
+    written = wire.encode_memberships(found)
+    fitting = sum(total <= limit - FRAME for total in accumulate(len(each) + 1 for each in written))
+    if fitting < min(wanted, len(written)):
+        if fitting == 0:
+            raise PayloadTooLargeError("the membership does not fit into one message")
+        return Fewer(fitting)
+    cursor = None
+    if len(written) > wanted:
+        place = row[MembershipRow.CREATED_AT], row[MembershipRow.MEMBER_ID]
+        cursor = wire.encode_cursor(wire.MembershipPosition(user_id, *place))
+    reply = wire.encode_membership_page(written[:wanted], cursor)
+    if len(reply) > limit:  # as in `page`
+        raise PayloadTooLargeError("the page does not fit into one message")
+    return reply, 0, 0
 
 
 def batch(

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from itertools import starmap
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -31,10 +31,11 @@ from responder.errors import (
     PayloadTooLargeError,
     ResponderError,
 )
-from responder.models import ADDITIONAL, Identity, Request, User
+from responder.models import ADDITIONAL, Identity, Membership, Request, User
 
 MAX_MESSAGE: Final = 512  # characters
 BAD_CURSOR: Final = "cursor: not one that users.org_list gave"
+BAD_MEMBERSHIPS_CURSOR: Final = "cursor: not one that users.memberships gave"
 TOO_MANY_IDS: Final = "the users do not fit into one message: ask for fewer ids"
 
 TIMEOUT: Final = "Responder-Timeout-Ms"
@@ -76,7 +77,7 @@ def decode_any_form(payload: bytes, endpoint: Endpoint[Asked, Any]) -> Asked:
         raise InvalidRequestError("the payload is not UTF-8") from None
     if text.startswith("{"):
         return _convert(_parse(text), endpoint.request)
-    if not text and endpoint.needs_token:
+    if not text and endpoint.may_be_empty:
         return endpoint.request()
     if not text:
         raise InvalidRequestError("the payload is empty")
@@ -222,6 +223,17 @@ def encode_page(users: bytes, next_cursor: str | None) -> bytes:
     return b'{"users":%b,"nextCursor":%b}' % (users, _encode(next_cursor))
 
 
+def encode_memberships(rows: Iterable[Iterable[object]]) -> list[bytes]:
+    """Write each Membership from the values of its fields, in their order."""
+    return [_encode(_Membership(*row)) for row in rows]
+
+
+def encode_membership_page(memberships: Iterable[bytes], next_cursor: str | None) -> bytes:
+    """Write a MembershipPage from written memberships."""
+    joined = b",".join(memberships)
+    return b'{"memberships":[%b],"nextCursor":%b}' % (joined, _encode(next_cursor))
+
+
 def encode_whoami(identity: Identity, user: bytes | None) -> bytes:
     """Write a WhoAmI from a written user."""
     said = identity.model_dump_json(by_alias=True).encode()
@@ -295,6 +307,11 @@ _Row = msgspec.defstruct(
     ],
     gc=False,
 )
+_Membership = msgspec.defstruct(
+    "_Membership",
+    [(str(field.alias), Any) for field in Membership.model_fields.values()],
+    gc=False,
+)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -305,8 +322,8 @@ def _json(value: object) -> bytes:
         return json.dumps(msgspec.to_builtins(value)).encode()
 
 
-# Cursors: where a page ended, bound to its organization. They are opaque to callers but no secret:
-# a caller who may list the organization may start anywhere in it.
+# Cursors: where a page ended, bound to its organization or user. They are opaque to callers but no
+# secret: a caller who may see the list may start anywhere in it.
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True):
@@ -317,20 +334,41 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
     member_id: str
 
 
-def encode_cursor(position: Position) -> str:
+class MembershipPosition(msgspec.Struct, frozen=True, array_like=True, tag="user"):
+    """The place of a membership among those of its user."""
+
+    user_id: str
+    created_at: str | None
+    member_id: str
+
+
+def encode_cursor(position: Position | MembershipPosition) -> str:
     """Write a cursor."""
     return base64.urlsafe_b64encode(_encode(position)).rstrip(b"=").decode()
 
 
 def decode_cursor(cursor: str, organization_id: str) -> Position:
     """Read a cursor of that organization; raises InvalidRequestError."""
-    try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        position = msgspec.json.decode(
-            base64.b64decode(padded, b"-_", validate=True), type=Position
-        )
-    except (UnicodeEncodeError, binascii.Error, *_REFUSED):
-        raise InvalidRequestError(BAD_CURSOR) from None
+    position = _decode_cursor(cursor, Position, BAD_CURSOR)
     if position.organization_id != organization_id:
         raise InvalidRequestError("cursor: of another organization")
     return position
+
+
+def decode_membership_cursor(cursor: str, user_id: str) -> MembershipPosition:
+    """Read a cursor of that user; raises InvalidRequestError."""
+    position = _decode_cursor(cursor, MembershipPosition, BAD_MEMBERSHIPS_CURSOR)
+    if position.user_id != user_id:
+        raise InvalidRequestError("cursor: of another user")
+    return position
+
+
+_Place = TypeVar("_Place", Position, MembershipPosition)
+
+
+def _decode_cursor(cursor: str, form: type[_Place], refusal: str) -> _Place:
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        return msgspec.json.decode(base64.b64decode(padded, b"-_", validate=True), type=form)
+    except (UnicodeEncodeError, binascii.Error, *_REFUSED):
+        raise InvalidRequestError(refusal) from None

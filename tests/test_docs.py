@@ -17,7 +17,7 @@ import pytest
 from responder import cli
 from responder.errors import BY_CODE
 from responder.http import acceptor, head, listener, protocol, target
-from responder.models import Identity, User
+from responder.models import Identity, Membership, User
 from responder.settings import Settings
 from tests.roles import as_role
 
@@ -83,6 +83,13 @@ def test_every_field_of_an_identity_is_documented():
     documented = [key for row in rows(SUBJECTS, "identity") for key in row[0].split(", ")]
 
     assert [field.alias for field in Identity.model_fields.values()] == documented
+
+
+def test_every_field_of_a_membership_is_documented():
+    """The table of the Membership has its keys in their order."""
+    documented = [key for row in rows(SUBJECTS, "membership") for key in row[0].split(", ")]
+
+    assert [field.alias for field in Membership.model_fields.values()] == documented
 
 
 def test_every_setting_is_documented():

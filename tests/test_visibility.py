@@ -358,6 +358,60 @@ async def test_an_organization_is_listed_to_its_members(world, limit):
     )
 
 
+@pytest.mark.parametrize("limit", [1, 100])
+async def test_a_caller_sees_the_memberships_that_the_rules_let_them_see(world, limit):
+    """Their own all, by their id or without one; of others those in organizations that count."""
+
+    async def ask(caller: str, target: str | None) -> None:
+        headers, found, cursor = world.token(caller, None), [], None
+        while True:
+            request = {"limit": limit} if target is None else {"id": target, "limit": limit}
+            answer = (
+                await world.nats(
+                    "memberships", request | ({"cursor": cursor} if cursor else {}), headers
+                )
+            ).json
+            if "code" in answer:
+                break
+            found += answer["memberships"]
+            cursor = answer["nextCursor"]
+            if cursor is None:
+                break
+        question, of = (caller, target), caller if target is None else target
+        if refused(caller):
+            assert (question, "forbidden") == (question, answer["code"])
+        elif not sees(caller, of, world.rules):
+            assert (question, "not_found") == (question, answer["code"])
+        else:
+            assert (question, memberships(caller, of, world.rules)) == (question, found)
+
+    await all_of(ask(*question) for question in itertools.product(CALLERS, (*PEOPLE, GONE, None)))
+
+
+def memberships(caller: str, target: str, rules: str) -> list[dict[str, Any]]:
+    """Return the memberships that a caller sees of a user whom they may see."""
+    earliest: dict[str, int] = {}
+    for at, organization in joined(target):
+        earliest.setdefault(organization, at)
+    everything = caller == target or PEOPLE[caller].is_admin
+    place = list(PEOPLE).index(target)
+    return [
+        {
+            "organizationId": organization,
+            "organizationName": organization,
+            "organizationSlug": organization,
+            "orgRole": org_role(target, at),
+            "managerId": f"manager of {target} in {organization}",
+            "departmentId": f"department of {target} in {organization}",
+            "createdAt": (NOW + timedelta(minutes=at, seconds=place))
+            .isoformat(timespec="milliseconds")
+            .replace("+00:00", "Z"),
+        }
+        for organization, at in earliest.items()
+        if everything or organization in counted(caller, rules)
+    ]
+
+
 @pytest.mark.parametrize("transport", ["nats", "http"])
 async def test_every_caller_is_told_who_they_are(world, transport):
     """users.whoami answers a caller's whole record, even if they are banned or have no row."""
@@ -393,6 +447,7 @@ async def test_a_hidden_user_is_answered_like_one_that_does_not_exist(world):
         unknown = {
             "get": await world.nats("get", "nobody", headers),
             "by_email": await world.nats("by_email", "nobody@example.com", headers),
+            "memberships": await world.nats("memberships", "nobody", headers),
         }
         nowhere = await world.nats("org_list", "nowhere", headers)
         on_http = without_date(await world.http("users/nobody", None, headers))
@@ -400,6 +455,7 @@ async def test_a_hidden_user_is_answered_like_one_that_does_not_exist(world):
             if sees(caller, target, world.rules):
                 continue
             assert unknown["get"] == await world.nats("get", target, headers)
+            assert unknown["memberships"] == await world.nats("memberships", target, headers)
             assert unknown["by_email"] == await world.nats("by_email", email(target), headers)
             assert on_http == without_date(await world.http(f"users/{target}", None, headers))
         for each in set(ORGANIZATIONS) - counted(caller, world.rules):

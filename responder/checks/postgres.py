@@ -24,7 +24,7 @@ from responder.postgres.connection import (
 )
 from responder.postgres.decision import Decision
 from responder.postgres.discovery import fetch_catalog
-from responder.postgres.fields import ACCOUNT, MEMBER, USER, plain
+from responder.postgres.fields import ACCOUNT, MEMBER, ORGANIZATION, USER, plain
 from responder.postgres.inspection import connected
 from responder.postgres.near import near, setting
 from responder.postgres.overrides import Overrides
@@ -123,7 +123,8 @@ def _candidates(decided: Decision) -> Iterator[Candidate]:
 
 def _mapping(found: Schema, settings: Settings) -> list[Mapped]:
     mapping = []
-    for table, role in ((found.users, USER), (found.members, MEMBER)):
+    tables = (found.users, USER), (found.members, MEMBER), (found.organizations, ORGANIZATION)
+    for table, role in tables:
         if table is None:
             continue
         by_hand = settings.columns.get(role.name, {})
@@ -225,7 +226,7 @@ async def _privileges(discovered: _Discovered) -> AsyncIterator[Finding]:
         return
     if bypasses:
         yield Finding("privileges", WARNING, "the role bypasses row-level security", remedy)
-    for table in discovered.schema.tables:
+    for table in discovered.schema.read:
         ((writes,),) = await discovered.connection.fetch(_WRITES, int(table.relation))
         if writes:
             yield Finding("privileges", WARNING, f"the role may write to {table}", remedy)

@@ -112,7 +112,7 @@ def _requests(endpoint: Endpoint[Any, Any], prefix: str, *, token_required: bool
     }
     if endpoint.bare:
         payloads["text"] = _text(f"the {endpoint.bare} alone", minLength=1)
-    if endpoint.needs_token:
+    if endpoint.may_be_empty:
         payloads["empty"] = _text("nothing", maxLength=0)
     messages = {name: {"headers": headers, **payload} for name, payload in payloads.items()}
     return {"address": endpoint.subject(prefix), "messages": messages}

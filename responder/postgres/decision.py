@@ -28,6 +28,7 @@ from responder.postgres.evidence import CONTROL, MemberEvidence, Tables, UserEvi
 from responder.postgres.fields import MEMBER, USER, Description, plain
 from responder.postgres.names import says_copy
 from responder.postgres.near import Hint, hints_of_fields, hints_of_members, near, setting
+from responder.postgres.organizations import named_by
 from responder.postgres.overrides import NO_OVERRIDES, Overrides
 from responder.postgres.quoting import shown
 from responder.postgres.schema import Column, Schema, Table, TableName, relation
@@ -110,8 +111,9 @@ def _decide(
         members = search.find(before.members if before else None)
         if members:
             _check_alike(users, members)
-            formers = _formers(members, tables.columns)
-            decision.found = Schema(users, members, decision.found.formers + formers)
+            formers = decision.found.formers + _formers(members, tables.columns)
+            organizations = named_by(members, tables, overrides)
+            decision.found = Schema(users, members, formers, organizations=organizations)
             hints += hints_of_fields(MEMBER, members, tables.columns[_name(members)], overrides)
         else:
             hints += hints_of_members(decision.members, tables, users, overrides)
@@ -144,7 +146,8 @@ def follow(catalog: Catalog, overrides: Overrides, before: Schema) -> Schema | N
         return None
     _check_alike(users, members)
     formers = _formers(users, tables.columns) + _formers(members, tables.columns)
-    return Schema(users, members, formers, overrides.additional)
+    organizations = named_by(members, tables, overrides)
+    return Schema(users, members, formers, overrides.additional, organizations)
 
 
 class _Evidence(Protocol):

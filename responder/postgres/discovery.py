@@ -77,8 +77,8 @@ async def _fetch_followed(reader: Reader, found: Schema) -> Catalog:
 
     What a lookup waits for is read in a moment, however many tables there are.
     """
-    homes = [table.home or table for table in found.tables]
-    oids = [int(table.relation) for table in found.tables]
+    homes = [table.home or table for table in found.read]
+    oids = [int(table.relation) for table in found.read]
     schemas, names = [home.schema for home in homes], [home.name for home in homes]
     return await _fetch_of(reader, await reader.fetch(catalog.FOLLOWED, oids, schemas, names))
 

@@ -86,6 +86,15 @@ MEMBER: Final = Description(
     frozenset({("member",), ("members",), ("membership",), ("memberships",)}),
     ("userId", "organizationId"),
 )
+ORGANIZATION: Final = Description(
+    "organization",
+    "",  # the members' table says which one it is
+    {"id": _KEY, "name": _WORDS, "slug": _WORDS},
+    (),
+    ("id", "name"),
+    frozenset({("organization",), ("organizations",)}),
+    ("id",),
+)
 
 
 # In the names of columns that are probably secrets. These are never read, not even if the operator

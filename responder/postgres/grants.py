@@ -82,12 +82,12 @@ def grants(found: Schema, *, role: str, database: str, search_path: Sequence[str
     if search_path:  # it may have decided which tables are meant
         path = ", ".join(map(ident, search_path))
         lines.append(f"alter role {quoted} in database {ident(database)} set search_path = {path};")
-    columns = [column for table in found.tables for column in table.columns.values()]
-    schemas = {table.schema for table in found.tables}
+    columns = [column for table in found.read for column in table.columns.values()]
+    schemas = {table.schema for table in found.read}
     # The lookups name the schema of citext's operators (see `expressions`).
     schemas |= {column.type_schema for column in columns if column.type == "citext"}
     lines += [f"grant usage on schema {ident(each)} to {quoted};" for each in sorted(schemas)]
-    for table in found.tables:
+    for table in found.read:
         names = ", ".join(ident(column.name) for column in table.columns.values())
         lines.append(f"grant select ({names}) on {table.quoted} to {quoted};")
     return "\n".join(lines) + "\n"

@@ -13,16 +13,23 @@
 #   caller,  users  n │ id…departmentId     │ image_size   │                      allowed │ analysed
 #   service, page   n │ [id]…[departmentId] │ [image_size] │ created_at member_id         │ analysed
 #   caller,  page   n │ [id]…[departmentId] │ [image_size] │ … member_id  listed  allowed │ analysed
+#   service, of one n │ user_id │ [organizationId]…[createdAt] │ created_at member_id │ analysed
+#   caller,  of one n │ user_id │ [organizationId]…[createdAt] │ … member_id  allowed │ analysed
 #
 # n is the ordinal of the key or page that a row answers. Parameters of pages:
 #
 #   $1 organizations $2 wanted $3 cap $4 callers $5 member ids and $6 createdAt of the positions
+#
+# Of memberships of one user:
+#
+#   $1 users $2 wanted $3 callers $4 member ids and $5 createdAt of the positions
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from responder.postgres import pages, users
+from responder.postgres import memberships, pages, users
+from responder.postgres.memberships import Memberships
 from responder.postgres.pages import Pages
 from responder.postgres.schema import Schema
 from responder.postgres.staleness import version_of
@@ -37,6 +44,7 @@ class Lookups:
     by_id: Users
     by_email: Users
     pages: Pages | None  # None without a member table
+    memberships: Memberships | None  # likewise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +65,13 @@ def statements(
         schema=schema,
         version=version_of(schema),
         services=Lookups(
-            *users.for_services(schema, timezone), pages.for_services(schema, timezone)
+            *users.for_services(schema, timezone),
+            pages.for_services(schema, timezone),
+            memberships.for_services(schema, timezone),
         ),
         callers=Lookups(
-            *users.for_callers(schema, timezone, rules), pages.for_callers(schema, timezone, rules)
+            *users.for_callers(schema, timezone, rules),
+            pages.for_callers(schema, timezone, rules),
+            memberships.for_callers(schema, timezone, rules),
         ),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from responder.postgres.additional import AdditionalField
-from responder.postgres.fields import MEMBER, USER, Description, plain, refuse_secret
+from responder.postgres.fields import MEMBER, ORGANIZATION, USER, Description, plain, refuse_secret
 from responder.postgres.quoting import split, unquoted
 
 MAX_PARTS = 2  # of a table's name: its schema and its own
@@ -80,7 +80,7 @@ def column_names(text: str) -> Mapping[str, Mapping[str, str | None]]:
 def _known(name: str) -> tuple[Description, str]:
     """The table and field that an override is about."""
     table_name, _, field = name.partition(".")
-    table = {each.name: each for each in (USER, MEMBER)}.get(table_name)
+    table = {each.name: each for each in (USER, MEMBER, ORGANIZATION)}.get(table_name)
     if table is None:
         raise ValueError(f"expected user.field or member.field, not {name[:SHOWN]!r}")
     fields = {plain(each): each for each in table.fields}

@@ -62,6 +62,8 @@ class Table:
 class Schema:
     """The tables that lookups read; `members` is None without the organization plugin.
 
+    `organizations` is None where it was not found or may not be read: it has names and no more.
+
     `formers` are the names under which tables were found that have been renamed since, each with
     the version of the table that bears it now, or "" where there is none. Such a table may replace
     the renamed one: `users` became `people`, say, and a new `users` is being filled. `additional`
@@ -72,10 +74,11 @@ class Schema:
     members: Table | None
     formers: tuple[tuple[TableName, str], ...] = ()
     additional: tuple[AdditionalField, ...] = ()
+    organizations: Table | None = None
 
     @property
     def tables(self) -> list[Table]:
-        """The tables there are."""
+        """The tables there are without which lookups cannot be answered."""
         return [self.users, self.members] if self.members else [self.users]
 
     @property
@@ -87,15 +90,20 @@ class Schema:
         return [each for each in self.additional if each.field not in columns.get(each.table, {})]
 
     @property
+    def read(self) -> list[Table]:
+        """All tables that are read."""
+        return [*self.tables, self.organizations] if self.organizations else self.tables
+
+    @property
     def shape(self) -> object:
         """What makes a difference to lookups."""
-        return [(str(table), table.columns, table.row_security) for table in self.tables]
+        return [(str(table), table.columns, table.row_security) for table in self.read]
 
     @property
     def version(self) -> str:
         """Of the definitions of its tables, see `staleness`."""
         return " ".join(
-            [*(table.version for table in self.tables), *(each[1] for each in self.formers)]
+            [*(table.version for table in self.read), *(each[1] for each in self.formers)]
         )
 
 

@@ -35,7 +35,7 @@ def version_of(schema: Schema) -> str:
   select a.attrelid || ':' || sum(a.xmin::text::bigint) from pg_catalog.pg_attribute a
   where a.attrelid = {regclass(table.schema, table.name)} and a.attnum > 0 group by a.attrelid
 )"""
-        for table in schema.tables
+        for table in schema.read
     ]
     definitions += [
         f"""coalesce((

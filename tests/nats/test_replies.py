@@ -250,9 +250,14 @@ async def test_a_request_without_a_reply_subject_is_ignored(service, cast):
 
     stats = (await service.ask("$SRV.STATS.users")).json
     assert cast.owner.id == answer.json["id"]
-    assert {"get": 1, "by_email": 0, "org_list": 0, "get_many": 0, "whoami": 0} == {
-        endpoint["name"]: endpoint["num_requests"] for endpoint in stats["endpoints"]
-    }
+    assert {
+        "get": 1,
+        "by_email": 0,
+        "org_list": 0,
+        "get_many": 0,
+        "memberships": 0,
+        "whoami": 0,
+    } == {endpoint["name"]: endpoint["num_requests"] for endpoint in stats["endpoints"]}
 
 
 async def test_the_prefix_is_a_setting(start_with, cast, requests):
@@ -265,7 +270,7 @@ async def test_the_prefix_is_a_setting(start_with, cast, requests):
 
     info = (await service.ask("$SRV.INFO.users")).json
     assert dict.fromkeys(SUBJECTS) == answers
-    assert [f"acme.people.{subject}" for subject in (*SUBJECTS, "whoami")] == [
+    assert [f"acme.people.{subject}" for subject in (*SUBJECTS, "memberships", "whoami")] == [
         endpoint["subject"] for endpoint in info["endpoints"]
     ]
     assert cast.owner.id == (await service.users.get(cast.owner.id)).id

@@ -88,7 +88,7 @@ SCHEMAS = {
         endpoints=endpoints(FIGURES, **FIGURES, data={}),
     ),
 }
-ENDPOINTS = ["get", "by_email", "org_list", "get_many", "whoami"]
+ENDPOINTS = ["get", "by_email", "org_list", "get_many", "memberships", "whoami"]
 
 
 async def stats(service, id_=""):
@@ -185,6 +185,7 @@ async def test_figures_are_right_after_known_requests(service, cast):
         ("by_email", "nobody@example.com"),
         ("org_list", cast.organization.id),
         ("get_many", {"ids": []}),
+        ("memberships", "nobody"),
         ("whoami", ""),
     ]
     for name, payload in asked:
@@ -196,6 +197,7 @@ async def test_figures_are_right_after_known_requests(service, cast):
         "by_email": (3, 2, "not_found"),
         "org_list": (1, 0, ""),
         "get_many": (1, 1, "invalid_request"),
+        "memberships": (1, 1, "not_found"),
         "whoami": (1, 1, "unauthenticated"),
     } == {
         name: (endpoint["num_requests"], endpoint["num_errors"], endpoint["last_error"])

@@ -26,6 +26,7 @@ def texts(made: Statements) -> dict[str, str]:
     for audience, its in (("services", made.services), ("callers", made.callers)):
         assert its.pages
         assert its.pages.after
+        assert its.memberships
         named |= {
             f"{audience}/by_id": its.by_id.one,
             f"{audience}/by_ids": its.by_id.many,
@@ -34,6 +35,8 @@ def texts(made: Statements) -> dict[str, str]:
             f"{audience}/page_first": its.pages.first,
             f"{audience}/page_after": its.pages.after,
             f"{audience}/page_after_null": its.pages.after_null,
+            f"{audience}/memberships": its.memberships.named,
+            f"{audience}/memberships_unnamed": its.memberships.unnamed,
         }
     return {f"{name}.sql": f"{text}\n" for name, text in named.items()}
 

@@ -1,0 +1,246 @@
+"""Pages: of an organization's users, and of a user's memberships."""
+
+# A page that is too large for a message is asked for again, alone, for so much as fits. A position
+# that PostgreSQL refuses was no cursor of ours; in a query that is shared it fails the others too,
+# so that each is asked for alone before one is blamed.
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from responder import replies, wire
+from responder.batching import ALONE, Alone, Answer
+from responder.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+    PayloadTooLargeError,
+    ResponderError,
+    UnavailableError,
+)
+from responder.models import OrgList
+from responder.postgres.connection import (
+    BusyError,
+    Connection,
+    LostError,
+    Record,
+    SlowError,
+    ValueRefusedError,
+    describe,
+    from_server,
+)
+from responder.postgres.lookups import Lookups
+from responder.postgres.memberships import MembershipRow, MembershipsWanted
+from responder.postgres.pages import PageRow, PageWanted
+from responder.postgres.pool import Pool
+from responder.postgres.users import Query
+from responder.postgres.visibility import Caller
+from responder.replies import Fewer, Written
+from responder.throttling import ThrottledLog
+
+repeated = ThrottledLog(__name__)
+
+NOT_FOUND: Final = NotFoundError("no such user")
+NO_ORGANIZATION: Final = NotFoundError("no such organization")
+FORBIDDEN: Final = ForbiddenError("the caller is banned, or exists no more")
+NO_MEMBERS: Final = UnavailableError("there is no member table in this database")
+
+
+# A request, of the kind that its line is for, and the caller on whose behalf it is made. A plain
+# tuple: to make a NamedTuple of each request would be a fiftieth of its cost.
+Asked: TypeAlias = tuple[Any, Caller | None]
+_Page: TypeAlias = Written | Fewer | ResponderError
+_FetchPages: TypeAlias = Callable[[Sequence[int], int], Awaitable[Sequence[_Page]]]
+
+
+class PageOf(NamedTuple):
+    """The request of a page of users, and the membership after which it starts."""
+
+    request: OrgList
+    after: wire.Position | None  # None for the first page
+
+
+class MembershipsFrom(NamedTuple):
+    """The request of a page of memberships: whose, how many, and after which it starts."""
+
+    user_id: str
+    limit: int
+    after: wire.MembershipPosition | None
+
+
+class Paging:
+    """Fetches pages.
+
+    Args:
+        pool: of connections to the database.
+        max_reply: returns the largest reply that can be sent now, in bytes.
+        count: counts what a reply lacks, and returns the reply.
+    """
+
+    def __init__(
+        self, pool: Pool, *, max_reply: Callable[[], int], count: Callable[[bytes, int, int], bytes]
+    ) -> None:
+        self._pool = pool
+        self._max_reply = max_reply
+        self._count = count
+
+    async def fetch_pages(
+        self, connection: Connection, asked: Sequence[Asked]
+    ) -> Sequence[Answer | Alone]:
+        """Fetch pages of users that all start alike (see `Pages.query`)."""
+        limit = self._max_reply()
+
+        async def fetch(wanted: Sequence[int], cap: int) -> Sequence[_Page]:
+            additional = bool(self._pool.statements.schema.additional)
+            rows = await self._page_rows(connection, asked, wanted, cap=cap)
+            return [
+                _page(row, one, most, limit, additional=additional)
+                for row, one, most in zip(rows, asked, wanted, strict=True)
+            ]
+
+        wanted = [page.request.limit for page, _ in asked]
+        return await self._fitting(fetch, wanted, cap=replies.largest_image(sum(wanted)))
+
+    async def fetch_memberships(
+        self, connection: Connection, asked: Sequence[Asked]
+    ) -> Sequence[Answer | Alone]:
+        """Fetch pages of memberships."""
+        limit = self._max_reply()
+
+        async def fetch(wanted: Sequence[int], _: int) -> Sequence[_Page]:
+            rows = await self._membership_rows(connection, asked, wanted)
+            return [
+                _memberships(row, one, most, limit)
+                for row, one, most in zip(rows, asked, wanted, strict=True)
+            ]
+
+        return await self._fitting(fetch, [page.limit for page, _ in asked], cap=0)
+
+    async def _fitting(
+        self, fetch: _FetchPages, wanted: Sequence[int], *, cap: int
+    ) -> Sequence[Answer | Alone]:
+        """Fetch pages; a lone one again for less, until it fits into a message."""
+        pages = await fetch(wanted, cap)
+        while len(pages) == 1 and isinstance(pages[0], Fewer):
+            pages = await fetch([pages[0].most], self._max_reply())
+        return [self._answer(each) for each in pages]
+
+    def _answer(self, page: _Page) -> Answer | Alone:
+        if isinstance(page, ResponderError):
+            return page
+        return ALONE if isinstance(page, Fewer) else self._count(*page)
+
+    async def _page_rows(
+        self, connection: Connection, asked: Sequence[Asked], wanted: Sequence[int], *, cap: int
+    ) -> list[Record]:
+        pages = self._lookups(asked).pages
+        if pages is None:
+            raise NO_MEMBERS
+        query = pages.query(
+            [
+                PageWanted(page.request.organization_id, most, caller, *_place(page.after))
+                for (page, caller), most in zip(asked, wanted, strict=True)
+            ],
+            cap=cap,
+        )
+        if query is None:  # these tables have no such position
+            raise InvalidRequestError(wire.BAD_CURSOR)
+        return await self._rows(connection, query, asked, pages.position, wire.BAD_CURSOR)
+
+    async def _membership_rows(
+        self, connection: Connection, asked: Sequence[Asked], wanted: Sequence[int]
+    ) -> list[Record]:
+        memberships = self._lookups(asked).memberships
+        if memberships is None:
+            raise NO_MEMBERS
+        pages = [
+            MembershipsWanted(page.user_id, most, caller, *_place(page.after))
+            for (page, caller), most in zip(asked, wanted, strict=True)
+        ]
+
+        async def fetch(*, names: bool) -> list[Record]:
+            query = memberships.query(pages, names=names)
+            refusal = wire.BAD_MEMBERSHIPS_CURSOR
+            return await self._rows(connection, query, asked, memberships.position, refusal)
+
+        try:
+            return await fetch(names=True)
+        except Exception as error:
+            if not await self._is_of_names(connection, error):
+                raise
+            rows = await fetch(names=False)
+            cause = describe(error)
+            repeated.warning("organizations have no names now: %s", cause, kind=cause)
+            return rows
+
+    async def _is_of_names(self, connection: Connection, error: Exception) -> bool:
+        """Tell whether an error may be one of reading the names of organizations.
+
+        Raises ChangedError if the tables are not what they were.
+        """
+        statements = self._pool.statements
+        if statements.schema.organizations is None or not from_server(error):
+            return False
+        if isinstance(error, BusyError | LostError | SlowError):
+            return False
+        await connection.check_version(statements)
+        return True
+
+    async def _rows(
+        self,
+        connection: Connection,
+        query: Query,
+        asked: Sequence[Asked],
+        position: str,
+        refusal: str,
+    ) -> list[Record]:
+        """Return the row of each page, in the order asked for."""
+        sql, arguments = query
+        try:
+            rows = await connection.fetch_checked(self._pool.statements, sql, *arguments)
+        except ValueRefusedError:
+            after = asked[0][0].after
+            if len(asked) > 1 or after is None:
+                raise
+            # A view may refuse a value of its own, which is not the caller's fault.
+            if await connection.accepts(position, after.member_id, after.created_at):
+                raise
+            raise InvalidRequestError(refusal) from None
+        return sorted(rows, key=itemgetter(PageRow.ORDINAL))
+
+    def _lookups(self, asked: Sequence[Asked]) -> Lookups:
+        """Return the lookups for those in a batch, who are all services or all callers."""
+        statements = self._pool.statements
+        return statements.services if asked[0][1] is None else statements.callers
+
+
+def _place(
+    after: wire.Position | wire.MembershipPosition | None,
+) -> tuple[str | None, str | None]:
+    return (after.created_at, after.member_id) if after else (None, None)
+
+
+def _page(row: Record, asked: Asked, wanted: int, limit: int, *, additional: bool) -> _Page:
+    (request, _), caller = asked
+    if caller and not row[PageRow.ALLOWED]:
+        return FORBIDDEN
+    if caller and not row[PageRow.LISTED]:
+        return NO_ORGANIZATION
+    try:
+        return replies.page(row, request.organization_id, wanted, limit, additional=additional)
+    except PayloadTooLargeError as error:
+        return error
+
+
+def _memberships(row: Record, asked: Asked, wanted: int, limit: int) -> _Page:
+    page, caller = asked
+    if caller and not row[MembershipRow.ALLOWED]:
+        return FORBIDDEN
+    if row[MembershipRow.USER_ID] is None:
+        return NOT_FOUND
+    try:
+        return replies.membership_page(row, page.user_id, wanted, limit)
+    except PayloadTooLargeError as error:
+        return error

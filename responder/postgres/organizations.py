@@ -1,0 +1,69 @@
+"""Which table has the names of organizations."""
+
+# The members say it: it is the table to which their organization refers, or where there is no
+# foreign key the one with Better Auth's own name in their schema, with the prefix of their table.
+# It adds names to what is known without it, so that one that cannot be read is no error: names are
+# null then.
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from responder.postgres.catalog import CatalogColumn
+from responder.postgres.columns import can_hold, holding, lacking
+from responder.postgres.evidence import Tables
+from responder.postgres.fields import MEMBER, ORGANIZATION, plain
+from responder.postgres.overrides import Overrides
+from responder.postgres.schema import Column, Table, TableName
+
+
+def named_by(members: Table, tables: Tables, overrides: Overrides) -> Table | None:
+    """Return the table of organizations, None where there is none that may be read."""
+    by_hand = overrides.columns.get(ORGANIZATION.name, {})
+    for name in candidates(members, tables):
+        columns = tables.columns.get(name, ())
+        if lacking(columns, ORGANIZATION.needs, by_hand):
+            continue
+        found = {
+            field: same[0]
+            for field, kind in ORGANIZATION.fields.items()
+            if (same := holding(columns, field, by_hand)) and can_hold(kind, same[0])
+        }
+        if "id" in found and len(found) > 1 and all(each.readable for each in found.values()):
+            return _table(name, columns, found)
+    return None
+
+
+def candidates(members: Table, tables: Tables) -> Iterator[TableName]:
+    """Yield the tables that could be meant, the likeliest first."""
+    name = TableName(members.schema, members.name)
+    referred_to = tables.targets(name, members.columns["organizationId"].name)
+    if referred_to:
+        yield from referred_to
+        return
+    words = {word for (word,) in MEMBER.called}
+    ending = next(
+        (
+            each
+            for each in sorted(words, key=len, reverse=True)
+            if plain(members.name).endswith(each)
+        ),
+        "",
+    )
+    prefix = plain(members.name).removesuffix(ending)
+    wanted = {prefix + word for (word,) in ORGANIZATION.called}
+    yield from sorted(
+        each
+        for each in tables.columns
+        if each.schema == members.schema and plain(each.name) in wanted
+    )
+
+
+def _table(
+    name: TableName, columns: Sequence[CatalogColumn], found: dict[str, CatalogColumn]
+) -> Table:
+    named = {
+        field: Column(each.name, each.not_null, each.type_schema, each.type, each.category)
+        for field, each in found.items()
+    }
+    return Table(*name, named, columns[0].version, columns[0].row_security)

@@ -29,7 +29,6 @@ import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import pairwise
 from typing import Final
 
 from responder.postgres.catalog import Catalog, CatalogColumn, CatalogReference
@@ -93,19 +92,16 @@ class Weighed:
     @property
     def decisive(self) -> frozenset[Piece]:
         """What it has against other candidates."""
-        return _DECISIVE & self.speaks.keys()
+        return _DECISIVE.intersection(self.speaks)
 
 
 def best(candidates: Sequence[Weighed]) -> list[Weighed]:
     """Return the candidates that no other one beats; of equals, those with a unique key."""
-    left = [
-        each
-        for each in candidates
-        if not any(each.decisive < another.decisive for another in candidates)
-    ]
+    kinds = {each.decisive for each in candidates}
+    unbeaten = {kind for kind in kinds if not any(kind < another for another in kinds)}
+    left = [each for each in candidates if each.decisive in unbeaten]
     unique = [each for each in left if Piece.UNIQUE in each.speaks]
-    equal = all(one.decisive == another.decisive for one, another in pairwise(left))
-    return unique if unique and equal else left
+    return unique if unique and len(unbeaten) == 1 else left
 
 
 class Tables:

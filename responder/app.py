@@ -12,21 +12,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from socket import socket
+from typing import Final
 
 from responder.asking import Asker
 from responder.directory import Directory
 from responder.errors import (
     OperatorError,
+    ResponderError,
     SchemaError,
     SettingsError,
     UnavailableError,
 )
-from responder.http.admin import READY_WITHIN, Admin, Metrics, Observed
+from responder.http.admin import READY_WITHIN, Admin, Check, Metrics, Observed
 from responder.http.bridge import Bridge
 from responder.http.listener import listening, listening_for_admin
 from responder.nats.connection import Connection, connected
@@ -40,6 +42,8 @@ from responder.worker import Worker
 
 log = logging.getLogger(__name__)
 
+POLL: Final = 0.1  # seconds between two looks at whether the service is ready
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
@@ -48,6 +52,18 @@ class Running:
     http_url: str | None
     admin_url: str | None
     ended: asyncio.Event  # set when NATS or HTTP has ended for good
+    checks: Sequence[Check]  # what has to work before the service is ready
+
+    async def wait_ready(self) -> None:
+        """Return once all works that /ready looks at, or the service has ended."""
+        while not self.ended.is_set():
+            try:
+                for check in self.checks:
+                    await check()
+            except ResponderError:
+                await asyncio.sleep(POLL)
+            else:
+                return
 
 
 @asynccontextmanager
@@ -97,7 +113,9 @@ async def serving(
             else nullcontext() as http_url,
         ):
             try:
-                yield Running(http_url=http_url, admin_url=admin_url, ended=ended)
+                yield Running(
+                    http_url=http_url, admin_url=admin_url, ended=ended, checks=observed.checks
+                )
             finally:
                 admin.show(Observed(checks=[_it_stops], metrics=observed.metrics))
 

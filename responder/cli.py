@@ -114,6 +114,7 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--admin-socket", type=_socket, help=argparse.SUPPRESS)
     serve.add_argument("--http-socket", type=_socket, help=argparse.SUPPRESS)
     serve.add_argument("--heartbeat-socket", type=_socket, help=argparse.SUPPRESS)
+    serve.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     serve.set_defaults(run=_serve)
 
 
@@ -138,7 +139,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     settings = Settings.read()
     if arguments.no_http:
         settings = settings.model_copy(update={"http_listen": None})
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, settings.log_format, worker=arguments.worker)
     raise_file_limit()
     if arguments.workers > 1:
         return await supervise(settings, count=arguments.workers)
@@ -158,8 +159,16 @@ async def _bridge(_: argparse.Namespace) -> int:
 async def _run(service: AbstractAsyncContextManager[Running]) -> int:
     log = logging.getLogger("responder")
     async with service as running:
-        log.info("ready: HTTP %s, admin %s", running.http_url or "off", running.admin_url or "off")
-        await running.ended.wait()
+        http, admin = running.http_url or "off", running.admin_url or "off"
+        log.info("started: HTTP %s, admin %s", http, admin)
+        try:
+            await running.wait_ready()
+            log.info("ready: HTTP %s, admin %s", http, admin)
+            await running.ended.wait()
+        except asyncio.CancelledError:
+            log.info("stopping")
+            raise
+        log.error("NATS or HTTP has ended for good")
     return FAILED  # it has ended by itself, and is to be started again from outside
 
 

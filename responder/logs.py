@@ -13,24 +13,28 @@ from __future__ import annotations
 import json
 import logging
 import traceback
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from responder.terminal import visible
 from responder.throttling import LibrariesThrottle
 
 
-def configure(level: str, style: Literal["text", "json"]) -> None:
+def configure(level: str, style: Literal["text", "json"], *, worker: int | None = None) -> None:
     """Write log lines to standard error.
 
     Args:
         level: of the least severe lines that are written, such as "info".
         style: "text", or "json" for one object a line.
+        worker: the number of this process under its supervisor, which each line then tells.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(
-        JsonFormatter()
+        JsonFormatter(worker)
         if style == "json"
-        else TextFormatter("%(asctime)s %(levelname)s %(message)s")
+        else TextFormatter(
+            f"%(asctime)s %(levelname)s {f'worker {worker}: ' if worker else ''}%(message)s"
+        )
     )
     handler.addFilter(LibrariesThrottle())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
@@ -60,13 +64,23 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(TextFormatter):
-    """Writes a log line as a JSON object."""
+    """Writes a log line as a JSON object, its time in UTC (RFC 3339).
+
+    Args:
+        worker: the number of this process under its supervisor, if it has one.
+    """
+
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._worker = {"worker": worker} if worker else {}
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line (called by `logging`)."""
         line = {
-            "ts": self.formatTime(record),
+            "ts": f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S}"
+            f".{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
+            **self._worker,
             "logger": record.name,
             "event": record.getMessage(),
         }

@@ -191,6 +191,7 @@ class Child:
                     *(*command(), "serve"),
                     *(f"--{name}-socket={sock.fileno()}" for name, sock in sockets.items()),
                     *([] if self._bridge else ["--no-http"]),
+                    f"--worker={self.number}",
                     stdin=PIPE,  # ends when this process does
                     pass_fds=[sock.fileno() for sock in sockets.values()],
                 )

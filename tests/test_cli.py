@@ -36,7 +36,7 @@ from responder.dev.nats import NatsServer
 from tests import privacy
 
 RESPONDER = Path(sysconfig.get_path("scripts")) / "responder"
-READY = re.compile(r"(?:ready|workers): HTTP (\S+), admin (http\S+?|off)\"?\}?$", re.MULTILINE)
+STARTED = re.compile(r"(?:started|workers): HTTP (\S+), admin (http\S+?|off)\"?\}?$", re.MULTILINE)
 PASTED = re.compile(r"^(?:NATS_URL=|nats |curl ).*", re.MULTILINE)
 PATIENCE = 20
 PASSWORD = "swordfish-of-the-superuser"
@@ -113,8 +113,8 @@ class Running:
         return match
 
     async def urls(self) -> tuple[str, str]:
-        """Wait until it is ready, and return where HTTP and the admin listener are."""
-        match = await self.said(READY)
+        """Wait until it has started, and return where HTTP and the admin listener are."""
+        match = await self.said(STARTED)
         return match[1], match[2]
 
     async def stop(
@@ -269,7 +269,7 @@ async def test_request_without_nats_fails(tmp_path):
     )
 
     assert (1, "") == (result.status, result.out)
-    assert "responder: unavailable: NATS is out of reach\n" in result.err
+    assert "responder: unavailable: NATS is out of reach: 127.0.0.1:" in result.err
     assert "Traceback" not in result.err
     assert time.monotonic() - start < PATIENCE / 2
 

@@ -44,7 +44,7 @@ async def check(settings: Settings, report: Report) -> None:
             report.findings += await _permissions(client, violations, settings.subject_prefix)
             await answering.check(client, violations, settings.subject_prefix, report)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
-        message = f"cannot connect to NATS: {_why(error)}"
+        message = _why(error)
         remedy = _OFFER_TLS if isinstance(error, NoTlsError) else "Check NATS_URL and credentials."
         report.findings.append(Finding("nats", BROKEN, message, remedy))
 
@@ -53,11 +53,14 @@ async def check(settings: Settings, report: Report) -> None:
 async def _connected(settings: Settings, violations: list[str]) -> AsyncIterator[Client]:
     """Connect as a worker does, and add what NATS does not permit to the violations."""
     refusals: list[Exception] = []  # of servers that have answered
+    unreached: list[Exception] = []
 
     async def note(error: Exception) -> None:
         violations.append(str(error).lower())
         if isinstance(error, nats.errors.Error | ssl.SSLError):
             refusals.append(error)
+        elif not isinstance(error, TimeoutError):
+            unreached.append(error)
 
     client = TlsClient()
     options = settings.nats_options()
@@ -68,7 +71,9 @@ async def _connected(settings: Settings, violations: list[str]) -> AsyncIterator
                     settings.nats_url, name="responder-check", error_cb=note, **options
                 )
         except (OSError, nats.errors.Error) as error:  # a timeout is an OSError
-            last = (refusals or [error])[-1] if isinstance(error, TimeoutError) else error
+            last = (
+                (refusals or unreached or [error])[-1] if isinstance(error, TimeoutError) else error
+            )
             if isinstance(last, NoTlsError):
                 raise last from None
             login = variables_of(options, settings.nats_url)
@@ -114,7 +119,7 @@ async def _permissions(client: Client, violations: list[str], prefix: str) -> li
 
 def _why(error: Exception) -> str:
     """Say why there is no connection; other words than these may be secret."""
-    if isinstance(error, TimeoutError):
-        return "nobody answers"
     known = isinstance(error, NoTlsError | _NotConnectedError)
-    return str(error) if known else type(error.__cause__ or error).__name__
+    return (
+        str(error) if known else f"NATS is out of reach: {type(error.__cause__ or error).__name__}"
+    )

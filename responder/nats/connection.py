@@ -230,8 +230,8 @@ class Connection:
                 self.send(b"%b %b" % (subject.encode(), reply), payload, block)
                 reply_headers, body = await answer
         except TimeoutError:
-            if not self._client.is_connected:
-                raise UnavailableError(self.trouble) from None
+            if not self._client.is_connected:  # why is not for each caller to know
+                raise UnavailableError(OUT_OF_REACH) from None
             if asked.others:
                 repeated.warning("something else answers on %s", subject, kind=subject)
                 raise UnavailableError(f"something else answers on {subject}") from None

@@ -122,7 +122,7 @@ def why(error: Exception, *, address: str, login: str) -> str:
         tried = f"the login of {login}" if login else "us, who have no login"
         tried = tried if words.split()[-1] != "exceeded" else "us"
         return f"NATS at {address} refuses {tried}: {_REFUSALS[words]}"
-    return f"NATS at {address}: {_cause(error)}"
+    return f"NATS is out of reach: {address}: {_cause(error)}"
 
 
 def _cause(error: Exception) -> str:

@@ -48,11 +48,13 @@ from responder.postgres.dsn import Dsn
 from responder.postgres.faults import FAILS, Faults
 from responder.postgres.lookups import Statements
 from responder.postgres.reading import CatalogReader
+from responder.postgres.refusals import why
 from responder.throttling import ThrottledLog
 
 log = logging.getLogger(__name__)
 repeated = ThrottledLog(__name__)
 
+OUT_OF_REACH: Final = "PostgreSQL is out of reach"
 MIN_BACKOFF: Final = 0.05  # between attempts to connect (seconds)
 MAX_BACKOFF: Final = 1.0
 PAUSE: Final = 0.01  # before asking again where a lock is in the way (seconds)
@@ -89,6 +91,8 @@ class Pool:
         self._timeout = timeout
         self._connected = 0
         self._down_since: float | None = None
+        self._trouble = ""  # why the last attempt to connect failed
+        self._told: set[str] = set()  # the ways in which an outage has shown so far
         self._faults = Faults()
         self.warning = self._faults.warning
         self._probes = Line[None, Connection](self._fetch_probe, max_batch=max_pending)
@@ -138,7 +142,13 @@ class Pool:
         Args:
             within: seconds that this may take.
         """
-        answer = await self._load_urgently(self._probes, None, within)
+        answer: Answer
+        try:
+            answer = await self._load_urgently(self._probes, None, within)
+        except UnavailableError as error:
+            answer = error
+        if isinstance(answer, ResponderError) and not self._connected and self._trouble:
+            raise UnavailableError(f"{OUT_OF_REACH}: {self._trouble}")
         if isinstance(answer, RequestTimeoutError):
             raise UnavailableError(f"PostgreSQL has not answered within {within:g} s")
         if isinstance(answer, ResponderError):
@@ -161,7 +171,7 @@ class Pool:
     def _check_up(self) -> None:
         down = self._down_since
         if down is not None and asyncio.get_running_loop().time() - down > self._timeout:
-            raise UnavailableError("PostgreSQL is out of reach")
+            raise UnavailableError(OUT_OF_REACH)
 
     def _missing(self) -> SchemaError | None:
         """Return why the tables are missing, if they were there a moment ago."""
@@ -169,7 +179,7 @@ class Pool:
 
     def _late(self) -> ResponderError:
         if self._connected == 0:
-            return UnavailableError("PostgreSQL is out of reach")
+            return UnavailableError(OUT_OF_REACH)
         return self._missing() or RequestTimeoutError()
 
     async def _fetch_probe(self, connection: Connection, keys: Sequence[None]) -> Sequence[Answer]:
@@ -197,11 +207,7 @@ class Pool:
             try:
                 connection = await connect(self._dsn, timeout=self._timeout)
             except Exception as error:  # noqa: BLE001 - whatever keeps us from connecting may pass
-                log.log(
-                    logging.WARNING if backoff == MIN_BACKOFF else logging.DEBUG,
-                    "cannot connect to PostgreSQL: %s",
-                    describe(error),
-                )
+                self._tell(why(error))
                 await asyncio.sleep(backoff * random.random())  # noqa: S311 - jitter is no secret
                 backoff = min(2 * backoff, MAX_BACKOFF)
                 continue
@@ -213,7 +219,7 @@ class Pool:
             try:
                 await self._answer_batches(connection)
             except LostError as error:
-                log.warning("lost a connection to PostgreSQL: %s", describe(error))
+                repeated.warning("lost a connection to PostgreSQL: %s", describe(error))
             except Exception as error:  # noqa: BLE001 - it is logged
                 repeated.error("a connection to PostgreSQL failed", exc_info=error)
             finally:
@@ -223,11 +229,26 @@ class Pool:
     def _count(self, change: int) -> None:
         self._connected += change
         if self._connected == 0:
-            log.warning("PostgreSQL is out of reach")
             self._down_since = asyncio.get_running_loop().time()
-        elif self._down_since is not None:
-            log.info("connected to PostgreSQL")
+        elif change > 0:
             self._down_since = None
+            if self._told:
+                log.info("connected to PostgreSQL")
+                self._told.clear()
+
+    def _tell(self, trouble: str) -> None:
+        """Tell why a connection was not made, once in an outage and for all connections.
+
+        That connections are lost is no outage: a pooler ends idle ones, and others are made at
+        once.
+        """
+        self._trouble = trouble
+        if trouble not in self._told:
+            self._told.add(trouble)
+            if self._connected == 0:
+                log.warning("%s: %s", OUT_OF_REACH, trouble)
+            else:
+                log.warning("cannot make another connection to PostgreSQL: %s", trouble)
 
     async def _answer_batches(self, connection: Connection) -> None:
         """Answer batches, until the connection is lost."""

@@ -30,7 +30,7 @@ async def test_what_is_out_of_reach_is_said_and_the_rest_is_looked_at(
     assert (False, ["postgres"]) == (no_nats.good, sorted(no_nats.servers))
     assert (False, ["nats", "workers"]) == (no_postgres.good, sorted(no_postgres.servers))
     assert "hunter2" not in no_postgres.as_text()
-    assert "cannot connect to NATS: nobody answers" in no_nats.as_text()
+    assert "NATS is out of reach: 127.0.0.1:1: Connection refused" in no_nats.as_text()
 
 
 async def test_json_and_exit_codes(create_database, template, capsys, monkeypatch):

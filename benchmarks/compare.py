@@ -54,7 +54,10 @@ async def main(arguments: argparse.Namespace, base: Path) -> None:
     """Measure both, and print figures and ratios."""
     people = People(arguments.users)
     callers = people.admins(max(arguments.outstanding))
-    trees = [tree(THIS, ROOT, "users"), tree(BASE, base, "base")]
+    trees = [
+        tree(THIS, ROOT, "users", RESPONDER_ADDITIONAL_FIELDS=arguments.fields),
+        tree(BASE, base, "base"),
+    ]
     async with servers() as shared:
         directory = shared.messages.directory
         sites = {each.name: site(each, people, callers, directory) for each in trees}
@@ -62,7 +65,8 @@ async def main(arguments: argparse.Namespace, base: Path) -> None:
             shared,
             [each.contestant for each in sites.values()],
             users=arguments.users,
-            checked=[kind for kind in arguments.only if kind != HTTP],
+            # Answers with additional fields are not those that are expected.
+            checked=[kind for kind in arguments.only if kind != HTTP and not arguments.fields],
         ) as place:
             if HTTP in arguments.only:
                 for each in sites.values():
@@ -73,8 +77,8 @@ async def main(arguments: argparse.Namespace, base: Path) -> None:
                     print("\n".join(report(kind, outstanding, found)), flush=True)
 
 
-def tree(name: str, path: Path, prefix: str) -> Contestant:
-    """Return the service of a source tree."""
+def tree(name: str, path: Path, prefix: str, **settings: str) -> Contestant:
+    """Return the service of a source tree, with these settings besides."""
     return Contestant(
         name=name,
         command=(sys.executable, "-c", PROGRAM, "serve"),
@@ -83,6 +87,7 @@ def tree(name: str, path: Path, prefix: str) -> Contestant:
             **RESPONDER.environment,
             "PYTHONPATH": str(path),
             "RESPONDER_SUBJECT_PREFIX": prefix,
+            **settings,
         },
     )
 
@@ -150,6 +155,9 @@ def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("base", help="a revision, such as HEAD~3")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--fields", default="", help="RESPONDER_ADDITIONAL_FIELDS of this tree: what they cost"
+    )
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument(
         "--only",

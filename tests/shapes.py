@@ -254,6 +254,15 @@ RIGHT = {
         "public.shop_member",
         settings={"RESPONDER_USERS_TABLE": "shop_user"},
     ),
+    "two installations with one prefix, one of them without members": Database(
+        core("app_user", schema="blog", refers=False)
+        + member("blog.app_member", None)
+        + core("app_user", schema="shop", refers=False),
+        "shop.app_user",
+        None,
+        message="its schema has users of its own: blog.app_user",
+        settings={"RESPONDER_USERS_TABLE": "shop.app_user"},
+    ),
     "an application's own users": Database(
         """create table users (id int primary key, email text, email_verified boolean, name text,
              image text, created_at timestamp, updated_at timestamp);

@@ -224,6 +224,10 @@ class MemberEvidence:
         if user:
             speaks.update(self._keys(table, user, organization))
             against += self._of_others(table, user.name)
+        its_users = TableName(table.schema, self._users.name)
+        others = its_users != self._users and its_users in self._tables.columns
+        if others and Piece.REFERS not in speaks:
+            against.append(f"its schema has users of its own: {its_users}")
         if user and organization and Piece.NAME not in speaks:
             against += self._of_something_else(table, {user.name, organization.name}, user.name)
         if not {Piece.NAME, Piece.SETTING} & speaks.keys():

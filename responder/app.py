@@ -87,8 +87,7 @@ async def serving(
     settings.check(worker=worker)
     ended = asyncio.Event()
     admin = Admin(Observed(checks=[_nats_is_awaited]))
-    admin_at = admin_socket or settings.admin_listen
-    http_at = http_socket or settings.http_listen
+    admin_at, http_at = admin_socket or settings.admin_listen, http_socket or settings.http_listen
     dsn = settings.dsn if worker else None
     async with (
         listening_for_admin(admin, admin_at, ended=ended)

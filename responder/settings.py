@@ -169,33 +169,38 @@ class Settings(BaseModel):
             environ: the variables; without them, those of the environment, and for what it does not
                 have those of `.env` in the working directory.
 
-        Raises SettingsError, which names a variable and never shows its value.
+        Raises SettingsError, which names each variable that is wrong, and never shows its value.
         """
         if environ is None:
             file = {key: value or "" for key, value in dotenv_values(Path(".env")).items()}
             environ = {**file, **os.environ}
         # An empty variable is how many tools write "not set".
         given: dict[str, Any] = {key: value for key, value in environ.items() if value.strip()}
-        cls._refuse_misspelled(given)
+        problems = cls._misspelled(given)
         try:
             settings = cls.model_validate(given)
         except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]
-            raise SettingsError(f"{problem['loc'][0]}: {problem['msg']}") from None
-        if settings.org_roles and settings.visibility == "all":
-            raise SettingsError("RESPONDER_ORG_ROLES: cannot be set with RESPONDER_VISIBILITY=all")
+            found = error.errors(include_url=False, include_input=False)
+            problems += [f"{each['loc'][0]}: {each['msg']}" for each in found]
+        else:
+            if settings.org_roles and settings.visibility == "all":
+                problems.append("RESPONDER_ORG_ROLES: cannot be set with RESPONDER_VISIBILITY=all")
+        if problems:
+            raise SettingsError("\n".join(dict.fromkeys(problems)))
         return settings
 
     @classmethod
-    def _refuse_misspelled(cls, given: Iterable[str]) -> None:
-        """Raise SettingsError for a name that is nearly a setting's; other names are not ours."""
+    def _misspelled(cls, given: Iterable[str]) -> list[str]:
+        """Return what is wrong with names that are nearly a setting's; other names are not ours."""
         names = [str(each.alias) for each in cls.model_fields.values()]
+        problems = []
         for name in given:
             if name.upper().startswith("RESPONDER_") and name not in names:
                 near = difflib.get_close_matches(name.upper(), names, n=1, cutoff=0.85)
                 if near:
                     said = visible(name)
-                    raise SettingsError(f"{said} is not a setting; did you mean {near[0]}?")
+                    problems.append(f"{said} is not a setting; did you mean {near[0]}?")
+        return problems
 
     def check(self, *, worker: bool) -> None:
         """Raise SettingsError if a process with these settings, a worker or not, cannot work."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from responder.errors import SettingsError
@@ -415,3 +417,22 @@ def test_a_nats_url_that_is_none_is_refused(url):
         Settings.read({"NATS_URL": url})
 
     assert "ter2" not in str(raised.value)
+
+
+def test_all_that_is_wrong_is_told_at_once():
+    """An operator need not start the service once for each mistake: each has a line."""
+    with pytest.raises(SettingsError) as refused:
+        Settings.read(
+            {
+                "NATS_URL": "ws://127.0.0.1",
+                "RESPONDER_TIMEOUT": "hunter2",
+                "RESPONDER_TIMEOUTS": "2",
+                "RESPONDER_HTTP_LISTEN": "8080",
+            }
+        )
+    lines = str(refused.value).splitlines()
+
+    assert 4 == len(lines)
+    for name in ("NATS_URL", "RESPONDER_TIMEOUT", "RESPONDER_TIMEOUTS", "RESPONDER_HTTP_LISTEN"):
+        assert any(re.match(rf"{name}\b", line) for line in lines)
+    assert "hunter2" not in str(refused.value)

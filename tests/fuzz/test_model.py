@@ -294,7 +294,7 @@ def test_the_model_has_every_endpoint():
     """What can be asked has a method of the model, and questions."""
     names = {each.name for each in ENDPOINTS}
 
-    assert names == REQUESTS.keys()
+    assert set() == names - REQUESTS.keys()
     assert all(hasattr(Model, each) for each in names)
 
 

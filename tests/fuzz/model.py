@@ -159,6 +159,32 @@ class Model:
         users = [self._record(caller, each) for each in self.listed(organization)]
         return {"users": users, "nextCursor": None}
 
+    def memberships(self, caller: Caller | None, request: Request) -> Answer:
+        """Answer the whole list: of each organization the earliest membership."""
+        user_id = request["id"]
+        if self._is_refused(caller):
+            return FORBIDDEN
+        if user_id not in self.state.users or not self._sees(caller, user_id):
+            return NOT_FOUND
+        earliest: dict[str, MemberRow] = {}
+        for each in self._visible_memberships(caller, user_id):
+            earliest.setdefault(each.organization_id, each)
+        return {
+            "memberships": [
+                {
+                    "organizationId": each.organization_id,
+                    "organizationName": f"name of {each.organization_id}",
+                    "organizationSlug": f"slug of {each.organization_id}",
+                    "orgRole": each.role,
+                    "managerId": each.manager_id,
+                    "departmentId": each.department_id,
+                    "createdAt": _written(each.created_at),
+                }
+                for each in earliest.values()
+            ],
+            "nextCursor": None,
+        }
+
     def whoami(self, caller: Caller | None, request: Request) -> Answer:
         """Answer what the tables say; what the token says is no matter of them."""
         if caller is None:
@@ -246,7 +272,6 @@ class Model:
         """Return a User: a row, and the membership that speaks for it."""
         row = row or self.state.users[member.user_id if member else ""]
         secrets = caller is None or caller.user_id == row.id or self._is_admin(caller)
-        expires = row.ban_expires
         return {
             "id": row.id,
             "email": row.email,
@@ -257,9 +282,14 @@ class Model:
             "role": row.role or "user",
             "banned": bool(row.banned),
             "banReason": row.ban_reason if secrets else None,
-            "banExpires": expires and expires.isoformat(timespec="milliseconds")[:-6] + "Z",
+            "banExpires": _written(row.ban_expires),
             "organizationId": member and member.organization_id,
             "orgRole": member and member.role,
             "managerId": member and member.manager_id,
             "departmentId": member and member.department_id,
         }
+
+
+def _written(time: datetime | None) -> str | None:
+    """Return a time as JavaScript writes it."""
+    return None if time is None else time.isoformat(timespec="milliseconds")[:-6] + "Z"

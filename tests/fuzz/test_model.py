@@ -185,7 +185,7 @@ class Reader:
             caller = Caller(pick((*PEOPLE, "gone")), pick((None, *ORGANIZATIONS, "org 9")))
         endpoint = pick([each.name for each in ENDPOINTS])
         request = REQUESTS[endpoint](self.numbers)
-        if endpoint != "org_list" and self.numbers.random() < 0.4:
+        if endpoint not in {"org_list", "memberships"} and self.numbers.random() < 0.4:
             request["organizationId"] = pick((*ORGANIZATIONS, *NOWHERE, None))
         return Question(endpoint, request, caller)
 
@@ -213,6 +213,8 @@ class Reader:
         for key in question.request:
             if f"{{{key}}}" in path:
                 path = path.replace(f"{{{key}}}", quote(rest.pop(key), safe=""))
+        if "ids" in rest:
+            rest["id"] = rest.pop("ids")
         query = f"?{urlencode(rest, doseq=True)}" if rest else ""
         reply = await self.service.http.get(path + query, headers=self.headers(question.caller))
         return _answer(None if reply.is_success else reply.json()["code"], reply.json())
@@ -269,6 +271,10 @@ REQUESTS: dict[str, Any] = {
         "organizationId": numbers.choice((*ORGANIZATIONS, *NOWHERE)),
         "limit": 500,
     },
+    "memberships": lambda numbers: {
+        "id": numbers.choice((*PEOPLE, *NOWHERE)),
+        "limit": 500,
+    },
     "whoami": lambda numbers: {},
 }
 
@@ -319,7 +325,8 @@ async def test_each_answer_is_that_of_the_rows_at_some_moment(
     await tables.create_tables(connection)
     await connection.execute(LOOSEN)
     await connection.executemany(
-        """insert into organizations (id, name, slug, "createdAt") values ($1, $1, $1, now())""",
+        """insert into organizations (id, name, slug, "createdAt")
+        values ($1, 'name of ' || $1::text, 'slug of ' || $1::text, now())""",
         [(each,) for each in ORGANIZATIONS],
     )
     state = State()

@@ -28,7 +28,7 @@ from responder.postgres.fields import ACCOUNT, MEMBER, ORGANIZATION, USER, plain
 from responder.postgres.inspection import connected
 from responder.postgres.near import near, setting
 from responder.postgres.overrides import Overrides
-from responder.postgres.quoting import ident, shown
+from responder.postgres.quoting import ident, literal, shown
 from responder.postgres.schema import Schema
 from responder.settings import Settings
 
@@ -187,8 +187,12 @@ async def _fields(discovered: _Discovered) -> AsyncIterator[Finding]:
         )
 
 
+# A policy that lets every row through hides none, unless a restrictive one stands beside it.
 _POLICIES: Final = """
-select count(*) from pg_catalog.pg_policies
+select count(*),
+  coalesce(bool_or(permissive = 'PERMISSIVE' and qual = 'true')
+           and not bool_or(permissive = 'RESTRICTIVE' and qual <> 'true'), false)
+from pg_catalog.pg_policies
 where schemaname = $1::text and tablename = $2::text and cmd in ('ALL', 'SELECT')
   and (roles = '{public}'
        or exists (select from unnest(roles) role where pg_has_role(role, 'usage')))"""
@@ -200,15 +204,22 @@ async def _row_security(discovered: _Discovered) -> AsyncIterator[Finding]:
         if not table.row_security:
             continue
         arguments = table.schema, table.name
-        ((policies,),) = await discovered.connection.fetch(_POLICIES, *arguments)
-        yield Finding(
-            "row-level security",
-            WARNING if policies else BROKEN,
-            f"policies decide which rows of {table} this role sees"
-            if policies
-            else f"this role sees no row of {table}: no policy lets it",
-            f"create policy responder on {table.quoted} for select to {role} using (true);",
-        )
+        ((policies, all_rows),) = await discovered.connection.fetch(_POLICIES, *arguments)
+        if not policies:
+            yield Finding(
+                "row-level security",
+                BROKEN,
+                f"this role sees no row of {table}: no policy lets it",
+                f"create policy responder on {table.quoted} for select to {role} using (true);",
+            )
+        elif not all_rows:
+            where = f"schemaname = {literal(table.schema)} and tablename = {literal(table.name)}"
+            yield Finding(
+                "row-level security",
+                WARNING,
+                f"policies decide which rows of {table} this role sees",
+                f"These are the policies: select * from pg_policies where {where};",
+            )
 
 
 _POWERS: Final = """

@@ -121,6 +121,26 @@ async def test_row_security_without_a_policy_is_broken(check):
     ] == (remedies)
 
 
+async def test_policies_are_shown_where_they_hide_rows(check):
+    """Where policies choose, check shows how to see them; where one lets all rows pass, nothing."""
+    await check("drop role if exists choosy; create role choosy login")
+    tables = "grant select on users, members to choosy; alter table users enable row level security"
+    some = "create policy a on users for select using (banned is not true)"
+    every = "create policy b on users for select using (true)"
+    fewer = "create policy c on users as restrictive using (banned is not true)"
+    hiding, open_, restricted = [
+        await check(tables, *policies, user="choosy")
+        for policies in ((some,), (some, every), (every, fewer))
+    ]
+
+    where = "schemaname = 'public' and tablename = 'users'"
+    remedies = [each.remedy for each in hiding.findings if each.check == "row-level security"]
+    assert [f"These are the policies: select * from pg_policies where {where};"] == remedies
+    assert [WARNING] == [severity for severity, _ in found(hiding, "row-level security")]
+    assert [] == found(open_, "row-level security")
+    assert [WARNING] == [severity for severity, _ in found(restricted, "row-level security")]
+
+
 async def test_a_role_that_may_do_too_much_is_told_so(check):
     """A superuser is one finding; of any other role, each power that responder does not need is."""
     superuser = await check()

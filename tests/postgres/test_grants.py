@@ -160,3 +160,34 @@ async def test_the_role_looks_where_the_application_does(create_database, start)
         await admin.close()
 
     assert ["shop", "shop"] == answers
+
+
+async def test_views_that_check_their_reader_are_granted_what_they_read(
+    create_database, start, monkeypatch, capsys
+):
+    """With security_invoker the role needs what a view reads, of the view beneath it, too."""
+    url = await create_database()
+    admin = await asyncpg.connect(url)
+    await admin.execute("""
+        create schema hidden;
+        create table hidden.people (id text, mail text, ok boolean, secret text);
+        insert into hidden.people values ('1', 'ada@example.com', true, 's');
+        create view hidden.some with (security_invoker) as
+          select id, mail, ok from hidden.people where id <> '';
+        create view users with (security_invoker = on) as
+          select id, mail as email, ok as "emailVerified" from hidden.some;
+    """)
+    monkeypatch.setenv("DATABASE_URL", url)
+    await asyncio.to_thread(cli.main, ["grants", "invoker"])
+    await admin.execute(capsys.readouterr().out)
+    try:
+        service = await start(as_role(url, "invoker"), RESPONDER_HTTP_LISTEN="off")
+        user = await service.ask("users.get", "1")
+        query = "select has_column_privilege('invoker', 'hidden.people', 'secret', 'select')"
+        secret = await admin.fetchval(query)
+    finally:
+        await admin.execute("drop owned by invoker; drop role invoker")
+        await admin.close()
+
+    assert "ada@example.com" == user.json.get("email")
+    assert not secret

@@ -41,7 +41,7 @@ repeated = ThrottledLog(__name__)
 # read sooner where it has been written, but an application that makes temporary tables writes it
 # all the time.
 MISSING_INTERVAL, MISSING_SHARE = 0.1, 0.1
-WATCH_INTERVAL, UNASKED_SHARE, WRITTEN_SHARE = 1.0, 0.004, 0.02
+WATCH_INTERVAL, UNASKED_SHARE, WRITTEN_SHARE = 1.0, 0.002, 0.02
 FOR_GOOD = 30.0  # seconds after which members that are gone are taken to have been dropped
 
 

@@ -26,6 +26,7 @@ from responder.postgres.decision import Decision
 from responder.postgres.discovery import fetch_catalog
 from responder.postgres.fields import ACCOUNT, MEMBER, ORGANIZATION, USER, plain
 from responder.postgres.inspection import connected
+from responder.postgres.instants import TEXTS
 from responder.postgres.near import near, setting
 from responder.postgres.overrides import Overrides
 from responder.postgres.quoting import ident, literal, shown
@@ -330,12 +331,24 @@ async def _times(discovered: _Discovered) -> AsyncIterator[Finding]:
         yield Finding("times", BROKEN, message)
     users = discovered.schema.users
     expires = users.columns.get("banExpires")
-    if expires and expires.type != "timestamptz":
+    if expires and expires.type in ("timestamp", "date", *TEXTS):
         yield Finding(
             "times",
             NOTE,
             f"{users}.{shown(expires.name)} has no time zone and is read as {discovered.timezone}",
             "RESPONDER_TIMEZONE names another, if Better Auth wrote its own local time.",
+        )
+
+
+async def _deletions(discovered: _Discovered) -> AsyncIterator[Finding]:
+    members = discovered.schema.members
+    deleted = members and members.columns.get("deletedAt")
+    if deleted:
+        yield Finding(
+            "members",
+            NOTE,
+            f"memberships whose {shown(deleted.name)} is set do not count",
+            "RESPONDER_COLUMNS=member.deletedAt= counts them, too.",
         )
 
 
@@ -382,5 +395,6 @@ _CHECKS: Final[dict[str, _Check]] = {
     "emails": _emails,
     "duplicates": _duplicates,
     "times": _times,
+    "deletions": _deletions,
     "server": _server,
 }

@@ -99,7 +99,15 @@ cross join lateral (
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 join pg_catalog.pg_type d on d.oid = a.atttypid
-join pg_catalog.pg_type t on t.oid = case d.typtype when 'd' then d.typbasetype else d.oid end
+join pg_catalog.pg_type t on t.oid = case when d.typtype <> 'd' then d.oid else (
+  with recursive base as (
+    select d.typbasetype as oid
+    union all
+    select b.typbasetype from base join pg_catalog.pg_type b on b.oid = base.oid
+    where b.typtype = 'd'
+  )
+  select base.oid from base join pg_catalog.pg_type b on b.oid = base.oid where b.typtype <> 'd'
+) end
 join pg_catalog.pg_namespace tn on tn.oid = t.typnamespace
 where c.oid = any($1::oid[]) and c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition
 order by n.nspname, c.relname, a.attnum

@@ -62,8 +62,9 @@ def mapped(
 ) -> dict[str, CatalogColumn]:
     """Return the columns of a table by the field that each holds, additional ones, too.
 
-    Raises OperatorError where several could hold a field, where one is of a type that cannot, or
-    where one that the operator has named is not there.
+    A column of a type that cannot hold its field is left out, if the table can do without (`near`
+    tells of it). Raises OperatorError if it cannot, where several could hold a field, or where one
+    that the operator has named is not there.
     """
     found = {}
     for field in dict.fromkeys((*description.fields, *additional)):
@@ -72,6 +73,8 @@ def mapped(
         if column is None:
             continue
         if not can_hold(kind, column):
+            if field not in description.needs:
+                continue
             raise OperatorError(
                 f"{shown(*table, column.name)} is of type {shown(column.type)}, "
                 f"which cannot be read as {field}; "

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from responder.postgres.ids import INTEGER_PATTERN, INTEGER_RANGE, INTEGERS, UUID_PATTERN
+from responder.postgres.instants import NUMBERS, instant
 from responder.postgres.quoting import ident, literal
 from responder.postgres.schema import Column, Table
 
 _COMPARES_WITH_TEXT: Final = {"text", "varchar"}  # through their own index
 _BETWEEN_ROLES: Final = "'^[[:space:]]+|[[:space:]]*,[[:space:]]*|[[:space:]]+$'"
+_JSON: Final = {"json", "jsonb"}
 _NO: Final = "('', 'false', 'f', 'no', 'n', 'off', '0')"  # as PostgreSQL reads a boolean
 
 LARGEST_EXACT: Final = 2**53  # of integers, in JavaScript and in many other readers of JSON
@@ -93,10 +95,8 @@ class Value:
         return f"{ident(self.column.type_schema)}.{ident(self.column.type)}"
 
     def instant(self, timezone: str) -> str:
-        """Read it, a timestamp of any kind, as one with a zone."""
-        if self.column.type == "timestamptz":
-            return str(self)
-        return f"{self}::timestamp at time zone {literal(timezone)}"
+        """Read it, a time of any type, as a timestamp with a zone (see `instants`)."""
+        return instant(str(self), self.column.type, timezone)
 
     def json(self, timezone: str) -> str:
         """Write it as JSON text, null where it is null.
@@ -164,6 +164,8 @@ class Row:
             return "null::text"
         if value.column.category == "A":
             return f"array_to_string({value}, ',')"
+        if value.column.type in _JSON:
+            return _json_words(str(value))
         return f"{value}::text"  # even of text: it may be of another type tomorrow
 
     def has_role(self, field: str, roles: Sequence[str]) -> str:
@@ -174,6 +176,11 @@ class Row:
         held = f"regexp_split_to_array({self.words(field)}, {_BETWEEN_ROLES})"
         return f"{held} && array[{', '.join(map(literal, roles))}]::text[]"
 
+    @property
+    def counts(self) -> str:
+        """Return the condition that a row has not been deleted softly, to follow another one."""
+        return f" and not {self.flag('deletedAt')}" if self.get("deletedAt") else ""
+
     def flag(self, field: str) -> str:
         """Read whether a field says yes: a boolean, the time since when, a number, or a word."""
         if not (value := self.get(field)):
@@ -183,7 +190,7 @@ class Row:
                 return f"coalesce({value}, false)"
             case "D":
                 return f"{value} is not null"
-            case "N":
+            case "N" if value.column.type in NUMBERS:
                 return f"coalesce({value} <> 0, false)"
         return f"coalesce(lower({value}::text) not in {_NO}, false)"
 
@@ -191,14 +198,24 @@ class Row:
         """Read a timestamp as JavaScript writes it; one past the year 9999 is no end at all."""
         if not (value := self.get(field)):
             return "null::text"
-        name = f"{value}::timestamp" if value.column.type == "date" else str(value)
+        name = str(value)
         if value.column.type == "timestamptz":
             name = f"{name} at time zone 'UTC'"
+        elif value.column.type != "timestamp":
+            name = f"({value.instant(timezone)}) at time zone 'UTC'"
         elif timezone != "UTC":
             name = f"{name} at time zone {literal(timezone)} at time zone 'UTC'"
         return f"""case when {name} < timestamp '10000-01-01'
             then to_char(greatest({name}, timestamp '0001-01-01'), \
 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') end"""
+
+
+def _json_words(value: str) -> str:
+    """Read JSON as text: strings without their quotes, a list of them with commas between."""
+    words = f"jsonb_array_elements_text({value}::jsonb) with ordinality as each(word, n)"
+    return f"""case jsonb_typeof({value}::jsonb)
+            when 'array' then (select string_agg(each.word, ',' order by each.n) from {words})
+            else {value}::jsonb #>> '{{}}' end"""
 
 
 def _converted(value: str, column: Column, target: Column) -> str:

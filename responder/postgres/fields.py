@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from responder.postgres.instants import NUMBERS, TEXTS, TIMES
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -16,11 +18,10 @@ class Kind:
     categories: str = ""  # of pg_type.typcategory
 
 
-_TEXTS: Final = frozenset({"text", "varchar", "bpchar", "citext"})
-_KEY: Final = Kind(types=_TEXTS | {"uuid", "int2", "int4", "int8"})
-_EMAIL: Final = Kind(types=_TEXTS)
+_KEY: Final = Kind(types=TEXTS | {"uuid", "int2", "int4", "int8"})
+_EMAIL: Final = Kind(types=TEXTS)
 _FLAG: Final = Kind(categories="BDNS")
-_INSTANT: Final = Kind(types=frozenset({"timestamp", "timestamptz", "date"}))
+_INSTANT: Final = Kind(types=TIMES | TEXTS | NUMBERS)
 _ORDER: Final = Kind(types=frozenset({"uuid"}), categories="BDENST")
 _WORDS: Final = Kind(categories=string.ascii_uppercase)
 ANY: Final = Kind(categories=string.printable)
@@ -46,6 +47,7 @@ MEMBER_FIELDS: Final[Mapping[str, Kind]] = {
     "managerId": _WORDS,
     "departmentId": _WORDS,
     "createdAt": _ORDER,
+    "deletedAt": _FLAG,  # of applications that delete softly; see `Row.counts`
 }
 
 

@@ -141,7 +141,15 @@ def hints_of_fields(
 ) -> Iterator[Hint]:
     """Yield what a table that was found has nearly, and what it has twice."""
     by_hand = overrides.columns.get(description.name, {})
-    for field in description.fields:
+    for field, kind in description.fields.items():
+        for unread in holding(columns, field, by_hand):
+            if not can_hold(kind, unread):
+                yield Hint(
+                    f"{table}.{shown(unread.name)} is of type {shown(unread.type)}, which cannot "
+                    f"be read as {field}: it counts as missing; if it is to",
+                    setting(overrides, description, columns={field: ""}),
+                    serious=field in _SERIOUS,
+                )
         if field in by_hand:
             continue
         if field not in table.columns:

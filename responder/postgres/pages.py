@@ -154,7 +154,7 @@ class _Text:
         """Return the memberships of a page, and one more."""
         m = self._members
         condition = "".join(f"\n        and {each}" for each in conditions)
-        gate = " and c.listed" if self._caller else ""
+        gate = m.counts + (" and c.listed" if self._caller else "")
         return f"""(
       select {m.names} from {m.source}
       where {m["organizationId"].equals("k.organization")}{condition}{gate}
@@ -198,7 +198,7 @@ order by {self._order}
       and not exists (
         select from {d.source}
         where {d["organizationId"].is_(m["organizationId"])}
-          and {d["userId"].is_(m["userId"])} and ({_precedes(d, m)})
+          and {d["userId"].is_(m["userId"])} and ({_precedes(d, m)}){d.counts}
       )"""
 
 

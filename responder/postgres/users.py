@@ -319,6 +319,6 @@ left join lateral (
   select {m.names} from {m.source}
   where {m["userId"].refers_to(u["id"])}
     and ({named} is not true
-         or {m["organizationId"].equals(organization)}){among}
+         or {m["organizationId"].equals(organization)}){m.counts}{among}
   order by {order} limit {most}
 ) m on true"""

@@ -93,7 +93,7 @@ def _organizations(members: Table, users: Table, rules: Rules) -> str:
     o = Row(members, "o")
     key, user_id = o["organizationId"].as_key, o["userId"].converted("d.id", users.columns["id"])
     own = f"""{o.source}
-    where {o["userId"].is_(user_id)} and {o["organizationId"]} is not null"""
+    where {o["userId"].is_(user_id)} and {o["organizationId"]} is not null{o.counts}"""
     if rules.organization_roles:
         # Of duplicate memberships the earliest says which roles the caller has.
         held = o.has_role("role", rules.organization_roles)
@@ -136,10 +136,11 @@ def _share(users: Table, members: Table, user_id: str) -> str:
     o = Row(members, "o")
     theirs = o["userId"].converted(user_id, users.columns["id"])
     organization = o["organizationId"]
+    shared = f"c.organizations ? {organization.as_key}{o.counts}"
     return f"""(
       select w.shared and p.others is not null
       from (
-        select coalesce(bool_or(c.organizations ? {organization.as_key}), false) as shared,
+        select coalesce(bool_or({shared}), false) as shared,
                count(*) as theirs
         from {o.source} where {o["userId"].is_(theirs)} offset 0
       ) w

@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 
 .PHONY: setup run test test-heavy test-least-privilege coverage sql check bench bench-compare
 .PHONY: attacks lock clean
+.PHONY: test-postgres
 
 setup: $(VENV)/ready
 
@@ -48,6 +49,17 @@ test-least-privilege: setup $(PACKAGES) ## as the role that `responder grants` m
 	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(BIN)/python -m pytest -m "not heavy"
 	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(BIN)/python -m pytest \
 		tests/test_callers.py tests/test_generators.py
+
+# Tests of finding the tables and of reading them, on other versions than that of the wheel.
+POSTGRES ?= 14 15 16 17
+VERSIONS := tests/versions/node_modules/.package-lock.json
+
+test-postgres: setup $(VERSIONS) ## on PostgreSQL $(POSTGRES); POSTGRES=14 for one
+	for version in $(POSTGRES); do \
+		RESPONDER_TEST_POSTGRES=$$version $(BIN)/python -m pytest -m "not heavy" \
+			tests/postgres tests/test_visibility.py tests/test_membership.py tests/test_user.py \
+			--deselect tests/postgres/test_sql.py || exit; \
+	done
 
 sql: setup ## write tests/postgres/sql anew, after a change of the lookups
 	RESPONDER_TEST_WRITE_SQL=1 $(BIN)/python -m pytest tests/postgres/test_sql.py

@@ -30,7 +30,7 @@ from responder.postgres.fields import MEMBER_FIELDS, USER_FIELDS, plain
 from responder.postgres.grants import grants_for
 from responder.postgres.quoting import literal
 from responder.settings import Settings
-from tests import privacy
+from tests import privacy, versions
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -111,7 +111,9 @@ where c.relkind in ('r', 'p') and t.typcategory = 'S'
 
 @pytest.fixture(scope="session", name="postgres")
 async def _postgres() -> AsyncIterator[postgres.Postgres]:
-    async with postgres.running(settings={"max_connections": "400"}, open_roles=True) as server:
+    async with postgres.running(
+        settings={"max_connections": "400"}, open_roles=True, programs=versions.programs()
+    ) as server:
         if LEAST:
             connection = await asyncpg.connect(server.url)
             await connection.execute("create role responder login")

@@ -55,6 +55,8 @@ async def test_the_role_may_not(granted, statement):
     """Secrets, columns that responder does not need and all writes are refused by PostgreSQL."""
     connection = await asyncpg.connect(granted[1])
     try:
+        if "create" in statement and connection.get_server_version() < (15,):
+            pytest.skip("in PostgreSQL 14 every role may create tables in the schema public")
         await connection.execute("set default_transaction_read_only = off")
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute(statement)
@@ -168,6 +170,9 @@ async def test_views_that_check_their_reader_are_granted_what_they_read(
     """With security_invoker the role needs what a view reads, of the view beneath it, too."""
     url = await create_database()
     admin = await asyncpg.connect(url)
+    if admin.get_server_version() < (15,):
+        await admin.close()
+        pytest.skip("views of PostgreSQL 14 have no security_invoker")
     await admin.execute("""
         create schema hidden;
         create table hidden.people (id text, mail text, ok boolean, secret text);

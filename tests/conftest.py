@@ -111,9 +111,8 @@ where c.relkind in ('r', 'p') and t.typcategory = 'S'
 
 @pytest.fixture(scope="session", name="postgres")
 async def _postgres() -> AsyncIterator[postgres.Postgres]:
-    async with postgres.running(
-        settings={"max_connections": "400"}, open_roles=True, programs=versions.programs()
-    ) as server:
+    postgres.PROGRAMS = versions.programs()
+    async with postgres.running(settings={"max_connections": "400"}, open_roles=True) as server:
         if LEAST:
             connection = await asyncpg.connect(server.url)
             await connection.execute("create role responder login")

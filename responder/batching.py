@@ -16,6 +16,23 @@
 # alone then, and only c gets the error. A lookup that has had its answer (that of its deadline,
 # say) ignores any later one.
 #
+# What comes faster than it is answered is refused, as early as it is known that it would wait for
+# too long: a key that has waited for most of its deadline has taken the place of one that had not.
+# So it is measured how many keys of a line are answered in a second while some wait, and no more
+# wait in it than are answered within its patience, a share of the timeout. An example: 8,000 pages
+# a second are asked for, 2,000 are answered, and the patience is 0.25 s: 500 pages wait, each for
+# 0.25 s, and of the others each is refused. The line of single users is as short as ever. (The age
+# of the head of a line would say this too late. Of keys that come four times as fast as they are
+# answered, the last waits for four times as long as the head had when it came.)
+#
+# But to wait for PostgreSQL while it answers nothing is another matter. It may be back soon, and
+# then all that waited is answered in less time than the outage took. So answers are measured by a
+# clock that runs only while batches are answered, and stands still between two of them that are far
+# apart (PAUSE). And after such a pause keys may wait for longer, by the length of the pause at
+# first, and then for less and less. An example: 20,000 keys a second come, and PostgreSQL is gone
+# for 0.3 s. 6,000 keys wait. When it is back it answers 40,000 a second: 0.3 s later no key waits
+# for long, and none was refused.
+#
 # What a key means and how a batch is answered is not known here. Nothing here does I/O.
 
 from __future__ import annotations
@@ -27,7 +44,7 @@ from itertools import chain
 from math import ceil
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from responder.errors import ResponderError, UnavailableError
+from responder.errors import RefusedError, ResponderError
 
 Key = TypeVar("Key")
 Source = TypeVar("Source")
@@ -38,6 +55,15 @@ Callback: TypeAlias = Callable[[Answer], None]
 CROWD: Final = 32  # keys that are no crowd yet
 NEVER: Final = float("inf")
 TICK: Final = 0.01  # seconds that an answer may be later than its deadline
+PATIENCE: Final = 0.05  # share of the timeout, for which a key may have to wait
+SPARING: Final = 1.5  # times as many may wait, for those who are spared
+MEASURED: Final = 0.05  # seconds in which it is counted how many keys are taken
+FORGOTTEN: Final = 1.0  # seconds after which that says nothing any more
+UNKNOWN: Final = 128  # batches that may wait in a line of which nothing is known
+PAUSE: Final = 0.1  # seconds without an answer after which waiting is no sign of an overload
+LENIENCE: Final = 0.25  # share of the timeout, by which keys may wait for longer after a pause
+FORGETTING: Final = 4  # times as long as a pause it is remembered
+TOO_MANY: Final = "too many requests are waiting"
 
 
 class Alone:
@@ -58,6 +84,7 @@ class Line(Generic[Key, Source]):
         crowd: so many keys or fewer are not shared among the sources that are free.
         apart: seconds for which keys go alone after one of them was too slow. Where one page has
             run into its timeout, for example, the next may, and would take others along.
+        patience: share of the timeout, for which a key may have to wait in an overload.
     """
 
     def __init__(
@@ -67,13 +94,22 @@ class Line(Generic[Key, Source]):
         max_batch: int,
         crowd: int = CROWD,
         apart: float = 0.0,
+        patience: float = PATIENCE,
     ) -> None:
         self.fetch = fetch
+        self.patience = patience
         self.max_batch = max_batch
         self.crowd = crowd
         self.apart = apart
         self.apart_until = 0.0  # the loop's time
         self.waiting: deque[Waiter[Key]] = deque()
+        self.room: float = UNKNOWN * max_batch  # so many keys may wait
+        self.taken = 0  # keys since the measurement began
+        self.measured_from = self.measured_at = 0.0  # by the clock of Batching
+
+    def begin(self, now: float) -> None:
+        """Begin to count how many keys are taken."""
+        self.taken, self.measured_from = 0, now
 
     def keep_apart(self) -> None:
         """Let keys go alone for a while, because one was too slow."""
@@ -131,6 +167,7 @@ class Batch(Generic[Key, Source]):
             else:
                 self._batching.answer(waiter, answer)
         self._batching.end(self, alone)
+        self._batching.tick()
 
     def fail(self, error: ResponderError) -> None:
         """Give all its lookups the same error."""
@@ -154,13 +191,23 @@ class Batching(Generic[Source]):
     """The lookups waiting to be answered and those being answered, in every line.
 
     Args:
-        max_pending: how many may wait or be under way; more are refused, because a queue that
-            outlasts its callers' patience answers none of them.
+        max_pending: how many may wait or be under way in all lines together; more are refused,
+            whatever they wait for.
+        timeout: seconds that a lookup has, usually.
         late: makes the error for a lookup whose deadline has passed.
+
+    Attributes:
+        pending: how many wait or are under way.
+        sparing: whether what is loaded now may find a longer line, because its sender sends little.
     """
 
-    def __init__(self, *, max_pending: int, late: Callable[[], ResponderError]) -> None:
+    def __init__(
+        self, *, max_pending: int, timeout: float, late: Callable[[], ResponderError]
+    ) -> None:
         self.pending = 0
+        self.sparing = False
+        self._timeout = timeout
+        self._leniency = 0.0  # seconds for which keys may wait for longer now
         self._max_pending = max_pending
         self._late = late
         self._lines: list[Line[Any, Source]] = []
@@ -172,6 +219,9 @@ class Batching(Generic[Source]):
         self._idle.set()
         self._alarm: asyncio.Handle | None = None
         self._alarm_at = NEVER
+        self._clock = 0.0  # seconds, of those in which batches are answered
+        self._ticked = 0.0  # the loop's time
+        self._pause, self._resumed = 0.0, 0.0  # how long the last pause was; the clock at its end
 
     def add(self, line: Line[Any, Source]) -> None:
         """Serve this line too."""
@@ -196,20 +246,28 @@ class Batching(Generic[Source]):
                 raise: other lookups are answered in the same turn.
             urgent: whether the key may wait however many do.
 
-        Raises UnavailableError if too much is waiting already.
+        Raises RefusedError if too much is waiting already.
         """
-        if self.pending >= self._max_pending and not urgent:
-            raise UnavailableError("too many requests are waiting")
+        full = self.pending >= self._max_pending or len(line.waiting) >= line.room
+        if full and not urgent and not self._has_room(line):
+            raise RefusedError(TOO_MANY)
         if self.pending == 0:
             self._idle.clear()
+            self._ticked = asyncio.get_running_loop().time()
         self.pending += 1
         if not line.waiting:
             self._turns.append(line)
+            line.begin(self._clock)
         line.waiting.append(Waiter(key, deadline, callback, line.max_batch))
         if deadline < self._alarm_at:
             self._set_alarm(deadline)
         if not self._waking:
             self._wake()
+
+    def _has_room(self, line: Line[Any, Source]) -> bool:
+        """Tell whether a full line has room for one who is spared."""
+        spared = self.sparing and self.pending < self._max_pending
+        return spared and len(line.waiting) < SPARING * line.room
 
     async def take(self) -> Batch[Any, Source]:
         """Wait until keys wait, and take all of one line that may go together."""
@@ -255,6 +313,18 @@ class Batching(Generic[Source]):
             self._idle.set()
         callback(answer)
 
+    def tick(self) -> None:
+        """Let the clock run on: a batch was answered."""
+        now = asyncio.get_running_loop().time()
+        passed = now - self._ticked
+        self._ticked = now
+        self._clock += passed if passed <= PAUSE else 0.0
+        left = max(self._pause - (self._clock - self._resumed) / FORGETTING, 0.0)
+        if passed > max(PAUSE, left):
+            left = self._pause = min(passed, LENIENCE * self._timeout)
+            self._resumed = self._clock
+        self._leniency = left
+
     def end(self, batch: Batch[Any, Source], again: Sequence[Waiter[Any]]) -> None:
         """Forget a batch; some of its lookups may have to wait again."""
         self._under_way.discard(batch)
@@ -277,7 +347,22 @@ class Batching(Generic[Source]):
                 self.answer(waiter, self._late())
             elif waiter.callback is not None:
                 head.append(waiter)
+        self._measure(line, len(head))
         return head
+
+    def _measure(self, line: Line[Any, Source], taken: int) -> None:
+        """Find out how many keys of a line are taken in a second, while some are left."""
+        if not line.waiting:
+            if self._clock - line.measured_at > FORGOTTEN:
+                line.room = UNKNOWN * line.max_batch
+            return
+        line.taken += taken
+        passed = self._clock - line.measured_from
+        if passed >= MEASURED:
+            patience = line.patience * self._timeout + self._leniency
+            line.room = max(patience * line.taken / passed, CROWD)
+            line.measured_at = self._clock
+            line.begin(self._clock)
 
     def _wake(self) -> None:
         # One source is woken at a time, and takes all there is before the next is. The last to

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 from responder import replies, wire
-from responder.batching import ALONE, CROWD, Alone, Answer, Callback, Line
+from responder.batching import ALONE, CROWD, PATIENCE, Alone, Answer, Callback, Line
 from responder.errors import (
     InvalidRequestError,
     NotFoundError,
@@ -32,6 +32,7 @@ from responder.postgres.visibility import Caller
 from responder.replies import Fewer, WithAll, Written
 
 FEW: Final = 8  # pages, or lists, that may share a query
+PATIENT: Final = 0.125  # share of the timeout, for which they may wait: each takes longer
 APART: Final = 10.0  # seconds for which each goes alone after one was too slow, as without an index
 
 # Of each distinct id the key that is looked up, and how it was spelled.
@@ -59,12 +60,17 @@ class Directory:
         few = min(FEW, max_batch)
         paging = Paging(pool, max_reply=max_reply, count=self._count)
         self._first_pages, self._later_pages, self._pages_without_times = (
-            self._lines(paging.fetch_pages, max_batch=few, crowd=1, apart=APART) for _ in range(3)
+            self._lines(
+                paging.fetch_pages, max_batch=few, crowd=1, apart=APART, patience=PATIENT
+            )
+            for _ in range(3)
         )
         self._memberships = self._lines(
-            paging.fetch_memberships, max_batch=few, crowd=1, apart=APART
+            paging.fetch_memberships, max_batch=few, crowd=1, apart=APART, patience=PATIENT
         )
-        self._lists = self._lines(self._fetch_lists, max_batch=few, crowd=1, apart=APART)
+        self._lists = self._lines(
+            self._fetch_lists, max_batch=few, crowd=1, apart=APART, patience=PATIENT
+        )
 
     # Each endpoint's method loads what its request asks for, on behalf of the user of a token or of
     # a service, which has no identity. The arguments are those of `Batching.load`; each may raise
@@ -138,10 +144,18 @@ class Directory:
         self._load(self._users, request, identity, deadline, introduce)
 
     def _lines(
-        self, fetch: _Fetch, *, max_batch: int, crowd: int = CROWD, apart: float = 0.0
+        self,
+        fetch: _Fetch,
+        *,
+        max_batch: int,
+        crowd: int = CROWD,
+        apart: float = 0.0,
+        patience: float = PATIENCE,
     ) -> _Lines:
         services, callers = (
-            Line[Asked, Connection](fetch, max_batch=max_batch, crowd=crowd, apart=apart)
+            Line[Asked, Connection](
+                fetch, max_batch=max_batch, crowd=crowd, apart=apart, patience=patience
+            )
             for _ in range(2)
         )
         self._pool.batching.add(services)

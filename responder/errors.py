@@ -81,6 +81,10 @@ class UnavailableError(ResponderError):
     number = 503
 
 
+class RefusedError(UnavailableError):
+    """There is no room at the moment, for this request and for others of its kind."""
+
+
 class SchemaError(UnavailableError):
     """Better Auth's tables were not found."""
 

@@ -151,7 +151,7 @@ class Settings(BaseModel):
     drain_timeout: Seconds = Field(10.0, alias="RESPONDER_DRAIN_TIMEOUT")
     connections: int = Field(3, ge=1, le=1000, alias="RESPONDER_CONNECTIONS")
     max_batch: int = Field(256, ge=1, le=10_000, alias="RESPONDER_MAX_BATCH")
-    max_pending: int = Field(4096, ge=1, le=1_000_000, alias="RESPONDER_MAX_PENDING")
+    max_pending: int = Field(32_768, ge=1, le=1_000_000, alias="RESPONDER_MAX_PENDING")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", alias="RESPONDER_LOG_LEVEL"

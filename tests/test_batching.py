@@ -32,7 +32,9 @@ class Bench:
 
     def __init__(self, table: Any = None, *, max_batch: int = 100, max_pending: int = 1000) -> None:
         self.table = table or Table()
-        self.batching = Batching[None](max_pending=max_pending, late=RequestTimeoutError)
+        self.batching = Batching[None](
+            max_pending=max_pending, timeout=SOON, late=RequestTimeoutError
+        )
         self.line = Line[str, None](self.table.fetch, max_batch=max_batch)
         self.batching.add(self.line)
 
@@ -276,7 +278,7 @@ async def test_a_crowd_of_one_kind_keeps_no_other_waiting():
 @pytest.mark.parametrize(("free", "sizes"), [(1, [100]), (2, [50, 50]), (3, [34, 33, 33])])
 async def test_a_crowd_is_shared_among_those_who_are_free(free, sizes):
     """However many are free, each takes its share of a crowd."""
-    batching = Batching[None](max_pending=1000, late=RequestTimeoutError)
+    batching = Batching[None](max_pending=1000, timeout=SOON, late=RequestTimeoutError)
     lookup = Line[int, None](never, max_batch=256)
     batching.add(lookup)
     taking = [asyncio.create_task(batching.take()) for _ in range(free)]

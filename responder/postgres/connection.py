@@ -13,14 +13,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
-import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import inf
-from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -28,7 +24,9 @@ from asyncpg.connect_utils import SessionAttribute
 from responder.errors import UnavailableError
 from responder.postgres.dsn import Dsn, Server
 from responder.postgres.lookups import Statements
+from responder.postgres.pulse import Pulse, Watch
 from responder.postgres.quoting import literal
+from responder.postgres.trust import trusting_the_system
 from responder.postgres.users import UserRow
 
 log = logging.getLogger(__name__)
@@ -125,15 +123,18 @@ class Connection:
     Args:
         connection: of asyncpg, used by nothing else.
         patience: seconds after which a query without an answer has lost its connection.
+        pulse: is told of queries and of answers.
     """
 
-    def __init__(self, connection: asyncpg.Connection[Record], *, patience: float) -> None:
+    def __init__(
+        self, connection: asyncpg.Connection[Record], *, patience: float, pulse: Pulse
+    ) -> None:
         self._connection = connection
+        self._pulse = pulse
         self._patience = patience
-        self._loop = asyncio.get_running_loop()
-        self._began = inf  # the loop's time at which the query under way began
-        # One alarm watches all queries: one for each would cost a lone lookup a tenth of our time.
-        self._alarm = self._loop.call_later(patience, self._check)
+        self._now = asyncio.get_running_loop().time
+        self._watch = Watch(patience, self._give_up)  # of the query under way
+        self._watch.start()
         self._statements: dict[str, asyncpg.prepared_stmt.PreparedStatement[Record]] = {}
         self._analysed: dict[str, int] = {}  # the stamp of each statement, by its SQL
         self._names = itertools.count()
@@ -143,22 +144,23 @@ class Connection:
     ) -> list[Record]:
         """Run a query; raises one of this module's errors, or the query's own failure.
 
-        Args:
-            sql: the query.
-            arguments: its parameters.
-            within: seconds that it may take, if not as many as any other.
+        It may take `within` seconds, or as long as any other.
         """
         try:
             try:
-                return await self._run(sql, arguments, within)
+                rows = await self._run(sql, arguments, within)
             except _OUTDATED:
                 self._statements.pop(sql, None)
-                return await self._run(sql, arguments, within)
+                rows = await self._run(sql, arguments, within)
         except Exception as error:
             ours = _ours(error, closed=self._connection.is_closed())
+            if not isinstance(ours, LostError):
+                self._pulse.answered()
             if ours is None:
                 raise
             raise ours from error
+        self._pulse.answered()
+        return rows
 
     async def fetch_checked(
         self, statements: Statements, sql: str, *arguments: object
@@ -190,30 +192,25 @@ class Connection:
 
     def terminate(self) -> None:
         """Close at once, without a word to the server."""
-        self._alarm.cancel()
+        self._watch.stop()
         self._connection.terminate()
 
-    def _check(self) -> None:
-        """Give the connection up, which ends the query, if one has been under way for too long."""
-        now = self._loop.time()
-        late = min(self._began, now) + self._patience
-        if late <= now:
-            log.warning("PostgreSQL has not answered within %.2f s", self._patience)
-            self.terminate()
-        else:
-            self._alarm = self._loop.call_at(late, self._check)
+    def _give_up(self) -> None:
+        log.warning("PostgreSQL has not answered within %.2f s", self._patience)
+        self.terminate()  # which ends the query
 
     async def _run(
         self, sql: str, arguments: Sequence[object], within: float | None
     ) -> list[Record]:
-        self._began = self._loop.time() + (within or 0.0)
+        began = self._watch.since = self._now() + (within or 0.0)
+        self._pulse.asked(began)
         try:
             if within is not None:
                 limit = f"set local statement_timeout = {round(within * 1000)}"
                 return await self._transact([limit], sql, arguments)
             return await self._execute(sql, arguments)
         finally:
-            self._began = inf
+            self._watch.since = inf
 
     async def _execute(self, sql: str, arguments: Sequence[object]) -> list[Record]:
         statement = self._statements.get(sql)
@@ -247,9 +244,10 @@ class PooledConnection(Connection):
         connection: asyncpg.Connection[Record],
         *,
         patience: float,
+        pulse: Pulse,
         settings: Mapping[str, str],
     ) -> None:
-        super().__init__(connection, patience=patience)
+        super().__init__(connection, patience=patience, pulse=pulse)
         self._settings = [f"set local {name} = {literal(each)}" for name, each in settings.items()]
 
     async def _execute(self, sql: str, arguments: Sequence[object]) -> list[Record]:
@@ -261,7 +259,7 @@ class PooledConnection(Connection):
         return await super()._transact([*self._settings, *settings], sql, arguments)
 
 
-async def connect(dsn: Dsn, *, timeout: float) -> Connection:
+async def connect(dsn: Dsn, *, timeout: float, pulse: Pulse | None = None) -> Connection:
     """Connect to the first server that will do, each within the timeout (seconds).
 
     A statement may run for half of it. Raises what kept the last server from answering.
@@ -270,19 +268,23 @@ async def connect(dsn: Dsn, *, timeout: float) -> Connection:
     for target in dsn.targets:
         for server in dsn.servers:
             try:
-                return await _connect(dsn, server, target, timeout)
+                return await _connect(
+                    dsn, server, target, pulse or Pulse(patience=timeout), timeout
+                )
             except Exception as error:  # noqa: BLE001 - the next server may be better
                 problem = error
     raise problem
 
 
-async def _connect(dsn: Dsn, server: Server, target: str, timeout: float) -> Connection:
+async def _connect(
+    dsn: Dsn, server: Server, target: str, pulse: Pulse, timeout: float
+) -> Connection:
     settings = _settings(timeout)
     patience = timeout / 2 + GRACE
     if not dsn.pooled:
         with suppress(asyncpg.ProtocolViolationError):  # a pooler that refuses our settings
             opened = await _open(dsn, server, target, timeout, settings)
-            connection = Connection(opened, patience=patience)
+            connection = Connection(opened, patience=patience, pulse=pulse)
             if await _is_true(connection, _KEEPS_SETTINGS):
                 for name, value in _settings_of_version(opened).items():
                     setting = f"{literal(name)}, {literal(value)}"
@@ -291,7 +293,7 @@ async def _connect(dsn: Dsn, server: Server, target: str, timeout: float) -> Con
             connection.terminate()
     opened = await _open(dsn, server, target, timeout, {})
     settings |= _settings_of_version(opened)
-    pooled = PooledConnection(opened, patience=patience, settings=settings)
+    pooled = PooledConnection(opened, patience=patience, pulse=pulse, settings=settings)
     await _is_true(pooled, _KEEPS_SETTINGS)
     return pooled
 
@@ -308,32 +310,12 @@ async def _open(
         user=dsn.user,
         password=dsn.password,
         database=dsn.database,
-        ssl=_trusting_the_system(dsn.tls) if dsn.system_roots else None,
+        ssl=trusting_the_system(dsn.tls) if dsn.system_roots else None,
         target_session_attrs=SessionAttribute(target),
         timeout=timeout,
         statement_cache_size=0,  # statements are held in Connection
         server_settings={"application_name": "responder", **options, **settings},
     )
-
-
-def _trusting_the_system(tls: str) -> ssl.SSLContext | None:
-    """Verify as libpq does with `sslrootcert=system`; None leaves it to asyncpg.
-
-    libpq and asyncpg look for `~/.postgresql/root.crt` and refuse to go without. The application's
-    own driver does not: node-postgres trusts the authorities that the system trusts.
-    """
-    parameters = dict(parse_qsl(urlsplit(tls).query))
-    if "PGSSLROOTCERT" in os.environ or Path("~/.postgresql/root.crt").expanduser().exists():
-        return None
-    context = ssl.create_default_context()
-    if "sslcrl" in parameters:
-        context.load_verify_locations(parameters["sslcrl"])
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
-    context.check_hostname = parameters["sslmode"] == "verify-full"
-    if "sslcert" in parameters:
-        password = parameters.get("sslpassword", "")
-        context.load_cert_chain(parameters["sslcert"], parameters.get("sslkey"), lambda: password)
-    return context
 
 
 async def _is_true(connection: Connection, sql: str) -> bool:

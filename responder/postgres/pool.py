@@ -5,8 +5,8 @@
 # lookup: that would cost more than the lookup, and resetting a connection whose settings never
 # change would cost a round trip. A task without a connection takes no batch, so what arrives during
 # an outage waits for the connection that comes back first, or for its deadline. Once an outage has
-# outlasted one timeout no lookup is left waiting in vain: lookups are refused until a connection
-# succeeds.
+# outlasted one timeout (see `pulse`) no lookup is left waiting in vain: lookups are refused until a
+# connection succeeds.
 #
 # PostgreSQL says by itself that the tables have changed, by refusing a query or by having analysed
 # it anew (see `staleness`). Then the catalog is read again (see `discovery`), once for all batches
@@ -27,6 +27,7 @@ from typing import Any, Final
 from responder.batching import Answer, Batch, Batching, Callback, Key, Line
 from responder.errors import (
     InternalError,
+    RefusedError,
     RequestTimeoutError,
     ResponderError,
     SchemaError,
@@ -47,6 +48,7 @@ from responder.postgres.discovery import WATCH_INTERVAL, Discovery
 from responder.postgres.dsn import Dsn
 from responder.postgres.faults import FAILS, Faults
 from responder.postgres.lookups import Statements
+from responder.postgres.pulse import Pulse
 from responder.postgres.reading import CatalogReader
 from responder.postgres.refusals import why
 from responder.throttling import ThrottledLog
@@ -90,21 +92,23 @@ class Pool:
         self._connections = connections
         self._timeout = timeout
         self._connected = 0
-        self._down_since: float | None = None
+        self._pulse = Pulse(patience=timeout)
         self._trouble = ""  # why the last attempt to connect failed
         self._told: set[str] = set()  # the ways in which an outage has shown so far
         self._faults = Faults()
         self.warning = self._faults.warning
         self._probes = Line[None, Connection](self._fetch_probe, max_batch=max_pending)
         self._changes = Line[None, Connection](self._fetch_changes, max_batch=1)
-        self.batching = Batching[Connection](max_pending=max_pending, late=self._late)
+        self.batching = Batching[Connection](
+            max_pending=max_pending, timeout=timeout, late=self._late
+        )
         self.batching.add(self._probes)
         self.batching.add(self._changes)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Pool]:
         """Hold the connections; leaving gives up whatever is still being answered."""
-        self._down_since = asyncio.get_running_loop().time()
+        self._pulse.start()
         tasks = [
             asyncio.create_task(self._hold(), name=f"postgres-{n}")
             for n in range(self._connections)
@@ -117,6 +121,7 @@ class Pool:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._pulse.stop()
 
     @property
     def statements(self) -> Statements:
@@ -128,10 +133,11 @@ class Pool:
     ) -> None:
         """Let a key wait in a line for its answer (see `Batching.load`).
 
-        Raises UnavailableError if too much is waiting, or PostgreSQL has been out of reach for
-        longer than the timeout.
+        Raises RefusedError if too much is waiting, or PostgreSQL has been out of reach for longer
+        than the timeout.
         """
-        self._check_up()
+        if self._pulse.silent:
+            raise RefusedError(OUT_OF_REACH)
         self.batching.load(line, key, deadline=deadline, callback=callback)
 
     async def check(self, within: float) -> None:
@@ -142,11 +148,9 @@ class Pool:
         Args:
             within: seconds that this may take.
         """
-        answer: Answer
-        try:
+        answer: Answer = UnavailableError(OUT_OF_REACH)
+        if not self._pulse.silent:
             answer = await self._load_urgently(self._probes, None, within)
-        except UnavailableError as error:
-            answer = error
         if isinstance(answer, ResponderError) and not self._connected and self._trouble:
             raise UnavailableError(f"{OUT_OF_REACH}: {self._trouble}")
         if isinstance(answer, RequestTimeoutError):
@@ -155,8 +159,7 @@ class Pool:
             raise answer
 
     async def _load_urgently(self, line: Line[Key, Connection], key: Key, within: float) -> Answer:
-        """Return the answer to a key of our own; raises UnavailableError during an outage."""
-        self._check_up()
+        """Return the answer to a key of our own."""
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Answer] = loop.create_future()
 
@@ -168,17 +171,12 @@ class Pool:
         self.batching.load(line, key, deadline=deadline, callback=callback, urgent=True)
         return await answered
 
-    def _check_up(self) -> None:
-        down = self._down_since
-        if down is not None and asyncio.get_running_loop().time() - down > self._timeout:
-            raise UnavailableError(OUT_OF_REACH)
-
     def _missing(self) -> SchemaError | None:
         """Return why the tables are missing, if they were there a moment ago."""
         return self._discovery.lost_within(2 * self._timeout)
 
     def _late(self) -> ResponderError:
-        if self._connected == 0:
+        if self._connected == 0 or self._pulse.silent:
             return UnavailableError(OUT_OF_REACH)
         return self._missing() or RequestTimeoutError()
 
@@ -197,15 +195,14 @@ class Pool:
         """Look at the catalog from time to time, for the tables that no query asks for yet."""
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
-            with suppress(UnavailableError):
-                await self._load_urgently(self._changes, None, self._timeout)
+            await self._load_urgently(self._changes, None, self._timeout)
 
     async def _hold(self) -> None:
         """Hold a connection, and another when it is lost."""
         backoff = MIN_BACKOFF
         while True:
             try:
-                connection = await connect(self._dsn, timeout=self._timeout)
+                connection = await connect(self._dsn, timeout=self._timeout, pulse=self._pulse)
             except Exception as error:  # noqa: BLE001 - whatever keeps us from connecting may pass
                 self._tell(why(error))
                 await asyncio.sleep(backoff * random.random())  # noqa: S311 - jitter is no secret
@@ -229,12 +226,10 @@ class Pool:
     def _count(self, change: int) -> None:
         self._connected += change
         if self._connected == 0:
-            self._down_since = asyncio.get_running_loop().time()
-        elif change > 0:
-            self._down_since = None
-            if self._told:
-                log.info("connected to PostgreSQL")
-                self._told.clear()
+            self._pulse.asked()
+        elif change > 0 and self._told:
+            log.info("connected to PostgreSQL")
+            self._told.clear()
 
     def _tell(self, trouble: str) -> None:
         """Tell why a connection was not made, once in an outage and for all connections.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -33,6 +34,7 @@ from responder.supervisor import supervise
 from responder.terminal import visible
 
 GOOD, FAILED, WRONG_USE = 0, 1, 2
+GC_THRESHOLDS = (10_000, 20, 20)  # new objects, and collections of younger ones, until the next
 MAX_WORKERS = 256
 PARENT_POLL = 0.3  # seconds
 HEADER = re.compile(r"[A-Za-z0-9-]+")
@@ -164,6 +166,10 @@ async def _run(service: AbstractAsyncContextManager[Running]) -> int:
         try:
             await running.wait_ready()
             log.info("ready: HTTP %s, admin %s", http, admin)
+            # What is there now stays, and what requests leave behind is hardly ever a cycle. By
+            # default Python would look through all waiting requests again and again in an overload.
+            gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
             await running.ended.wait()
         except asyncio.CancelledError:
             log.info("stopping")

@@ -7,6 +7,20 @@
 # Only a request whose token is not remembered waits, until the token is verified (see
 # `tokens.verifying`). Its answer comes back as a call, too.
 #
+# What is too much is refused in two places. A request for which there is no room (in its line, see
+# `batching`, or within MAX_UNANSWERED) is refused once it is read, and those that came with it are
+# refused unread, but for those whose senders send little (see `nats.protocol`). And a request that
+# is OLD before it is read is refused, with all that came with it: it would be answered too late,
+# and would make the next late, too. Deadlines count from when the server had the request, as far as
+# that is known (see `nats.backlog`).
+#
+# An error is no less work for us than an answer, and needs no room in a line. So a flood of invalid
+# requests, or of bad tokens, is bounded otherwise: while what is read is older than it has to be
+# (CALM), those that came with one such request are refused unread likewise. An example: 150,000
+# invalid requests a second come from one client, 1,000 good ones from others. 100,000 can be read
+# and refused as invalid. Half a second's worth later what is read has waited for 0.05 s, and of the
+# flood only one in each read is looked at, until there is no backlog: the others are never refused.
+#
 # Worker listens and stops. What happens to one request in between stands in _Request, in the order
 # in which it happens.
 
@@ -23,12 +37,13 @@ from typing import Any, Final, Protocol
 from uuid import uuid4
 
 from responder import bearer, wire
-from responder.batching import Answer, Batching, Callback
+from responder.batching import TOO_MANY, Answer, Batching, Callback
 from responder.directory import Directory
 from responder.endpoints import DESCRIPTION, ENDPOINTS, SERVICE, Endpoint
 from responder.errors import (
     InternalError,
     PayloadTooLargeError,
+    RefusedError,
     RequestTimeoutError,
     ResponderError,
     UnauthenticatedError,
@@ -36,6 +51,7 @@ from responder.errors import (
 )
 from responder.models import Identity
 from responder.nats.connection import Connection
+from responder.nats.senders import sender
 from responder.nats.service import VERBS, Service, Statistics, subjects
 from responder.throttling import ThrottledLog
 from responder.tokens.verifier import TokenVerifier
@@ -45,9 +61,12 @@ log = logging.getLogger(__name__)
 repeated = ThrottledLog(__name__)
 
 # What a worker may hold; a request beyond that is refused. Batching has a bound of its own, for the
-# number of requests (RESPONDER_MAX_PENDING, 4,096), but a request may be as large as a message, a
-# megabyte by default. This many bytes are 16 KiB for each of them, about what 500 ids need.
+# number of requests (RESPONDER_MAX_PENDING), but a request may be as large as a message, a megabyte
+# by default, and lists of 500 ids are 16 KiB.
 MAX_UNANSWERED: Final = 64 * 1024 * 1024  # bytes of the requests that are not answered yet
+# Shares of the timeout, for which the server had a request that is being read.
+CALM: Final = 0.025
+OLD: Final = 0.1
 
 NO_ISSUER: Final = (
     "this worker cannot verify tokens: it needs BETTER_AUTH_URL, or RESPONDER_JWKS_URL with "
@@ -115,7 +134,9 @@ class Worker:
         for each in self._endpoints:
             queue = self.service.queue_group
             subject = each.statistics.subject
-            await self._connection.listen(subject, self._receiver(each), queue=queue)
+            await self._connection.listen(
+                subject, self._receiver(each), queue=queue, refuse=self._refuser(each)
+            )
         replies = (self.service.ping, self.service.info, self.service.stats)
         for verb, reply in zip(VERBS, replies, strict=True):
             for subject in subjects(verb, name=self.service.name, id=self.service.id):
@@ -127,20 +148,47 @@ class Worker:
         finally:
             await self._drain()
 
-    def _receiver(self, endpoint: _ServedEndpoint) -> Callable[[bytes, bytes, bytes, bytes], None]:
-        """Return what receives the requests to an endpoint."""
-        shared, timeout, now = self._shared, self._timeout, self._shared.now
+    def _receiver(self, endpoint: _ServedEndpoint) -> Callable[[bytes, bytes, bytes, bytes], bool]:
+        """Return what receives the requests to an endpoint.
 
-        def receive(_: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        It returns whether others that came with one are to be refused.
+        """
+        shared, timeout, now = self._shared, self._timeout, self._shared.now
+        backlog, batching = self._connection.backlog, self._batching
+        calm, old = CALM * timeout, OLD * timeout
+
+        def receive(_: bytes, reply: bytes, headers: bytes, payload: bytes) -> bool:
             if not reply:
-                return
-            request = _Request(shared, endpoint, reply, payload, now() + timeout)
+                return False
+            age = backlog.age
+            request = _Request(shared, endpoint, reply, payload, now() + timeout - age)
             try:
+                if age > (2 * old if backlog.sparing else old):
+                    raise RefusedError(TOO_MANY)  # noqa: TRY301 - answered as any other error is
+                batching.sparing = backlog.sparing
                 request.accept(headers)
+            except RefusedError as error:
+                request.fail(error)
+                shared.refusal = error.with_traceback(None)  # which would hold what was read
+                return True
             except Exception as error:  # noqa: BLE001 - every request is answered
                 request.fail(error)
+                if age > calm:
+                    shared.refusal = RefusedError(TOO_MANY)
+                    return True
+            return False
 
         return receive
+
+    def _refuser(self, endpoint: _ServedEndpoint) -> Callable[[list[bytes]], None]:
+        """Return what refuses requests to an endpoint unread, as the last that was read."""
+
+        def refuse(replies: list[bytes]) -> None:
+            headers, body = wire.encode_error(self._shared.refusal)
+            endpoint.statistics.count_refused(len(replies), self._shared.refusal.code)
+            self._connection.send_to_all(replies, body, headers)
+
+        return refuse
 
     def _describer(
         self, describe: Callable[[], bytes]
@@ -207,6 +255,7 @@ class _Shared:
         self.token_required = token_required
         self.now = asyncio.get_running_loop().time
         self.unanswered = 0  # bytes
+        self.refusal = RefusedError(TOO_MANY)  # the last one
         self.verifying = Verifying(tokens) if tokens else None
 
 
@@ -240,8 +289,9 @@ class _Request:
 
     def accept(self, headers: bytes) -> None:
         """Go on, on behalf of the user of a token if there is one; raises if it is refused."""
-        if self._shared.unanswered > MAX_UNANSWERED:
-            raise UnavailableError("too much is waiting")
+        # One that is large itself must not have others refused, so it does not count here.
+        if self._shared.unanswered - len(self._payload) > MAX_UNANSWERED:
+            raise RefusedError(TOO_MANY)
         token = None
         if headers:
             token, timeout = _read_headers(headers)
@@ -265,7 +315,7 @@ class _Request:
             return
         shared.verifying.add(
             token,
-            sender=self._reply.rpartition(b".")[0],  # without what tells replies apart
+            sender=sender(self._reply),
             size=len(self._payload),
             deadline=self._deadline,
             callback=self._go_on,
@@ -297,11 +347,6 @@ class _Request:
     def answer(self, answer: Answer) -> None:
         """Send the answer and count it; called once."""
         self._shared.unanswered -= len(self._payload)
-        self._send(answer)
-        error = None if isinstance(answer, bytes) else answer.code
-        self._endpoint.statistics.count(perf_counter() - self._arrival, error)
-
-    def _send(self, answer: Answer) -> None:
         connection = self._shared.connection
         if isinstance(answer, bytes) and len(answer) > connection.max_payload:
             # It fitted when it was written, before the server's limit changed.
@@ -311,6 +356,8 @@ class _Request:
         else:
             headers, body = wire.encode_error(answer)
             connection.send(self._reply, body, headers)
+        error = None if isinstance(answer, bytes) else answer.code
+        self._endpoint.statistics.count(perf_counter() - self._arrival, error)
 
 
 def _read_headers(block: bytes) -> tuple[str | None, float | None]:

@@ -20,7 +20,7 @@ from nats import errors
 
 from responder.asking import NoRespondersError
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
-from responder.nats.hardened import HardenedClient, Receive
+from responder.nats.hardened import HardenedClient, Receive, Refuse
 from responder.nats.login import variables_of, why
 from responder.nats.tls import NoTlsError
 from responder.terminal import visible
@@ -105,13 +105,16 @@ class Connection:
     Attributes:
         send: sends a message (see `HardenedClient.send`). It is called for each reply, so it is
             that very method, without one of ours around it.
+        send_to_all: sends the same message to many subjects, likewise.
+        backlog: how old what is being received is.
         answered: returns once all that was received is answered; set by what answers.
         trouble: what is wrong while there is no connection, in words for an operator.
     """
 
     def __init__(self, ended: asyncio.Event | None = None) -> None:
         self._client = HardenedClient()
-        self.send = self._client.send
+        self.send, self.send_to_all = self._client.send, self._client.send_to_all
+        self.backlog = self._client.backlog
         self.answered: Callable[[], Awaitable[None]] = _at_once
         self._ended = ended
         self._inbox = b""  # what the reply subjects of our own requests begin with
@@ -193,12 +196,15 @@ class Connection:
                 await asyncio.gather(self._moving, return_exceptions=True)
             await self._client.close()
 
-    async def listen(self, subject: str, receive: Receive, *, queue: str = "") -> None:
+    async def listen(
+        self, subject: str, receive: Receive, *, queue: str = "", refuse: Refuse | None = None
+    ) -> None:
         """Pass every message on a subject to `receive`.
 
-        With a queue, each message goes to one of the programs that share it.
+        With a queue, each message goes to one of the programs that share it. What `receive` has no
+        room for goes to `refuse`, unread (see `HardenedClient.listen`).
         """
-        await self._client.listen(subject, receive, queue=queue)
+        await self._client.listen(subject, receive, queue=queue, refuse=refuse)
 
     async def drain_listeners(self) -> None:
         """Stop listening with a queue, once all that the server has sent is received."""

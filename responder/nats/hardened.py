@@ -13,31 +13,42 @@ import asyncio
 import re
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from nats import errors
 from nats.aio.client import PING_PROTO
 from nats.aio.subscription import Subscription
 
+from responder.nats.backlog import Backlog
 from responder.nats.protocol import Parser
 from responder.nats.tls import TlsClient
+from responder.nats.turns import Turns
 from responder.throttling import ThrottledLog
 
 repeated = ThrottledLog(__name__)
 
-# Called with subject, reply subject, headers and payload; must not wait, and should not raise.
-Receive: TypeAlias = Callable[[bytes, bytes, bytes, bytes], None]
+# Called with subject, reply subject, headers and payload; must not wait, and should not raise. What
+# has room for no other message of the kind now returns True: see `protocol`.
+Receive: TypeAlias = Callable[[bytes, bytes, bytes, bytes], bool | None]
+# Called with the reply subjects of such messages.
+Refuse: TypeAlias = Callable[[list[bytes]], None]
 
 SILENCE: Final = 20_000  # milliseconds after which TCP gives up on bytes that are not acknowledged
 MAX_UNSENT: Final = 8 * 1024 * 1024  # bytes kept for the time after a reconnect
+MAX_UNREAD: Final = 32 * 1024 * 1024  # bytes kept while the server does not read (see `turns`)
 
 # Why a message did not leave.
 DENIED: Final = "denied"  # by the server's permissions
 TOO_LARGE: Final = "too_large"
 NOT_CONNECTED: Final = "not_connected"
+UNREAD: Final = "unread"  # the server reads too slowly
 _ROOT = re.compile(r'for publish to "([\w$-]{1,32})\.')
 _SUBSCRIPTION = re.compile(r'subscription to "([^"]*)"')
+
+
+class _MeasuringPong(asyncio.Future[bool]):
+    """Stands among what waits for PONGs of the server, for one that nothing waits for."""
 
 
 class HardenedClient(TlsClient):
@@ -62,6 +73,7 @@ class HardenedClient(TlsClient):
         max_payload: bytes that a message may have, headers included.
         denied: the subjects, in lower case, to which this server does not let us subscribe.
         lost: how many messages did not leave, by the reason.
+        backlog: how old what is being received is.
     """
 
     max_payload: int = 1024 * 1024
@@ -69,32 +81,50 @@ class HardenedClient(TlsClient):
     def __init__(self) -> None:
         super().__init__()
         self.denied: set[str] = set()
-        self.lost: Counter[str] = Counter({DENIED: 0, TOO_LARGE: 0, NOT_CONNECTED: 0})
+        self.lost: Counter[str] = Counter({DENIED: 0, TOO_LARGE: 0, NOT_CONNECTED: 0, UNREAD: 0})
+        loop = asyncio.get_running_loop()
+        self.backlog = Backlog(loop.time)
         self._receivers: dict[int, Receive] = {}
+        self._refusers: dict[int, Refuse] = {}
         self._ps = Parser(self)  # type: ignore[assignment]  # stands in for nats-py's own
         self._writing = False  # whether a write will follow in this turn of the loop
-        self._call_soon = asyncio.get_running_loop().call_soon
+        self._turns: Turns | None = None
+        self._unread = 0  # bytes that the server had not read when we last wrote
+        self._call_soon = loop.call_soon
 
     # In place of nats-py's own ways.
 
-    async def listen(self, subject: str, receive: Receive, *, queue: str) -> None:
-        """Pass every message on a subject to `receive`, until the subscription is drained."""
+    async def listen(
+        self, subject: str, receive: Receive, *, queue: str, refuse: Refuse | None = None
+    ) -> None:
+        """Pass every message on a subject to `receive`, until the subscription is drained.
+
+        Where it has returned True others go to `refuse` instead (see `protocol`).
+        """
         # Nothing is received in between: subscribing does not wait for the server.
         subscription = await self.subscribe(subject, queue=queue)
         self._receivers[subscription._id] = receive
+        if refuse is not None:
+            self._refusers[subscription._id] = refuse
 
     def receive(
         self, sid: int, subject: bytes, reply: bytes, headers: bytes, payload: bytes
-    ) -> None:
+    ) -> bool:
         """Pass a message on to the receiver of its subscription (called by the parser)."""
         receive = self._receivers.get(sid)
         if receive is None:
-            return
+            return False
         try:
-            receive(subject, reply, headers, payload)
+            full = receive(subject, reply, headers, payload)
         except Exception as error:  # noqa: BLE001 - it is logged
             # There is no caller to raise to, and the read loop must go on.
             repeated.error("a message was not received", exc_info=error)
+            return False
+        return full is True and sid in self._refusers
+
+    def refuse(self, sid: int, replies: list[bytes]) -> None:
+        """Pass on what is refused unread (called by the parser)."""
+        self._refusers[sid](replies)
 
     def send(self, subject: bytes, payload: bytes, headers: bytes = b"") -> None:
         """Send a message; what is sent in one turn of the loop leaves in one write.
@@ -111,17 +141,40 @@ class HardenedClient(TlsClient):
             self.lost[TOO_LARGE] += 1
             repeated.error("dropped a message: it is larger than the server allows")
             return
-        if not self.is_connected and self._pending_data_size + len(payload) > MAX_UNSENT:
-            self.lost[NOT_CONNECTED] += 1
-            repeated.warning(
-                "dropped a message: no connection to NATS, and too much to send already"
-            )
+        self._put(b"%b%b\r\n" % (head, payload))
+
+    def send_to_all(self, subjects: Sequence[bytes], payload: bytes, headers: bytes) -> None:
+        """Send the same message, with headers, to many subjects; it must be a small one."""
+        size = len(headers)
+        rest = b" %d %d\r\n%b%b\r\n" % (size, size + len(payload), headers, payload)
+        self._put(b"HPUB " + (rest + b"HPUB ").join(subjects) + rest, len(subjects))
+
+    def _put(self, data: bytes, messages: int = 1) -> None:
+        """Let messages leave at the end of this turn, if there is room for them."""
+        unsent = self._pending_data_size + self._unread + len(data)
+        if unsent > MAX_UNSENT and not self._has_room(unsent, messages):
             return
-        self._pending.append(b"%b%b\r\n" % (head, payload))
-        self._pending_data_size += len(head) + len(payload) + 2
+        self._append(data)
+
+    def _append(self, data: bytes) -> None:
+        self._pending.append(data)
+        self._pending_data_size += len(data)
         if not self._writing:
             self._writing = True
             self._call_soon(self._write)
+
+    def _has_room(self, unsent: int, messages: int) -> bool:
+        if not self.is_connected:
+            self.lost[NOT_CONNECTED] += messages
+            repeated.warning(
+                "dropped a message: no connection to NATS, and too much to send already"
+            )
+        elif unsent > MAX_UNREAD:
+            self.lost[UNREAD] += messages
+            repeated.warning("dropped a message: the NATS server does not read what is sent")
+        else:
+            return True
+        return False
 
     def _write(self) -> None:
         self._writing = False
@@ -132,6 +185,8 @@ class HardenedClient(TlsClient):
         except (OSError, RuntimeError):  # closed: the read loop will find out, too
             return
         self._pending, self._pending_data_size = [], 0
+        if self._turns is not None:
+            self._unread = self._turns.wrote()
 
     # What nats-py does not offer.
 
@@ -159,19 +214,34 @@ class HardenedClient(TlsClient):
 
     # What follows overrides nats-py.
 
+    async def _process_connect_init(self) -> None:
+        """Forget what another server has denied, and drop each PING that was not sent to it.
+
+        nats-py forgets whose those PINGs were, but sends them. Their PONGs would end later flushes
+        too early.
+        """
+        self.denied.clear()
+        await super()._process_connect_init()
+        self._pending = [each for each in self._pending if each is not PING_PROTO]
+        self._pending_data_size = sum(map(len, self._pending))
+        self.backlog.reset()
+
     async def _read_loop(self) -> None:
         """Read; after the end of the loop, whatever its reason, connect again.
 
         nats-py stops reading over a late PONG, or anything unexpected, and says nothing of it.
         """
+        self._turns, self._unread = None, 0
         reader = getattr(self._transport, "_io_reader", None)
-        if reader is not None:  # a websocket has none
-            self._read_directly(reader)
+        writer = getattr(self._transport, "_io_writer", None)
+        if reader is not None and writer is not None:  # a websocket has neither
+            self._turns = Turns(writer.transport, self.backlog)
+            self._read_directly(reader, self._turns)
         await super()._read_loop()
         if self.is_connected:
             await self._process_op_err(errors.StaleConnectionError())
 
-    def _read_directly(self, reader: asyncio.StreamReader) -> None:
+    def _read_directly(self, reader: asyncio.StreamReader, turns: Turns) -> None:
         """Take messages as they arrive, instead of waking a task to read them.
 
         nats-py's loop is left what is no message, and notices the end of the connection.
@@ -179,6 +249,10 @@ class HardenedClient(TlsClient):
         wait = reader.feed_data
 
         def take(data: bytes) -> None:
+            turns.read(len(data))
+            if self.backlog.begin(len(data)):
+                self._pongs.append(_MeasuringPong())
+                self._append(PING_PROTO)
             try:
                 rest = self._ps.take(data)  # type: ignore[attr-defined]  # our own
             except errors.ProtocolError as error:
@@ -190,10 +264,14 @@ class HardenedClient(TlsClient):
         # What has arrived before is read, and parsed, before anything else can be.
         reader.feed_data = take  # type: ignore[method-assign, assignment]  # as above
 
-    async def _process_connect_init(self) -> None:
-        """Forget what another server has denied, before this one is asked."""
-        self.denied.clear()
-        await super()._process_connect_init()
+    def receive_pong(self) -> bool:
+        """Take a PONG if it is that of a measurement (called by the parser)."""
+        if not (self._pongs and isinstance(self._pongs[0], _MeasuringPong)):
+            return False
+        self._pongs.pop(0)
+        self._pings_outstanding = 0
+        self.backlog.end()
+        return True
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         """Send a PING behind all that waits to be sent.
@@ -208,6 +286,8 @@ class HardenedClient(TlsClient):
 
     async def _process_pong(self) -> None:
         """Pass over the PONG of a flush that is no longer waited for; nats-py raises."""
+        if self.receive_pong():
+            return
         if self._pongs and self._pongs[0].done():
             self._pongs.pop(0)
             self._pings_outstanding = 0

@@ -12,20 +12,40 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from typing import Any, Final, Protocol
 
 from nats.errors import ProtocolError
 
+from responder.nats.backlog import Backlog
+from responder.nats.senders import half_a_share, sender
+
+_WITH_REPLY: Final = {b"MSG": 5, b"HMSG": 6}  # words of the first line, if a reply is wanted
 MAX_LINE: Final = 1024 * 1024  # bytes; the longest is INFO, with the addresses of a whole cluster
 
 
 class Recipient(Protocol):
-    """Is told what the server says; all but `receive` are methods of nats-py's client."""
+    """Is told what the server says; the methods that begin with `_` are nats-py's.
+
+    Attributes:
+        backlog: is told who is spared.
+    """
+
+    backlog: Backlog
 
     def receive(
         self, sid: int, subject: bytes, reply: bytes, headers: bytes, payload: bytes
-    ) -> None:
-        """A message has arrived, for the subscription with that id."""
+    ) -> bool:
+        """A message has arrived, for the subscription with that id.
+
+        Returns whether the others that came with it, for the same subscription, are to be refused.
+        """
+
+    def refuse(self, sid: int, replies: list[bytes]) -> None:
+        """Messages are refused, which had these reply subjects."""
+
+    def receive_pong(self) -> bool:
+        """A PONG has arrived; return whether it was of a measurement, so that it is dealt with."""
 
     async def _process_ping(self) -> None: ...
 
@@ -51,6 +71,7 @@ class Parser:
         self._partial = bytearray()  # the beginning of a message or line
         self._enough = 0  # bytes that it must have before it is worth looking at again
         self._waiting = 0  # bytes that `take` has returned, and that `parse` has not been given
+        self._refused = set[bytes]()  # the subscriptions whose messages in this read are refused
 
     def take(self, data: bytes) -> bytes:
         """Deliver the messages in some bytes, and return what has to wait for `parse`.
@@ -75,6 +96,8 @@ class Parser:
 
     def _deliver(self, data: bytes) -> bytes:
         """Deliver messages, up to the first line that is none; return the rest, from that line."""
+        if self._refused:
+            self._refused = set()
         if self._partial:
             self._partial += data
             if len(self._partial) < self._enough:
@@ -85,11 +108,14 @@ class Parser:
         while (end := data.find(b"\r\n", start)) >= 0:
             line = data[start:end]
             if not line.startswith((b"MSG ", b"HMSG ")):
+                if line == b"PONG" and self._recipient.receive_pong():
+                    start = end + 2
+                    continue
                 return data[start:]
             after = self._message(line, data, end + 2)
             if after > len(data):
                 break
-            start = after
+            start = self._refuse(data, after) if self._refused else after
         else:
             if len(data) - start > MAX_LINE:
                 raise ProtocolError("nats: a line without an end")
@@ -114,8 +140,44 @@ class Parser:
         if end + 2 <= len(data):
             reply = words[3] if len(words) > fixed else b""
             middle = start + head
-            self._recipient.receive(sid, words[1], reply, data[start:middle], data[middle:end])
+            headers, payload = data[start:middle], data[middle:end]
+            if self._recipient.receive(sid, words[1], reply, headers, payload):
+                self._refused.add(words[2])
         return end + 2
+
+    def _refuse(self, data: bytes, start: int) -> int:
+        """Refuse and deliver the messages from here to whatever is none; return where that is."""
+        full = defaultdict[tuple[bytes, bytes], list[tuple[bytes, int]]](list)
+        others: list[int] = []  # where the messages of other subscriptions begin
+        while (end := data.find(b"\r\n", start)) >= 0:
+            words = data[start:end].split(b" ")
+            with_reply = _WITH_REPLY.get(words[0])
+            if with_reply is None:
+                break
+            after = end + 4 + int(words[-1])
+            if after > len(data):
+                break
+            if words[2] not in self._refused:
+                others.append(start)
+            elif len(words) == with_reply:
+                full[words[2], sender(words[3])].append((words[3], start))
+            start = after
+        half = half_a_share(map(len, full.values()))
+        for (sid, _), messages in full.items():
+            if len(messages) > half:
+                self._recipient.refuse(int(sid), [reply for reply, _ in messages])
+            else:
+                self._recipient.backlog.sparing = True
+                for _, begin in messages:
+                    self._deliver_one(data, begin)
+                self._recipient.backlog.sparing = False
+        for begin in others:
+            self._deliver_one(data, begin)
+        return start
+
+    def _deliver_one(self, data: bytes, start: int) -> None:
+        end = data.index(b"\r\n", start)
+        self._message(data[start:end], data, end + 2)
 
     async def _control(self, line: bytes) -> None:
         word, _, rest = line.partition(b" ")

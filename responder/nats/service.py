@@ -44,6 +44,13 @@ class Statistics:
             self.errors[error] += 1
             self.last_error = error
 
+    def count_refused(self, requests: int, error: str) -> None:
+        """Count requests that were refused unread, in no time."""
+        self.requests += requests
+        self.buckets[0] += requests
+        self.errors[error] += requests
+        self.last_error = error
+
 
 def subjects(verb: str, *, name: str, id: str) -> list[str]:  # noqa: A002 - ADR-32's word
     """Return the three subjects on which an instance of a service answers a verb."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -11,17 +12,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.errors import ProtocolError
 
+from responder.nats.backlog import Backlog
 from responder.nats.protocol import MAX_LINE, Parser
 
 
 class Listener:
     """Writes down what it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, full: Collection[int] = ()) -> None:
         self.told: list[Any] = []
+        self.refused: list[tuple[int, bytes]] = []
+        self.full = full  # the subscriptions that have no room
+        self.measuring = 0  # how many PONGs are those of measurements
+        self.backlog = Backlog(lambda: 0.0)
 
-    def receive(self, *message: object) -> None:
-        self.told.append(message)
+    def receive(self, sid: int, *message: bytes) -> bool:
+        self.told.append((sid, *message))
+        return sid in self.full
+
+    def refuse(self, sid: int, replies: list[bytes]) -> None:
+        self.refused += [(sid, reply) for reply in replies]
+
+    def receive_pong(self) -> bool:
+        self.measuring -= 1
+        return self.measuring >= 0
 
     async def _process_ping(self) -> None:
         self.told.append("ping")
@@ -132,3 +146,126 @@ def test_a_reset_forgets_what_had_arrived():
         return listener.told
 
     assert ["ping"] == asyncio.run(run())
+
+
+# Refused unread: subscription 7 has no room, 8 has.
+
+FULL, ROOMY = 7, 8
+PAYLOADS = st.one_of(
+    st.binary(max_size=40),
+    st.sampled_from(
+        [b"MSG evil 7 victim 0\r\n\r\n", b"\r\nMSG evil 7 victim 2\r\nxx", b"PONG\r\n"]
+    ),
+)
+REQUESTS = st.tuples(
+    st.sampled_from([FULL, ROOMY]),
+    st.booleans(),
+    st.sampled_from([b"", b"NATS/1.0\r\n\r\n"]),
+    PAYLOADS,
+)
+
+
+def received(listener: Listener, pieces: list[bytes]) -> Listener:
+    """The listener, once it was told of pieces that were read one by one."""
+
+    async def run() -> None:
+        parser = Parser(listener)
+        for piece in pieces:
+            await parser.parse(parser.take(piece))
+
+    asyncio.run(run())
+    return listener
+
+
+def cut(stream: bytes, cuts: list[int]) -> list[bytes]:
+    """The stream in pieces."""
+    ends = [0, *sorted(each % (len(stream) + 1) for each in cuts), len(stream)]
+    return [stream[start:end] for start, end in itertools.pairwise(ends)]
+
+
+@given(requests=st.lists(REQUESTS, max_size=12), cuts=st.lists(st.integers(0, 2000), max_size=4))
+def test_what_is_refused_unread_is_refused_once(requests, cuts):
+    """However the bytes are cut and whatever payloads hold: each request to a full subscription is
+    received or refused, once; each to another is received; and nothing else is ever refused.
+    """
+    replies = [
+        b"_INBOX.%d.%d" % (number % 3, number) if wanted else b""
+        for number, (_, wanted, _, _) in enumerate(requests)
+    ]
+    stream = b"".join(
+        spoken(sid, b"users.get", reply, headers, payload)
+        for (sid, _, headers, payload), reply in zip(requests, replies, strict=True)
+    )
+
+    listener = received(Listener([FULL]), cut(stream, cuts))
+
+    of_full = [message[2] for message in listener.told if message[0] == FULL and message[2]]
+    of_full += [reply for sid, reply in listener.refused if sid == FULL]
+    sent = [
+        (sid, b"users.get", reply, headers, payload)
+        for (sid, _, headers, payload), reply in zip(requests, replies, strict=True)
+    ]
+    assert sorted(each[2] for each in sent if each[0] == FULL and each[2]) == sorted(of_full)
+    assert {FULL} >= {sid for sid, _ in listener.refused}
+    # What wants no reply is received, unless it came with what was refused.
+    assert [each for each in sent if each[0] == ROOMY] == [
+        each for each in listener.told if each[0] == ROOMY
+    ]
+    assert set(listener.told) <= set(sent)
+
+
+def asked(number: int, payload: bytes = b"x", headers: bytes = b"") -> bytes:
+    """A request to the full subscription, from the one sender of many."""
+    return spoken(FULL, b"users.get", b"_INBOX.a.%d" % number, headers, payload)
+
+
+def test_a_payload_that_looks_like_a_message_is_passed_over():
+    """A sender cannot have us publish to another's subject by what a payload holds."""
+    trap = b"\r\nMSG users.get 7 victim 1\r\nx\r\n"
+
+    listener = received(Listener([FULL]), [asked(0) + asked(1, trap) + asked(2, trap, b"NATS/1.0")])
+
+    assert [(FULL, b"_INBOX.a.1"), (FULL, b"_INBOX.a.2")] == listener.refused
+
+
+@pytest.mark.parametrize("headers", [b"", b"NATS/1.0\r\n\r\n"])
+def test_what_wants_no_reply_is_not_refused(headers):
+    """The sizes in its line are not taken for a reply subject; what follows is refused still."""
+    silent = spoken(FULL, b"users.get", b"", headers, b"x")
+
+    listener = received(Listener([FULL]), [asked(0) + silent + asked(1)])
+
+    assert [(FULL, b"_INBOX.a.1")] == listener.refused
+
+
+def test_a_pong_amid_what_is_refused():
+    """That of a measurement is taken in its place, and what follows is looked at anew; any other
+    waits, with all that follows.
+    """
+    stream = asked(0) + asked(1) + b"PONG\r\n" + asked(2) + asked(3) + b"PONG\r\n" + asked(4)
+    listener = Listener([FULL])
+    listener.measuring = 1
+    parser = Parser(listener)
+
+    rest = parser.take(stream)
+
+    assert [(FULL, b"_INBOX.a.%d" % number) for number in (1, 3)] == listener.refused
+    assert b"PONG\r\n" + asked(4) == rest
+
+
+def test_those_who_send_little_are_spared():
+    """Of what comes with a flood, the requests of others than its sender are received."""
+    flood = [asked(number) for number in range(50)]
+    others = [spoken(FULL, b"users.get", b"_INBOX.b.%d" % n, b"", b"x") for n in range(2)]
+
+    listener = received(Listener([FULL]), [b"".join([*flood[:25], *others, *flood[25:]])])
+
+    assert [b"_INBOX.a.0", b"_INBOX.b.0", b"_INBOX.b.1"] == [each[2] for each in listener.told]
+    assert [(FULL, b"_INBOX.a.%d" % number) for number in range(1, 50)] == listener.refused
+
+
+def test_the_next_read_begins_anew():
+    """What comes with a later read is received, and may be refused again."""
+    listener = received(Listener([FULL]), [asked(0) + asked(1), asked(2) + asked(3)])
+
+    assert [b"_INBOX.a.0", b"_INBOX.a.2"] == [each[2] for each in listener.told]

@@ -60,15 +60,23 @@ async def answers(client, count: int) -> AsyncIterator[tuple[str, list[str]]]:
 async def test_so_many_bytes_of_requests_wait(start_with, cast, locked, monkeypatch):
     """While the requests that wait are too large together, another is refused at once."""
     monkeypatch.setattr(worker, "MAX_UNANSWERED", 100)
-    service = await start_with()
+    service = await start_with(RESPONDER_ADMIN_LISTEN="127.0.0.1:0")
     async with locked(service):
-        waiting = asyncio.create_task(service.ask("users.get", {"id": cast.owner.id}))
-        refused = await service.ask("users.get", {"id": "x" * 100})
+        waiting = asyncio.create_task(service.ask("users.get", {"id": "x" * 100}))
+        async with asyncio.timeout(10):
+            while (
+                "responder_pending_requests 1.0" not in (await service.admin.get("/metrics")).text
+            ):
+                await asyncio.sleep(0.01)
+        refused = await service.ask("users.get", {"id": cast.owner.id})
     answered = await waiting
     later = await service.ask("users.get", {"id": cast.owner.id})
 
-    assert ("unavailable", "too much is waiting") == (refused.code, refused.json["message"])
-    assert [None, None] == [answered.code, later.code]
+    assert ("unavailable", "too many requests are waiting") == (
+        refused.code,
+        refused.json["message"],
+    )
+    assert ["not_found", None] == [answered.code, later.code]
 
 
 async def test_so_many_tokens_wait_to_be_verified(start_with, silent, monkeypatch):

@@ -5,8 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: setup run test test-heavy test-least-privilege coverage sql check bench bench-compare
-.PHONY: attacks lock clean
-.PHONY: test-postgres
+.PHONY: attacks lock clean .PHONY: test-postgres overload
 
 setup: $(VENV)/ready
 
@@ -92,6 +91,10 @@ bench-compare: setup ## this tree side by side with that of BASE=<rev>
 
 attacks: setup ## what honest callers notice of attacks, one after another; ARGS="--seconds 2"
 	$(BIN)/python benchmarks/attacks.py $(ARGS)
+
+# For ARGS: "--seconds 5 --only 'get 4x, 1 conn.;stall'", and others.
+overload: setup ## what is answered when far more is asked than can be
+	$(BIN)/python benchmarks/overload.py $(ARGS)
 
 # With the hash of every file of a release, for whichever platform, and without an index.
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate \

@@ -60,9 +60,7 @@ class Directory:
         few = min(FEW, max_batch)
         paging = Paging(pool, max_reply=max_reply, count=self._count)
         self._first_pages, self._later_pages, self._pages_without_times = (
-            self._lines(
-                paging.fetch_pages, max_batch=few, crowd=1, apart=APART, patience=PATIENT
-            )
+            self._lines(paging.fetch_pages, max_batch=few, crowd=1, apart=APART, patience=PATIENT)
             for _ in range(3)
         )
         self._memberships = self._lines(

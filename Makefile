@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: setup run test test-heavy test-least-privilege coverage sql check bench bench-compare
-.PHONY: attacks lock clean .PHONY: test-postgres overload
+.PHONY: attacks overload lock clean
+.PHONY: test-postgres
 
 setup: $(VENV)/ready
 

@@ -116,7 +116,7 @@ async def test_an_answer_that_fits_no_more_counts_as_an_error(start_with, cast, 
     statistics too.
     """
     service = await start_with()
-    monkeypatch.setattr("responder.replies.user", lambda row, limit: (b"x" * 2_000_000, 0))
+    monkeypatch.setattr("responder.replies.user", lambda *_, **__: (b"x" * 2_000_000, 0, 0))
 
     answer = await service.ask("users.get", cast.owner.id)
 

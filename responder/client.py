@@ -171,15 +171,24 @@ class UsersClient:
         self,
         organization_id: str,
         *,
+        roles: Sequence[str] | None = None,
         page: int = 100,
         timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[User]:
-        """Iterate over all members of an organization, `page` at a time; `timeout` is a page's."""
+        """Iterate over all members of an organization, or over those with one of some roles.
+
+        `page` is how many are asked for at a time, `timeout` is a page's.
+        """
         cursor = None
         while True:
             answer = await self.org_page(
-                organization_id, limit=page, cursor=cursor, timeout=timeout, headers=headers
+                organization_id,
+                limit=page,
+                cursor=cursor,
+                roles=roles,
+                timeout=timeout,
+                headers=headers,
             )
             for user in answer.users:
                 yield user
@@ -193,6 +202,7 @@ class UsersClient:
         *,
         limit: int = 100,
         cursor: str | None = None,
+        roles: Sequence[str] | None = None,
         timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> UserPage:
@@ -202,10 +212,14 @@ class UsersClient:
             organization_id: whose members.
             limit: how many at most, 1 to 500; there may be fewer on a page that is not the last.
             cursor: `next_cursor` of the page before; None for the first.
+            roles: 1 to 20, of which each member has one or more; None is any. A page may be empty
+                then and not be the last.
             timeout: seconds.
             headers: of the request.
         """
-        request = OrgList(organization_id, limit, cursor)
+        if isinstance(roles, str):
+            raise TypeError("roles: a list of roles, not one string")
+        request = OrgList(organization_id, limit, cursor, None if roles is None else [*roles])
         return await self._reply(endpoints.ORG_LIST, request, timeout, headers)
 
     async def memberships(

@@ -5,16 +5,17 @@
 # `postgres.visibility`).
 #
 # A page, or a list of ids, is work enough for a query of its own, so only a few share one, and they
-# share its bound on images, too. Pages wait in three kinds of lines: one statement starts at the
-# beginning of an organization, another after a membership with createdAt, a third after one
-# without.
+# share its bound on images, too. Pages wait in three kinds of lines, with roles or without: one
+# statement starts at the beginning of an organization, another after a membership with createdAt, a
+# third after one without.
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from itertools import product
 from typing import Any, Final, TypeAlias
 
-from responder import replies, wire
+from responder import cursors, replies, wire
 from responder.batching import ALONE, CROWD, PATIENCE, Alone, Answer, Callback, Line
 from responder.errors import (
     InvalidRequestError,
@@ -59,10 +60,12 @@ class Directory:
         self._emails = self._lines(self._fetch_emails, max_batch=max_batch)
         few = min(FEW, max_batch)
         paging = Paging(pool, max_reply=max_reply, count=self._count)
-        self._first_pages, self._later_pages, self._pages_without_times = (
-            self._lines(paging.fetch_pages, max_batch=few, crowd=1, apart=APART, patience=PATIENT)
-            for _ in range(3)
-        )
+        self._pages = {
+            kind: self._lines(
+                paging.fetch_pages, max_batch=few, crowd=1, apart=APART, patience=PATIENT
+            )
+            for kind in product((False, True), ("first", "after", "after a null"))
+        }
         self._memberships = self._lines(
             paging.fetch_memberships, max_batch=few, crowd=1, apart=APART, patience=PATIENT
         )
@@ -90,12 +93,11 @@ class Directory:
         self, request: OrgList, identity: Identity | None, *, deadline: float, callback: Callback
     ) -> None:
         """Load members of an organization: a UserPage; raises InvalidRequestError for a cursor."""
-        lines, after = self._first_pages, None
+        after, start = None, "first"
         if request.cursor is not None:
-            after = wire.decode_cursor(request.cursor, request.organization_id)
-            lines = self._later_pages
-            if after.created_at is None:
-                lines = self._pages_without_times
+            after = cursors.decode(request.cursor, request)
+            start = "after a null" if after.created_at is None else "after"
+        lines = self._pages[request.roles is not None, start]
         self._load(lines, PageOf(request, after), identity, deadline, callback)
 
     def get_many(
@@ -123,7 +125,7 @@ class Directory:
             user_id = identity.user_id
         after = None
         if request.cursor is not None:
-            after = wire.decode_membership_cursor(request.cursor, user_id)
+            after = cursors.decode_memberships(request.cursor, user_id)
         asked = MembershipsFrom(user_id, request.limit, after)
         self._load(self._memberships, asked, identity, deadline, callback)
 

@@ -24,6 +24,7 @@ from pydantic.alias_generators import to_camel
 
 MAX_PAGE: Final = 500  # users that a page may have
 MAX_IDS: Final = 500  # ids that a request may have
+MAX_ROLES: Final = 20  # likewise roles
 ADDITIONAL: Final = "additionalFields"  # the key of a User that is there only if it is asked for
 
 
@@ -54,6 +55,7 @@ class OrgList(Request, frozen=True, omit_defaults=True):
     organization_id: str
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 100
     cursor: str | None = None
+    roles: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_ROLES)] | None = None
 
 
 class ByIds(Request, frozen=True, omit_defaults=True):

@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from responder import replies, wire
+from responder import cursors, replies
 from responder.batching import ALONE, Alone, Answer
 from responder.errors import (
     ForbiddenError,
@@ -21,6 +22,7 @@ from responder.errors import (
     UnavailableError,
 )
 from responder.models import OrgList
+from responder.postgres import ids
 from responder.postgres.connection import (
     BusyError,
     Connection,
@@ -59,7 +61,14 @@ class PageOf(NamedTuple):
     """The request of a page of users, and the membership after which it starts."""
 
     request: OrgList
-    after: wire.Position | None  # None for the first page
+    after: cursors.Position | cursors.RolePosition | None  # None for the first page
+
+    @property
+    def roles(self) -> str | None:
+        """The roles of which one is to be held, as JSON; those that no text can hold are none."""
+        if self.request.roles is None:
+            return None
+        return json.dumps([each for each in self.request.roles if ids.text(each) is not None])
 
 
 class MembershipsFrom(NamedTuple):
@@ -67,7 +76,7 @@ class MembershipsFrom(NamedTuple):
 
     user_id: str
     limit: int
-    after: wire.MembershipPosition | None
+    after: cursors.MembershipPosition | None
 
 
 class Paging:
@@ -89,7 +98,7 @@ class Paging:
     async def fetch_pages(
         self, connection: Connection, asked: Sequence[Asked]
     ) -> Sequence[Answer | Alone]:
-        """Fetch pages of users that all start alike (see `Pages.query`)."""
+        """Fetch pages of users that all start alike (see `Pages.query`), all of roles or none."""
         limit = self._max_reply()
 
         async def fetch(wanted: Sequence[int], cap: int) -> Sequence[_Page]:
@@ -135,19 +144,23 @@ class Paging:
     async def _page_rows(
         self, connection: Connection, asked: Sequence[Asked], wanted: Sequence[int], *, cap: int
     ) -> list[Record]:
-        pages = self._lookups(asked).pages
+        lookups = self._lookups(asked)
+        of_roles = asked[0][0].request.roles is not None
+        pages = lookups.pages_of_roles if of_roles else lookups.pages
         if pages is None:
             raise NO_MEMBERS
         query = pages.query(
             [
-                PageWanted(page.request.organization_id, most, caller, *_place(page.after))
+                PageWanted(
+                    page.request.organization_id, most, caller, *_place(page.after), page.roles
+                )
                 for (page, caller), most in zip(asked, wanted, strict=True)
             ],
             cap=cap,
         )
         if query is None:  # these tables have no such position
-            raise InvalidRequestError(wire.BAD_CURSOR)
-        return await self._rows(connection, query, asked, pages.position, wire.BAD_CURSOR)
+            raise InvalidRequestError(cursors.BAD)
+        return await self._rows(connection, query, asked, pages.position, cursors.BAD)
 
     async def _membership_rows(
         self, connection: Connection, asked: Sequence[Asked], wanted: Sequence[int]
@@ -162,7 +175,7 @@ class Paging:
 
         async def fetch(*, names: bool) -> list[Record]:
             query = memberships.query(pages, names=names)
-            refusal = wire.BAD_MEMBERSHIPS_CURSOR
+            refusal = cursors.BAD_MEMBERSHIPS
             return await self._rows(connection, query, asked, memberships.position, refusal)
 
         try:
@@ -217,7 +230,7 @@ class Paging:
 
 
 def _place(
-    after: wire.Position | wire.MembershipPosition | None,
+    after: cursors.Position | cursors.RolePosition | cursors.MembershipPosition | None,
 ) -> tuple[str | None, str | None]:
     return (after.created_at, after.member_id) if after else (None, None)
 
@@ -229,7 +242,7 @@ def _page(row: Record, asked: Asked, wanted: int, limit: int, *, additional: boo
     if caller and not row[PageRow.LISTED]:
         return NO_ORGANIZATION
     try:
-        return replies.page(row, request.organization_id, wanted, limit, additional=additional)
+        return replies.page(row, request, wanted, limit, additional=additional)
     except PayloadTooLargeError as error:
         return error
 

@@ -19,9 +19,9 @@ from itertools import accumulate
 from operator import add
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from responder import wire
+from responder import cursors, wire
 from responder.errors import PayloadTooLargeError
-from responder.models import ADDITIONAL, MAX_PAGE, Identity
+from responder.models import ADDITIONAL, MAX_PAGE, Identity, OrgList
 from responder.postgres.memberships import MembershipRow
 from responder.postgres.pages import PageRow
 from responder.postgres.users import FIELDS, UserRow
@@ -97,13 +97,13 @@ def whoami(identity: Identity, written: bytes | None, limit: int) -> Written:
 
 
 def page(
-    row: Row, organization_id: str, wanted: int, limit: int, *, additional: bool
+    row: Row, request: OrgList, wanted: int, limit: int, *, additional: bool
 ) -> Written | Fewer:
     """Write a UserPage of at most `limit` bytes; raises PayloadTooLargeError.
 
     Args:
         row: of a lookup for `wanted` users of the organization.
-        organization_id: to which the cursor is bound.
+        request: to whose organization and roles the cursor is bound.
         wanted: how many users it has at most.
         limit: of its size.
         additional: whether the row has additional fields.
@@ -129,9 +129,9 @@ def page(
         images += sum(lost for _, lost, _ in written)
         more += sum(lost for *_, lost in written)
     cursor = None
-    if len(found) > wanted:
-        position = wire.Position(organization_id, row[PageRow.CREATED_AT], row[PageRow.MEMBER_ID])
-        cursor = wire.encode_cursor(position)
+    created_at, member_id = row[PageRow.CREATED_AT], row[PageRow.MEMBER_ID]
+    if len(found) > wanted or (request.roles is not None and member_id is not None):
+        cursor = cursors.encode_after(request, created_at, member_id)
     reply = wire.encode_page(body, cursor)
     if len(reply) > limit:  # for a cursor of ids that are longer than a frame has room for
         raise PayloadTooLargeError("the page does not fit into one message")
@@ -157,7 +157,7 @@ def membership_page(row: Row, user_id: str, wanted: int, limit: int) -> Written 
     cursor = None
     if len(written) > wanted:
         place = row[MembershipRow.CREATED_AT], row[MembershipRow.MEMBER_ID]
-        cursor = wire.encode_cursor(wire.MembershipPosition(user_id, *place))
+        cursor = cursors.encode(cursors.MembershipPosition(user_id, *place))
     reply = wire.encode_membership_page(written[:wanted], cursor)
     if len(reply) > limit:  # as in `page`
         raise PayloadTooLargeError("the page does not fit into one message")

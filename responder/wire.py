@@ -11,15 +11,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from http import HTTPStatus
 from itertools import starmap
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
@@ -35,8 +33,6 @@ from responder.errors import (
 from responder.models import ADDITIONAL, Identity, Membership, Request, User
 
 MAX_MESSAGE: Final = 512  # characters
-BAD_CURSOR: Final = "cursor: not one that users.org_list gave"
-BAD_MEMBERSHIPS_CURSOR: Final = "cursor: not one that users.memberships gave"
 TOO_MANY_IDS: Final = "the users do not fit into one message: ask for fewer ids"
 
 TIMEOUT: Final = "Responder-Timeout-Ms"
@@ -333,55 +329,3 @@ def _json(value: object) -> bytes:
         return _encode(value)
     except UnicodeEncodeError:  # a lone surrogate, which the standard library escapes
         return json.dumps(msgspec.to_builtins(value)).encode()
-
-
-# Cursors: where a page ended, bound to its organization or user. They are opaque to callers but no
-# secret: a caller who may see the list may start anywhere in it.
-
-
-class Position(msgspec.Struct, frozen=True, array_like=True):
-    """The place of a membership in its organization's order."""
-
-    organization_id: str
-    created_at: str | None
-    member_id: str
-
-
-class MembershipPosition(msgspec.Struct, frozen=True, array_like=True, tag="user"):
-    """The place of a membership among those of its user."""
-
-    user_id: str
-    created_at: str | None
-    member_id: str
-
-
-def encode_cursor(position: Position | MembershipPosition) -> str:
-    """Write a cursor."""
-    return base64.urlsafe_b64encode(_encode(position)).rstrip(b"=").decode()
-
-
-def decode_cursor(cursor: str, organization_id: str) -> Position:
-    """Read a cursor of that organization; raises InvalidRequestError."""
-    position = _decode_cursor(cursor, Position, BAD_CURSOR)
-    if position.organization_id != organization_id:
-        raise InvalidRequestError("cursor: of another organization")
-    return position
-
-
-def decode_membership_cursor(cursor: str, user_id: str) -> MembershipPosition:
-    """Read a cursor of that user; raises InvalidRequestError."""
-    position = _decode_cursor(cursor, MembershipPosition, BAD_MEMBERSHIPS_CURSOR)
-    if position.user_id != user_id:
-        raise InvalidRequestError("cursor: of another user")
-    return position
-
-
-_Place = TypeVar("_Place", Position, MembershipPosition)
-
-
-def _decode_cursor(cursor: str, form: type[_Place], refusal: str) -> _Place:
-    try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        return msgspec.json.decode(base64.b64decode(padded, b"-_", validate=True), type=form)
-    except (UnicodeEncodeError, binascii.Error, *_REFUSED):
-        raise InvalidRequestError(refusal) from None

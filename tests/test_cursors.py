@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from responder import wire
+from responder import cursors
 from tests.walks import TIMES, crowd
 
 
 def cursor_of(organization, created, member):
-    return wire.encode_cursor(wire.Position(organization, created, member))
+    return cursors.encode(cursors.Position(organization, created, member))
 
 
 async def some_cursor(service, cast):

@@ -105,6 +105,25 @@ async def test_a_walk_shows_each_organization_once(start_with, seconds, limit):
     assert [row[0] for row in rows] == await walk(service, "ann", limit=limit)
 
 
+async def test_a_membership_that_was_deleted_softly_does_not_count(start_with, cast):
+    """Neither is it there, nor does it stand in the way of a later one in its organization."""
+    person, organization = cast.two_organizations.id, cast.second_organization.id
+    service = await start_with(
+        'alter table members add "deletedAt" timestamptz',
+        f"""insert into members (id, "organizationId", "userId", role, "createdAt")
+           select 'again', "organizationId", "userId", 'back', now() from members
+           where "userId" = '{person}' and "organizationId" = '{organization}'""",
+        f"""update members set "deletedAt" = now()
+            where "userId" = '{person}' and id <> 'again'""",
+    )
+
+    page = await service.users.memberships_page(cast.two_organizations.id)
+
+    assert [(cast.second_organization.id, "back")] == [
+        (each.organization_id, each.org_role) for each in page.memberships
+    ]
+
+
 async def test_tables_without_ids_and_times_are_walked_by_organization(start_with):
     """Where memberships have neither id nor createdAt, the organization's id is their order."""
     service = await start_with(

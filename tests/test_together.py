@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from responder import wire
+from responder import cursors
 from responder.dev.tokens import Mint
 
 # Organizations of 20 members. `small` has images that are left out of a query that many requests
@@ -36,7 +36,7 @@ KINDS = ("plain", "small", "large", "lost", "nowhere")
 
 
 def forged(organization: str, created_at: str | None, member: str) -> str:
-    return wire.encode_cursor(wire.Position(organization, created_at, member))
+    return cursors.encode(cursors.Position(organization, created_at, member))
 
 
 PAGES = [

@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from responder import wire
+from responder import cursors
 from responder.dev import tables
 from responder.dev.tokens import ISSUER, Mint
 from tests.signing import sign_by_secret
@@ -466,10 +466,50 @@ async def test_a_hidden_user_is_answered_like_one_that_does_not_exist(world):
                 )
 
 
+@pytest.mark.parametrize("limit", [1, 100])
+async def test_an_organization_is_listed_by_roles_to_those_who_may_list_it(world, limit):
+    """With roles the list has those of its users whose earliest membership holds one."""
+
+    async def ask(caller: str, organization: str) -> None:
+        headers, found, cursor = world.token(caller, None), [], None
+        while True:
+            request = {"organizationId": organization, "limit": limit, "roles": ["lead", "none"]}
+            answer = (
+                await world.nats(
+                    "org_list", request | ({"cursor": cursor} if cursor else {}), headers
+                )
+            ).json
+            if "code" in answer:
+                break
+            found += [each["id"] for each in answer["users"]]
+            cursor = answer["nextCursor"]
+            if cursor is None:
+                break
+        question = (caller, organization)
+        who = PEOPLE.get(caller)
+        if refused(caller) or who is None:
+            assert (question, "forbidden") == (question, answer["code"])
+            return
+        mine = set() if who.is_anonymous else counted(caller, world.rules)
+        if not who.is_admin and organization not in mine:
+            assert (question, "not_found") == (question, answer["code"])
+            return
+        leading = [
+            (PEOPLE[name].memberships.index(organization), place, name)
+            for place, name in enumerate(PEOPLE)
+            if organization in PEOPLE[name].led
+        ]
+        assert (question, [name for *_, name in sorted(leading)]) == (question, found)
+
+    await all_of(
+        ask(*question) for question in itertools.product(CALLERS, (*ORGANIZATIONS, "nowhere"))
+    )
+
+
 def continued(organization: str) -> dict[str, str]:
     """Return the request for a page that follows another."""
-    position = wire.Position(organization, None, "x")
-    return {"organizationId": organization, "cursor": wire.encode_cursor(position)}
+    position = cursors.Position(organization, None, "x")
+    return {"organizationId": organization, "cursor": cursors.encode(position)}
 
 
 def without_date(response: Any) -> tuple[Any, ...]:

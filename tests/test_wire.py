@@ -10,8 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from responder import wire
-from responder.endpoints import BY_EMAIL, ENDPOINTS, GET, GET_MANY, ORG_LIST, WHOAMI, Endpoint
+from responder import cursors, wire
+from responder.endpoints import (
+    BY_EMAIL,
+    ENDPOINTS,
+    GET,
+    GET_MANY,
+    MEMBERSHIPS,
+    ORG_LIST,
+    WHOAMI,
+    Endpoint,
+)
 from responder.errors import (
     BY_CODE,
     InvalidRequestError,
@@ -23,6 +32,7 @@ from responder.models import (
     ByEmail,
     ById,
     ByIds,
+    MembershipsOf,
     Myself,
     OrgList,
     Request,
@@ -37,7 +47,7 @@ EVERY_ENDPOINT = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda each:
 STRINGS = st.text(st.characters(codec=None), max_size=8) | st.sampled_from(["\ud800", "\0", ""])
 KEYS = st.sampled_from(
     [
-        *("id", "email", "ids", "limit", "cursor"),
+        *("id", "email", "ids", "limit", "cursor", "roles"),
         *("organizationId", "organization_id", "organizationID", "Id", ""),
     ]
 )
@@ -57,6 +67,7 @@ GOOD: dict[Endpoint[Any, Any], dict[str, st.SearchStrategy[Any]]] = {
     BY_EMAIL: {"email": STRINGS},
     ORG_LIST: {"organizationId": STRINGS},
     GET_MANY: {"ids": st.lists(STRINGS, min_size=1, max_size=4)},
+    MEMBERSHIPS: {"id": STRINGS},
     WHOAMI: {},
 }
 BLANKS = st.sampled_from([b"", b" ", b"\r\n", b"\t \n", b"\x0b"])
@@ -123,7 +134,14 @@ ORGANIZATIONS = st.none() | STRINGS
 REQUESTS = {
     GET: st.builds(ById, STRINGS, ORGANIZATIONS),
     BY_EMAIL: st.builds(ByEmail, STRINGS, ORGANIZATIONS),
-    ORG_LIST: st.builds(OrgList, STRINGS, st.integers(1, MAX_PAGE), ORGANIZATIONS),
+    ORG_LIST: st.builds(
+        OrgList,
+        STRINGS,
+        st.integers(1, MAX_PAGE),
+        ORGANIZATIONS,
+        st.none() | st.lists(STRINGS, min_size=1, max_size=20),
+    ),
+    MEMBERSHIPS: st.builds(MembershipsOf, ORGANIZATIONS, st.integers(1, MAX_PAGE), ORGANIZATIONS),
     GET_MANY: st.builds(ByIds, st.lists(STRINGS, min_size=1, max_size=20), ORGANIZATIONS),
     WHOAMI: st.builds(Myself, ORGANIZATIONS),
 }
@@ -364,21 +382,21 @@ def test_timeouts_are_milliseconds(milliseconds):
 
 # Cursors and excerpts.
 
-POSITIONS = st.builds(wire.Position, st.text(), TEXTS, st.text())
+POSITIONS = st.builds(cursors.Position, st.text(), TEXTS, st.text())
 
 
 @given(position=POSITIONS)
 def test_cursors_round_trip(position):
     """A cursor is read as the position that it was written from."""
-    cursor = wire.encode_cursor(position)
+    cursor = cursors.encode(position)
 
-    assert position == wire.decode_cursor(cursor, position.organization_id)
+    assert position == cursors.decode(cursor, OrgList(position.organization_id))
 
 
 @given(position=POSITIONS)
 def test_cursors_pass_through_urls_and_shells(position):
     """A cursor is of letters, digits, - and _ alone."""
-    cursor = wire.encode_cursor(position)
+    cursor = cursors.encode(position)
 
     assert set() == set(cursor.replace("-", "a").replace("_", "a")) - set(
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -388,8 +406,8 @@ def test_cursors_pass_through_urls_and_shells(position):
 @given(position=POSITIONS, organization=st.text())
 def test_cursors_are_bound_to_their_organization(position, organization):
     """A cursor is refused for any other organization."""
-    cursor = wire.encode_cursor(position)
-    result = outcome(wire.decode_cursor, cursor, organization)
+    cursor = cursors.encode(position)
+    result = outcome(cursors.decode, cursor, OrgList(organization))
 
     assert isinstance(result, str) is (organization != position.organization_id)
 
@@ -397,9 +415,9 @@ def test_cursors_are_bound_to_their_organization(position, organization):
 @given(cursor=STRINGS | st.text("AQIDBGJbIl0s-_=w", max_size=40), organization=STRINGS)
 def test_no_cursor_is_a_bug(cursor, organization):
     """Any string is a position or an InvalidRequestError."""
-    result = outcome(wire.decode_cursor, cursor, organization)
+    result = outcome(cursors.decode, cursor, OrgList(organization))
 
-    assert isinstance(result, (wire.Position, str))
+    assert isinstance(result, (cursors.Position, str))
 
 
 @given(text=st.text(st.characters(codec=None), max_size=200))

@@ -173,8 +173,11 @@ class Row:
 
         Better Auth splits a member's roles at the commas, and leaves out the space around each.
         """
-        held = f"regexp_split_to_array({self.words(field)}, {_BETWEEN_ROLES})"
-        return f"{held} && array[{', '.join(map(literal, roles))}]::text[]"
+        return f"{self.roles(field)} && array[{', '.join(map(literal, roles))}]::text[]"
+
+    def roles(self, field: str) -> str:
+        """Read the roles that a field has."""
+        return f"regexp_split_to_array({self.words(field)}, {_BETWEEN_ROLES})"
 
     @property
     def counts(self) -> str:

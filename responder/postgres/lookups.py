@@ -19,6 +19,7 @@
 # n is the ordinal of the key or page that a row answers. Parameters of pages:
 #
 #   $1 organizations $2 wanted $3 cap $4 callers $5 member ids and $6 createdAt of the positions
+#   $7 roles, if some are asked for
 #
 # Of memberships of one user:
 #
@@ -44,6 +45,7 @@ class Lookups:
     by_id: Users
     by_email: Users
     pages: Pages | None  # None without a member table
+    pages_of_roles: Pages | None  # likewise
     memberships: Memberships | None  # likewise
 
 
@@ -67,11 +69,13 @@ def statements(
         services=Lookups(
             *users.for_services(schema, timezone),
             pages.for_services(schema, timezone),
+            pages.for_services(schema, timezone, of_roles=True),
             memberships.for_services(schema, timezone),
         ),
         callers=Lookups(
             *users.for_callers(schema, timezone, rules),
             pages.for_callers(schema, timezone, rules),
+            pages.for_callers(schema, timezone, rules, of_roles=True),
             memberships.for_callers(schema, timezone, rules),
         ),
     )

@@ -155,7 +155,7 @@ def _cut(u: Row, m: Row, among: str) -> str:
     return f"""(
       select {m.names} from (
         select distinct on ({organization}) {m.names} from {m.source}
-        where {m["userId"].refers_to(u["id"])} and {organization} is not null{may}
+        where {m["userId"].refers_to(u["id"])} and {organization} is not null{m.counts}{may}
         order by {organization}, {_order(m)}
       ) m
       where {_after(m)}

@@ -9,6 +9,9 @@
 # repeated user shows (`replies` leaves it out); to look for an earlier one of each would cost as
 # much as all the rest. Such a page has fewer users than were asked for, and the next begins after
 # its last membership.
+#
+# A page of those who hold a role reads so many memberships and no more, however rare the role is,
+# and goes on after the last that it has read. Of duplicates the earliest speaks for the role, too.
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ from responder.postgres.schema import Schema
 from responder.postgres.staleness import stamped
 from responder.postgres.users import FIELDS, Forms, Query, UserRow, fields, forms
 from responder.postgres.visibility import Caller, Rules, callers, listing
+
+MOST_READ: Final = 5000  # memberships that a page of a role reads
 
 
 class PageRow(UserRow):
@@ -44,6 +49,7 @@ class PageWanted(NamedTuple):
     caller: Caller | None
     created_at: str | None = None
     member_id: str | None = None
+    roles: str | None = None  # one of which is held, as a JSON array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,9 @@ class Pages:
 
     There is a row for each page. The fields of User are null where a membership has lost its user,
     or repeats an earlier one. There is one membership more than is wanted, if there are so many.
+
+    Those `of_roles` have in place of the position of the last membership wanted that after which
+    the next page starts, null where there is none.
     """
 
     first: str
@@ -59,6 +68,7 @@ class Pages:
     after_null: str  # from where createdAt is null on
     position: str  # takes an id and a createdAt, if they can be those of a membership
     forms: Forms
+    of_roles: bool
 
     def query(self, pages: Sequence[PageWanted], *, cap: int) -> Query | None:
         """Return the query for pages that all start alike, None where there is no such position.
@@ -78,6 +88,7 @@ class Pages:
             [page.caller and self.forms.user(page.caller.user_id) for page in pages],
             [page.member_id for page in pages],
             [page.created_at for page in pages],
+            *([[page.roles for page in pages]] if self.of_roles else []),
         )
 
     def _starting_as(self, page: PageWanted) -> str | None:
@@ -86,15 +97,17 @@ class Pages:
         return self.after_null if page.created_at is None else self.after
 
 
-def for_services(schema: Schema, timezone: str) -> Pages | None:
+def for_services(schema: Schema, timezone: str, *, of_roles: bool = False) -> Pages | None:
     """Return the pages for programs that speak for themselves, None without a member table."""
     if schema.members is None:
         return None
     u, m = Row(schema.users, "u"), Row(schema.members, "m")
-    return _Text(schema, fields(u, m, schema, timezone)).pages()
+    return _Text(schema, fields(u, m, schema, timezone), of_roles=of_roles).pages()
 
 
-def for_callers(schema: Schema, timezone: str, rules: Rules) -> Pages | None:
+def for_callers(
+    schema: Schema, timezone: str, rules: Rules, *, of_roles: bool = False
+) -> Pages | None:
     """Return the pages on behalf of callers, None without a member table."""
     if schema.members is None:
         return None
@@ -102,17 +115,21 @@ def for_callers(schema: Schema, timezone: str, rules: Rules) -> Pages | None:
     columns = fields(u, m, schema, timezone, secrets=f"(c.admin or ({u['id'].is_('c.id')}))")
     source = "(select 1 as n, k.caller as id, null::text as token_organization)"
     caller = listing(callers(schema, timezone, rules, source), m)
-    return _Text(schema, columns, caller=caller).pages()
+    return _Text(schema, columns, caller=caller, of_roles=of_roles).pages()
 
 
 class _Text:
     """The SQL of pages, from its parts; without a `caller` it is for services."""
 
-    def __init__(self, schema: Schema, columns: str, *, caller: str = "") -> None:
+    def __init__(
+        self, schema: Schema, columns: str, *, caller: str = "", of_roles: bool = False
+    ) -> None:
         self._forms = forms(schema)
         self._additional = bool(schema.additional)
         self._columns = columns
         self._caller = caller
+        self._of_roles = of_roles
+        self._most = str(MOST_READ) if of_roles else "k.wanted + 1"
         self._users, self._members = Row(schema.users, "u"), Row(schema.members, "m")
         tie_breaker = "id" if self._members.get("id") else "userId"
         self._tie = self._members[tie_breaker]
@@ -134,6 +151,7 @@ class _Text:
             after_null=self._page(after_null, self._earliest()),
             position=f"select {self._tie.cast_sortable('$1::text')}, {time}",
             forms=self._forms,
+            of_roles=self._of_roles,
         )
 
     def _after(self, created_at: Value) -> str:
@@ -147,7 +165,7 @@ class _Text:
         nulls = self._cut(f"{created_at} is null")
         return f"""(
       select {self._members.names} from ({after} union all {nulls}) m
-      order by {self._order} limit k.wanted + 1
+      order by {self._order} limit {self._most}
     )"""
 
     def _cut(self, *conditions: str) -> str:
@@ -158,11 +176,13 @@ class _Text:
         return f"""(
       select {m.names} from {m.source}
       where {m["organizationId"].equals("k.organization")}{condition}{gate}
-      order by {self._order} limit k.wanted + 1
+      order by {self._order} limit {self._most}
     )"""
 
     def _page(self, source: str, only: str = "") -> str:
         """Return the lookup of pages of these memberships, of which `only` some have their user."""
+        if self._of_roles:
+            return self._page_of_roles(source)
         u, m = self._users, self._members
         gathered = _gathered(*FIELDS, "image_size")
         additional = f",\n       {_gathered(ADDITIONAL)}" if self._additional else ""
@@ -187,6 +207,50 @@ from {source} m
 left join {u.source}
   on {u["id"].refers_to(m["userId"])}{only}
 order by {self._order}
+  ) r
+) p""",
+        )
+
+    def _page_of_roles(self, source: str) -> str:
+        """Return the lookup of pages of those of these memberships that hold one of some roles."""
+        u, m = self._users, self._members
+        gathered = _gathered(*FIELDS, "image_size")
+        additional = f",\n       {_gathered(ADDITIONAL)}" if self._additional else ""
+        who = f"\ncross join lateral {self._caller} c" if self._caller else ""
+        may = ", c.listed, c.allowed" if self._caller else ""
+        last = f"""(
+    case when (select count(*) from held) > k.wanted
+         then (select h.place from held h order by h.place offset k.wanted - 1 limit 1)
+         when (select count(*) from seen) = {MOST_READ} then {MOST_READ} end
+  )"""
+        return stamped(
+            "$1 organizations, $2 members wanted, $3 cap of the images in bytes, $4 callers, "
+            "the positions: $5 ids, $6 createdAt, and $7 roles as JSON",
+            f"""select k.n, p.*{may}
+from unnest($1::text[], $2::int[], $4::text[], $5::text[], $6::text[], $7::text[]) with ordinality
+  as k(organization, wanted, caller, member_id, created_at, roles, n){who}
+cross join lateral (
+  with seen as materialized (
+    select {m.names}, row_number() over (order by {self._order}) as place
+    from {source} m
+  ), held as materialized (
+    select {m.names}, m.place from seen m
+    where {m.roles("role")} && array(select jsonb_array_elements_text(k.roles::jsonb)){
+                self._earliest()
+            }
+    order by m.place limit k.wanted + 1
+  )
+  select {gathered},
+       (select {m.get("createdAt") or "null"}::text from seen m where m.place = {last}
+       ) as created_at,
+       (select {self._tie}::text from seen m where m.place = {last}
+       ) as member_id{additional}
+  from (
+select {self._columns}
+from held m
+left join {u.source}
+  on {u["id"].refers_to(m["userId"])}
+order by m.place
   ) r
 ) p""",
         )

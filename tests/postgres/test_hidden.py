@@ -10,9 +10,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from responder import wire
+from responder import cursors
 from responder.dev import tables
 from responder.dev.tokens import Mint
+from responder.models import OrgList
 from responder.postgres import decision, lookups
 from responder.postgres.connection import NO_MEMOIZE, PLANNING
 from responder.postgres.discovery import fetch_catalog
@@ -135,7 +136,7 @@ async def test_a_cursor_is_of_the_list_that_its_receiver_sees(people_service, ca
         seen, pages = seen + len(page["users"]), pages + 1
         if page["nextCursor"] is None:
             break
-        position = wire.decode_cursor(page["nextCursor"], organization)
+        position = cursors.decode(page["nextCursor"], OrgList(organization))
         assert rows[seen - 1]["id"] == position.member_id
         request["cursor"] = page["nextCursor"]
 

@@ -26,6 +26,7 @@ def texts(made: Statements) -> dict[str, str]:
     for audience, its in (("services", made.services), ("callers", made.callers)):
         assert its.pages
         assert its.pages.after
+        assert its.pages_of_roles
         assert its.memberships
         named |= {
             f"{audience}/by_id": its.by_id.one,
@@ -35,6 +36,7 @@ def texts(made: Statements) -> dict[str, str]:
             f"{audience}/page_first": its.pages.first,
             f"{audience}/page_after": its.pages.after,
             f"{audience}/page_after_null": its.pages.after_null,
+            f"{audience}/page_of_roles_first": its.pages_of_roles.first,
             f"{audience}/memberships": its.memberships.named,
             f"{audience}/memberships_unnamed": its.memberships.unnamed,
         }

@@ -38,7 +38,8 @@ class Endpoint(Generic[Asked, Answered]):
     """Something that can be asked.
 
     `bare` is the key that a payload of bare text stands for; `route` is the path of a GET, in which
-    a name in braces is a key of the request. With `needs_token` it is only answered on behalf of a
+    a name in braces is a key of the request, and the other keys are parameters of the query; where
+    two routes fit, the first is meant. With `needs_token` it is only answered on behalf of a
     caller. Where its payload `may_be_empty`, it is about the caller then.
 
     `begins` is what each reply begins with, in every version: what a program that is no worker has
@@ -86,12 +87,14 @@ ORG_LIST: Final = Endpoint(
     request=OrgList,
     reply=UserPage,
     bare="organizationId",
+    route="/api/v1/organizations/{organizationId}/users",
 )
 GET_MANY: Final = Endpoint(
     name="get_many",
     summary="users by their ids",
     request=ByIds,
     reply=UserBatch,
+    route="/api/v1/users",
 )
 MEMBERSHIPS: Final = Endpoint(
     name="memberships",
@@ -99,6 +102,7 @@ MEMBERSHIPS: Final = Endpoint(
     request=MembershipsOf,
     reply=MembershipPage,
     bare="id",
+    route="/api/v1/users/{id}/memberships",
     may_be_empty=True,
 )
 WHOAMI: Final = Endpoint(

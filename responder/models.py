@@ -18,6 +18,7 @@ from pydantic import (
     PlainSerializer,
     SerializerFunctionWrapHandler,
     SkipValidation,
+    WithJsonSchema,
     model_serializer,
 )
 from pydantic.alias_generators import to_camel
@@ -87,7 +88,9 @@ def _as_javascript(value: datetime) -> str:
 
 
 Instant = Annotated[
-    datetime, PlainSerializer(_as_javascript, return_type=str, when_used="json-unless-none")
+    datetime,
+    PlainSerializer(_as_javascript, return_type=str, when_used="json-unless-none"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 
 

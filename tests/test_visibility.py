@@ -217,6 +217,23 @@ class World:
         query = {"organizationId": named} if named is not None else {}
         return await self.service.http.get(f"/api/v1/{path}", params=query, headers=headers)
 
+    async def ask(
+        self, transport: str, endpoint: str, request: dict[str, Any], headers: dict[str, str]
+    ) -> Any:
+        """Ask for a list over NATS or over HTTP, and return what is in the answer."""
+        if transport == "nats":
+            return (await self.nats(endpoint, request, headers)).json
+        query = dict(request)
+        if endpoint == "get_many":
+            path = "users"
+            query["id"] = query.pop("ids")
+        elif endpoint == "memberships":
+            path = f"users/{query.pop('id')}/memberships"
+        else:
+            path = f"organizations/{query.pop('organizationId')}/users"
+        answer = await self.service.http.get(f"/api/v1/{path}", params=query, headers=headers)
+        return answer.json()
+
 
 # The settings that narrow or widen what callers see.
 RULES = {
@@ -291,13 +308,14 @@ async def test_a_caller_sees_the_users_that_the_rules_let_them_see(world, subjec
     await all_of(ask(*question) for question in EVERY_QUESTION)
 
 
-async def test_a_caller_who_asks_for_many_users_sees_the_same(world):
+@pytest.mark.parametrize("transport", ["nats", "http"])
+async def test_a_caller_who_asks_for_many_users_sees_the_same(world, transport):
     """users.get_many answers the users that a caller may see, and names the others as missing."""
     ids = [*PEOPLE, GONE, "nobody"]
 
     async def ask(caller: str, home: str | None, named: str | None) -> None:
         request = {"ids": ids} if named is None else {"ids": ids, "organizationId": named}
-        answer = (await world.nats("get_many", request, world.token(caller, home))).json
+        answer = await world.ask(transport, "get_many", request, world.token(caller, home))
         if refused(caller):
             assert (caller, "forbidden") == (caller, answer["code"])
             return
@@ -310,19 +328,19 @@ async def test_a_caller_who_asks_for_many_users_sees_the_same(world):
     await all_of(ask(*question) for question in itertools.product(CALLERS, HOMES, (None, "A", "C")))
 
 
-@pytest.mark.parametrize("limit", [1, 3, 100])
-async def test_an_organization_is_listed_to_its_members(world, limit):
+@pytest.mark.parametrize(
+    ("transport", "limit"),
+    [("nats", 1), ("nats", 3), ("nats", 100), pytest.param("http", 3, marks=pytest.mark.heavy)],
+)
+async def test_an_organization_is_listed_to_its_members(world, transport, limit):
     """Members list their organization and admins any; to others it does not exist."""
 
     async def ask(caller: str, home: str | None, organization: str) -> None:
         headers, found, cursor = world.token(caller, home), [], None
         while True:
             request = {"organizationId": organization, "limit": limit}
-            answer = (
-                await world.nats(
-                    "org_list", request | ({"cursor": cursor} if cursor else {}), headers
-                )
-            ).json
+            request |= {"cursor": cursor} if cursor else {}
+            answer = await world.ask(transport, "org_list", request, headers)
             if "code" in answer:
                 break
             found += answer["users"]
@@ -358,19 +376,19 @@ async def test_an_organization_is_listed_to_its_members(world, limit):
     )
 
 
-@pytest.mark.parametrize("limit", [1, 100])
-async def test_a_caller_sees_the_memberships_that_the_rules_let_them_see(world, limit):
+@pytest.mark.parametrize(
+    ("transport", "limit"),
+    [("nats", 1), ("nats", 100), pytest.param("http", 1, marks=pytest.mark.heavy)],
+)
+async def test_a_caller_sees_the_memberships_that_the_rules_let_them_see(world, transport, limit):
     """Their own all, by their id or without one; of others those in organizations that count."""
 
     async def ask(caller: str, target: str | None) -> None:
         headers, found, cursor = world.token(caller, None), [], None
         while True:
             request = {"limit": limit} if target is None else {"id": target, "limit": limit}
-            answer = (
-                await world.nats(
-                    "memberships", request | ({"cursor": cursor} if cursor else {}), headers
-                )
-            ).json
+            request |= {"cursor": cursor} if cursor else {}
+            answer = await world.ask(transport, "memberships", request, headers)
             if "code" in answer:
                 break
             found += answer["memberships"]
@@ -385,7 +403,8 @@ async def test_a_caller_sees_the_memberships_that_the_rules_let_them_see(world, 
         else:
             assert (question, memberships(caller, of, world.rules)) == (question, found)
 
-    await all_of(ask(*question) for question in itertools.product(CALLERS, (*PEOPLE, GONE, None)))
+    targets = (*PEOPLE, GONE, *([None] if transport == "nats" else []))
+    await all_of(ask(*question) for question in itertools.product(CALLERS, targets))
 
 
 def memberships(caller: str, target: str, rules: str) -> list[dict[str, Any]]:
@@ -451,6 +470,10 @@ async def test_a_hidden_user_is_answered_like_one_that_does_not_exist(world):
         }
         nowhere = await world.nats("org_list", "nowhere", headers)
         on_http = without_date(await world.http("users/nobody", None, headers))
+        memberships_on_http = without_date(
+            await world.http("users/nobody/memberships", None, headers)
+        )
+        list_on_http = without_date(await world.http("organizations/nowhere/users", None, headers))
         for target in PEOPLE:
             if sees(caller, target, world.rules):
                 continue
@@ -458,9 +481,15 @@ async def test_a_hidden_user_is_answered_like_one_that_does_not_exist(world):
             assert unknown["memberships"] == await world.nats("memberships", target, headers)
             assert unknown["by_email"] == await world.nats("by_email", email(target), headers)
             assert on_http == without_date(await world.http(f"users/{target}", None, headers))
+            assert memberships_on_http == without_date(
+                await world.http(f"users/{target}/memberships", None, headers)
+            )
         for each in set(ORGANIZATIONS) - counted(caller, world.rules):
             if not who.is_admin:
                 assert nowhere == await world.nats("org_list", each, headers)
+                assert list_on_http == without_date(
+                    await world.http(f"organizations/{each}/users", None, headers)
+                )
                 assert await world.nats("org_list", continued("nowhere"), headers) == (
                     await world.nats("org_list", continued(each), headers)
                 )

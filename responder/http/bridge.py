@@ -35,9 +35,10 @@ from responder.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from responder.http.openapi import document
+from responder.http.openapi import DEFAULT_SUCCESSORS, document
+from responder.http.parameters import Query
 from responder.http.response import Response, problem, raw
-from responder.http.target import decode_segment, parse_query
+from responder.http.target import decode_segment
 from responder.throttling import ThrottledLog
 from responder.tokens.identity import MAX_TOKEN
 
@@ -46,7 +47,6 @@ repeated = ThrottledLog(__name__)
 
 VARY: Final = {"vary": "Authorization"}
 JSON: Final = raw({"content-type": "application/json", **VARY})
-DEFAULT_SUCCESSORS: Final = "/api/auth"
 
 # What answers a route; it is given the request, and the parameter in its path as it was sent.
 Serve: TypeAlias = Callable[[Scope, bytes], Awaitable[Response]]
@@ -90,7 +90,7 @@ class Bridge:
             for path in (f"/api/v1{write.path}", write.path):
                 routes.setdefault(path, {})[write.method] = self._gone(write.successor)
         contract = document(
-            successors=urlsplit(successors or DEFAULT_SUCCESSORS).path, additional=additional
+            successors=successors, token_required=auth_required, additional=additional
         )
         openapi = _static(msgspec.json.encode(contract), {"content-type": "application/json"})
         page = files("responder.http").joinpath("docs.html").read_bytes()
@@ -131,13 +131,16 @@ class Bridge:
     def _forwarder(self, endpoint: Endpoint[Any, Any], route: str) -> Serve:
         """Return what answers a route: it asks the endpoint, and passes the reply's bytes on."""
         key = "".join(_PARAMETER.findall(route))
+        fields = {each.encode_name: each.name for each in msgspec.structs.fields(endpoint.request)}
+        in_path = fields.get(key)
+        query = Query(endpoint.request, in_path=key)
         token_required = self._auth_required or endpoint.needs_token
         ask = self._asker.reply
 
         async def forward(scope: Scope, segment: bytes) -> Response:
             headers = _passed_on(scope["headers"], token_required=token_required)
-            asked = {key: decode_segment(segment)} if key else {}
-            asked |= parse_query(scope["query_string"], _PARAMETERS)
+            asked = {in_path: decode_segment(segment)} if in_path else {}
+            asked |= query.read(scope["query_string"])
             payload = wire.encode_request(endpoint.request(**asked))
             return Response(200, JSON, await ask(endpoint, payload, headers=headers))
 
@@ -165,7 +168,6 @@ def _route(template: str, methods: dict[str, Serve]) -> _Route:
 
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
-_PARAMETERS = {"organizationId": "organization_id"}  # of a query, and what each is in a request
 
 
 def _static(body: bytes, headers: dict[str, str]) -> Serve:

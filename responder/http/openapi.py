@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from responder import json_schema
 from responder.endpoints import ENDPOINTS, WRITES, Endpoint
 from responder.errors import BY_CODE
-from responder.models import Identity, User, WhoAmI
+from responder.http import examples
+from responder.http.parameters import Query
 
-_PARAMETERS: Final = re.compile(r"\{(\w+)\}")
-_OPERATIONS: Final = {"get": "user", "by_email": "userByEmail", "whoami": "me"}
+DEFAULT_SUCCESSORS: Final = "/api/auth"  # where Better Auth's HTTP API is, unless it is said
+
+_SCHEMAS: Final = "#/components/schemas/{}"
+_IN_PATH: Final = re.compile(r"\{(\w+)\}")
+_OPERATIONS: Final = {
+    "get": "user",
+    "by_email": "userByEmail",
+    "org_list": "organizationUsers",
+    "get_many": "users",
+    "memberships": "memberships",
+    "whoami": "me",
+}
+_TAGS: Final = {  # the others are what follows /api/v1/ in a route
+    "users": "people, as stored now",
+    "organizations": "who is in them",
+    "me": "the caller",
+    "gone": "writes, which only Better Auth does",
+}
 _ERRORS: Final = {
-    "400": "a parameter is malformed, unknown or repeated",
+    "400": "a parameter is malformed, missing, unknown or repeated",
     "401": "no token where one is required, or one that does not verify",
     "403": "the caller is banned, or exists no more",
-    "404": "no such user, or none that the caller may see",
+    "404": "no such user or organization, or none that the caller may see",
     "414": "the target is longer than 8 kB",
     "503": "nobody can answer now: try again later",
     "504": "not done in time",
@@ -31,42 +48,13 @@ _HEADERS: Final = {
     "410": {"Link": "the successor, where its address is known"},
     "503": {"Retry-After": "seconds"},
 }
-_EXAMPLES: Final = {  # these are demo people, so that `responder dev` answers each example
-    "id": "KbO8WbOTItGbdi0KY5YfJyfimmurNJra",
-    "email": "zoe.lindqvist@lumen.example.com",
-    "organizationId": "9RBGxYHOUXWoEsPAMPIvebNnIeXT3iud",
+_IN_QUERY: Final = {
+    "id": "of a user; each is answered, or named as missing",
+    "organizationId": "the organization whose membership the answer reports",
+    "role": "only who holds one of these in the organization",
+    "limit": "how many a page may have",
+    "cursor": "the nextCursor of the page before",
 }
-_USER: Final = User(
-    id=_EXAMPLES["id"],
-    email=_EXAMPLES["email"],
-    email_verified=True,
-    name="Zoë Lindqvist",
-    image=None,
-    is_anonymous=False,
-    role="user",
-    banned=False,
-    ban_reason=None,
-    ban_expires=None,
-    organization_id=_EXAMPLES["organizationId"],
-    org_role="owner",
-    manager_id=None,
-    department_id="engineering",
-)
-_WHOAMI: Final = WhoAmI(
-    identity=Identity(
-        user_id=_USER.id,
-        email=_USER.email,
-        name=_USER.name,
-        role=_USER.role,
-        organization_id=_USER.organization_id,
-        org_role=_USER.org_role,
-        issuer="https://app.example.com",
-        audience=["https://app.example.com"],
-        issued_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-        expires_at=datetime(2026, 1, 2, 3, 19, 5, tzinfo=UTC),
-    ),
-    user=_USER,
-)
 _PROBLEM: Final = {
     "type": "object",
     "description": "An error as RFC 9457 writes it.",
@@ -83,64 +71,51 @@ _PROBLEM: Final = {
         },
         "successor": {"type": "string", "description": "of 410: what to call instead"},
     },
-    "examples": [
-        {
-            "type": "about:blank",
-            "title": "Not Found",
-            "status": 404,
-            "detail": "no such user",
-            "code": "not_found",
-        }
-    ],
+    "examples": [examples.PROBLEM],
+}
+_TOKEN: Final = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "JWT",
+    "description": "issued by Better Auth's jwt plugin, or signed by the application with a secret "
+    "that it shares with responder (HS256)",
 }
 
 
-def document(*, successors: str, additional: Sequence[str] = ()) -> dict[str, Any]:
+def document(
+    *, successors: str | None, token_required: bool, additional: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the OpenAPI document.
 
     Args:
-        successors: the path of Better Auth's HTTP API.
+        successors: the base of Better Auth's HTTP API, if it is known.
+        token_required: whether a request without a token is refused on every route that reads.
         additional: the keys of additional fields that a User has.
     """
-    user = User.model_json_schema(by_alias=True, mode="serialization")
-    user = json_schema.user(user, additional=additional)
     paths: dict[str, dict[str, Any]] = {
         endpoint.route: _reads(endpoint, endpoint.route) for endpoint in ENDPOINTS if endpoint.route
     }
-    for path, method, operation in _writes(successors):
+    for path, method, operation in _writes(urlsplit(successors or DEFAULT_SUCCESSORS).path):
         paths.setdefault(path, {})[method] = operation
-    whoami = WhoAmI.model_json_schema(
-        by_alias=True, mode="serialization", ref_template="#/components/schemas/{model}"
-    )
-    del whoami["$defs"]
-    identity = Identity.model_json_schema(by_alias=True, mode="serialization")
-    example = _WHOAMI.model_dump(mode="json", by_alias=True)
+    schemas = json_schema.replies(_SCHEMAS, additional=additional)
+    for name, example in examples.replies(additional).items():
+        schemas[name] = {**schemas[name], "examples": [example]}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Better Auth users",
             "description": "Reads Better Auth's users, live from their tables.",
             "version": version("better-auth-responder"),
+            "license": {"name": "MIT", "identifier": "MIT"},
         },
+        "servers": [{"url": ".", "description": "where this document is"}],
+        "security": [{"token": []}] if token_required else [{"token": []}, {}],
+        "tags": [{"name": name, "description": about} for name, about in _TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": {
-                "User": {**user, "examples": [_USER.model_dump(mode="json", by_alias=True)]},
-                "Identity": {**identity, "examples": [example["identity"]]},
-                "WhoAmI": {**whoami, "examples": [example]},
-                "Problem": _PROBLEM,
-            },
-            "securitySchemes": {
-                "token": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "bearerFormat": "JWT",
-                    "description": "issued by Better Auth's jwt plugin, or signed by the "
-                    "application with a secret that it shares with responder (HS256)",
-                }
-            },
+            "schemas": {**schemas, "Problem": _PROBLEM},
+            "securitySchemes": {"token": _TOKEN},
         },
-        "security": [{"token": []}, {}],
     }
 
 
@@ -151,9 +126,10 @@ def _writes(successors: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
             operation = {
                 "operationId": f"{verb}User{'' if prefix else 'Unversioned'}",
                 "summary": f"{verb} a user: Better Auth does, at POST {successors}/{successor}",
+                "tags": ["gone"],
                 "deprecated": True,
                 "security": [],
-                "parameters": [_parameter(name, "path") for name in _PARAMETERS.findall(path)],
+                "parameters": _in_path(path),
                 "responses": {"410": _error("410", "written by Better Auth only")},
             }
             yield f"{prefix}{path}", method.lower(), operation
@@ -161,28 +137,25 @@ def _writes(successors: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 def _reads(endpoint: Endpoint[Any, Any], route: str) -> dict[str, Any]:
     operation_id, summary = _OPERATIONS[endpoint.name], endpoint.summary
-    organization = _parameter("organizationId", "query")
-    organization["description"] = "the organization whose membership the answer reports"
     errors = {status: _error(status, description) for status, description in _ERRORS.items()}
-    reply = {"schema": {"$ref": f"#/components/schemas/{endpoint.reply.__name__}"}}
-    get = {
+    reply = {"schema": {"$ref": _SCHEMAS.format(endpoint.reply.__name__)}}
+    get: dict[str, Any] = {
         "operationId": operation_id,
         "summary": summary,
-        "parameters": [
-            *(_parameter(name, "path") for name in _PARAMETERS.findall(route)),
-            organization,
-        ],
+        "tags": [route.split("/")[3]],
+        **({"security": [{"token": []}]} if endpoint.needs_token else {}),
+        "parameters": [*_in_path(route), *_in_query(endpoint, route)],
         "responses": {
             "200": {"description": summary, "content": {"application/json": reply}},
             **errors,
         },
     }
-    head = {
+    head: dict[str, Any] = {
         **get,
         "operationId": f"{operation_id}Exists",
-        "summary": f"whether there is {summary}",
+        "summary": f"{summary}: the status alone",
         "responses": {
-            "200": {"description": "there is"},
+            "200": {"description": "GET has an answer"},
             **{
                 status: {key: value for key, value in error.items() if key != "content"}
                 for status, error in errors.items()
@@ -192,22 +165,38 @@ def _reads(endpoint: Endpoint[Any, Any], route: str) -> dict[str, Any]:
     return {"get": get, "head": head}
 
 
-def _parameter(name: str, place: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "in": place,
-        "required": place == "path",
-        "schema": {"type": "string"},
-        "example": _EXAMPLES[name],
-    }
+def _in_path(route: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string"},
+            "example": examples.PARAMETERS[name],
+        }
+        for name in _IN_PATH.findall(route)
+    ]
+
+
+def _in_query(endpoint: Endpoint[Any, Any], route: str) -> Iterator[dict[str, Any]]:
+    for each in Query(endpoint.request, in_path="".join(_IN_PATH.findall(route))).parameters:
+        parameter = {
+            "name": each.name,
+            "in": "query",
+            "required": each.required,
+            "description": _IN_QUERY[each.name],
+            "schema": each.schema,
+        }
+        if each.name in examples.PARAMETERS:
+            example = examples.PARAMETERS[each.name]
+            parameter["example"] = [example] if each.repeated else example
+        yield parameter
 
 
 def _error(status: str, description: str) -> dict[str, Any]:
     error: dict[str, Any] = {
         "description": description,
-        "content": {
-            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-        },
+        "content": {"application/problem+json": {"schema": {"$ref": _SCHEMAS.format("Problem")}}},
     }
     if status in _HEADERS:
         error["headers"] = {

@@ -49,17 +49,17 @@ def decode_segment(segment: bytes) -> str:
         raise InvalidRequestError("path: not UTF-8") from None
 
 
-def parse_query(query: bytes, known: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters of a query, read as forms are: `+` is a space.
+def parse_query(query: bytes, known: Mapping[str, bool]) -> dict[str, list[str]]:
+    """Return the values of each parameter of a query, read as forms are: `+` is a space.
 
     Args:
         query: as it was sent, without the question mark.
-        known: the parameters that there may be, and by which names they are returned.
+        known: the parameters that there may be, and whether they may be repeated.
 
-    Raises InvalidRequestError for another parameter, a repeated one, too many, and what is not
-    UTF-8.
+    Raises InvalidRequestError for another parameter, one repeated that may not be, too many, and
+    what is not UTF-8.
     """
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     if not query:
         return found
     if query.count(b"&") >= MAX_PARAMETERS:
@@ -71,9 +71,9 @@ def parse_query(query: bytes, known: Mapping[str, str]) -> dict[str, str]:
         name = _decode_form(written)
         if name not in known:
             raise InvalidRequestError(f"unknown query parameter: {excerpt(name)}")
-        if known[name] in found:
+        if name in found and not known[name]:
             raise InvalidRequestError(f"{name}: given more than once")
-        found[known[name]] = _decode_form(value)
+        found.setdefault(name, []).append(_decode_form(value))
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qs, unquote_to_bytes
 
 import pytest
 from hypothesis import given
@@ -41,20 +41,39 @@ def test_a_query_is_read_as_forms_are(value):
     """A value of a query is what the standard library reads in a form."""
     query = b"x=" + value
     try:
-        expected = dict(parse_qsl(query.decode(), keep_blank_values=True, errors="strict"))
+        expected = parse_qs(query.decode(), keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
         expected = None
     try:
-        found = parse_query(query, {"x": "x"})
+        found = parse_query(query, {"x": False})
     except InvalidRequestError:
         found = None
 
     assert expected == found
 
 
+@given(values=st.lists(TARGETS.map(lambda target: target.replace(b"&", b"")), max_size=9))
+def test_a_parameter_may_be_repeated_where_it_is_said(values):
+    """Every value of a repeated parameter is read, in order; elsewhere the second is refused."""
+    query = b"&".join(b"x=" + value for value in values)
+    try:
+        expected = parse_qs(query.decode(), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        expected = None
+    try:
+        found = parse_query(query, {"x": True})
+    except InvalidRequestError:
+        found = None
+
+    assert expected == found
+    if len(values) > 1:
+        with pytest.raises(InvalidRequestError):
+            parse_query(query, {"x": False})
+
+
 def test_parameters_are_bounded():
     """128 parameters are read, and one more is refused before any of them is."""
-    many = {f"x{number}": f"x{number}" for number in range(129)}
+    many = {f"x{number}": False for number in range(129)}
     queries = {count: "&".join(f"x{n}=" for n in range(count)).encode() for count in (128, 129)}
 
     assert 128 == len(parse_query(queries[128], many))

@@ -25,6 +25,7 @@ from responder.asking import reply_on
 from responder.endpoints import ENDPOINTS
 from responder.errors import ResponderError, SettingsError
 from responder.heartbeat import beat
+from responder.http import openapi
 from responder.http.acceptor import raise_file_limit
 from responder.nats import asyncapi
 from responder.nats.connection import connected
@@ -104,6 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_request(commands.add_parser("request", help="one request over NATS, and its reply"))
     over_nats = commands.add_parser("asyncapi", help="what a worker answers, as AsyncAPI")
     over_nats.set_defaults(run=_asyncapi)
+    over_http = commands.add_parser("openapi", help="what the HTTP bridge answers, as OpenAPI")
+    over_http.set_defaults(run=_openapi)
     return parser
 
 
@@ -224,6 +227,17 @@ async def _asyncapi(_: argparse.Namespace) -> int:
         prefix=settings.subject_prefix,
         queue_group=settings.queue_group,
         token_required=settings.nats_auth == "required",
+        additional=settings.additional_keys,
+    )
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+    return GOOD
+
+
+async def _openapi(_: argparse.Namespace) -> int:
+    settings = Settings.read()
+    document = openapi.document(
+        successors=settings.successors,
+        token_required=settings.http_auth == "required",
         additional=settings.additional_keys,
     )
     print(json.dumps(document, indent=2, ensure_ascii=False))

@@ -26,7 +26,7 @@ import httpx
 import nats as nats_py
 import pytest
 from jsonschema import Draft202012Validator
-from jsonschema.validators import validator_for
+from openapi_spec_validator import OpenAPIV31SpecValidator
 from prometheus_client.parser import text_string_to_metric_families
 
 import responder
@@ -960,26 +960,6 @@ async def test_logs_show_the_route_and_never_who_was_asked_for(people_service, c
 # The contract for machines
 
 
-def references(value: Any) -> Iterator[str]:
-    """Every $ref in a document."""
-    if isinstance(value, dict):
-        if isinstance(value.get("$ref"), str):
-            yield value["$ref"]
-        for each in value.values():
-            yield from references(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from references(each)
-
-
-def resolve(document: dict[str, Any], reference: str) -> Any:
-    """What a local reference points to."""
-    found: Any = document
-    for part in reference.removeprefix("#/").split("/"):
-        found = found[part]
-    return found
-
-
 def operations(contract: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Every operation of a document: path, method, description."""
     for path, item in contract["paths"].items():
@@ -988,27 +968,8 @@ def operations(contract: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
 
 
 async def test_the_document_is_openapi_3_1(contract):
-    """The document has what OpenAPI 3.1 requires; its references resolve, its schemas are valid."""
-    assert re.fullmatch(r"3\.1\.\d+", contract["openapi"])
-    assert {"title", "version"} <= contract["info"].keys()
-    found = list(references(contract))
-    assert found
-    for reference in found:
-        assert isinstance(resolve(contract, reference), dict)
-    for schema in contract["components"]["schemas"].values():
-        validator_for(schema, Draft202012Validator).check_schema(schema)
-    ids = []
-    for path, method, operation in operations(contract):
-        assert method in {"get", "head", "post", "put", "patch", "delete"}
-        in_path = {each["name"] for each in operation["parameters"] if each["in"] == "path"}
-        assert set(re.findall(r"\{(\w+)\}", path)) == in_path
-        assert all(each["required"] for each in operation["parameters"] if each["in"] == "path")
-        assert operation["responses"]
-        for status, response in operation["responses"].items():
-            assert re.fullmatch(r"[1-5]\d\d|default", status)
-            assert response["description"]
-        ids.append(operation["operationId"])
-    assert len(set(ids)) == len(ids)
+    """The document is valid, its references and schemas included."""
+    OpenAPIV31SpecValidator(contract).validate()
 
 
 async def test_a_bug_is_an_internal_error(people_service, caplog):

@@ -11,6 +11,7 @@ import sys
 from types import FrameType
 
 SERVICES = ("serve", "bridge", "dev")
+WRONG_USE = 2
 
 
 def main() -> int:
@@ -19,9 +20,23 @@ def main() -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, _end)
-    from responder import cli  # noqa: PLC0415 - it is what takes so long
-
+    try:
+        from responder import cli  # noqa: PLC0415 - it is what takes so long
+    except ModuleNotFoundError as error:
+        return _say_what_is_missing(error)
     return cli.main()
+
+
+def _say_what_is_missing(error: ModuleNotFoundError) -> int:
+    """Say what to install where only the client is; raises any other error."""
+    if (error.name or "").partition(".")[0] == "responder":
+        raise error
+    print(
+        f"responder: the service needs {error.name}, which is not installed: "
+        "pip install 'better-auth-responder[server]'",
+        file=sys.stderr,
+    )
+    return WRONG_USE
 
 
 def _end(_: int, __: FrameType | None) -> None:

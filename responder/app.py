@@ -199,6 +199,7 @@ def _bridge(settings: Settings, connection: Connection) -> Bridge:
         auth_required=settings.http_auth == "required",
         successors=settings.successors,
         additional=settings.additional_keys,
+        origins=settings.http_origins,
     )
 
 

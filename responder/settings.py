@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from responder.errors import SettingsError
+from responder.http.origins import ANY as ANY_ORIGIN
 from responder.postgres.additional import AdditionalField, field_names
 from responder.postgres.dsn import Dsn, parse
 from responder.postgres.overrides import Overrides, column_names, table_name
@@ -64,6 +65,16 @@ def _http_url(value: str) -> str:
         raise ValueError("expected an http:// or https:// URL") from None
 
 
+def _origin(value: str) -> str:
+    try:
+        good = value == urls.parse_http(value).origin and ANY_ORIGIN not in value
+    except ValueError:
+        good = value == ANY_ORIGIN
+    if not good:
+        raise ValueError("expected origins as browsers send them, such as https://app.example.com")
+    return value
+
+
 def _public_url(value: str) -> str:
     href = _http_url(value)
     if urls.parse(href).has_credentials:  # answers to callers contain this URL
@@ -89,6 +100,7 @@ Address = Annotated[tuple[str, int] | None, BeforeValidator(_address)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 KeySetSource = Annotated[str, AfterValidator(_key_set_source)]  # `off` for none
 NameList = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_split)]
+Origins = Annotated[list[Annotated[str, AfterValidator(_origin)]], BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 
@@ -130,6 +142,7 @@ class Settings(BaseModel):
 
     http_listen: Address = Field(("127.0.0.1", 8080), alias="RESPONDER_HTTP_LISTEN")
     http_keep_alive: Seconds = Field(75.0, alias="RESPONDER_HTTP_KEEP_ALIVE")
+    http_origins: Origins = Field([], alias="RESPONDER_HTTP_ORIGINS")
     admin_listen: Address = Field(("127.0.0.1", 8081), alias="RESPONDER_ADMIN_LISTEN")
 
     better_auth_url: PublicUrl | None = Field(None, alias="BETTER_AUTH_URL")
@@ -187,6 +200,8 @@ class Settings(BaseModel):
                 problems.append("RESPONDER_ORG_ROLES: cannot be set with RESPONDER_VISIBILITY=all")
         if problems:
             raise SettingsError("\n".join(dict.fromkeys(problems)))
+        if ANY_ORIGIN in settings.http_origins and settings.http_auth != "required":
+            raise SettingsError(f"RESPONDER_HTTP_ORIGINS: {ANY_ORIGIN} with tokens required only")
         return settings
 
     @classmethod

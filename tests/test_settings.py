@@ -78,6 +78,13 @@ def test_nothing_set_is_the_defaults():
         ("RESPONDER_MEMBERS_TABLE", '"off"', "members_table", ("off",)),
         ("RESPONDER_COLUMNS", "user.name=x", "columns", {"user": {"name": "x"}}),
         ("RESPONDER_ORG_ROLES", "owner, admin", "org_roles", ["owner", "admin"]),
+        (
+            "RESPONDER_HTTP_ORIGINS",
+            "https://app.example.com, http://localhost:3000,http://[::1]:1",
+            "http_origins",
+            ["https://app.example.com", "http://localhost:3000", "http://[::1]:1"],
+        ),
+        ("RESPONDER_HTTP_ORIGINS", "*", "http_origins", ["*"]),
         ("RESPONDER_TIMEZONE", "Europe/Berlin", "timezone", "Europe/Berlin"),
         ("RESPONDER_TIMEOUT", "0.5", "timeout", 0.5),
         ("RESPONDER_CONNECTIONS", "9", "connections", 9),
@@ -184,6 +191,27 @@ def test_a_wrong_value_is_refused_by_name_and_never_shown(name, value):
     assert message.startswith(f"{name}: ")
     assert "\n" not in message
     assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("null", "app.example.com", "https://app.example.com/", "https://App.example.com"),
+        *("https://app.example.com:443", "https://*.example.com", "https://u:p@app.example.com"),
+        *("https://app.example.com,", "https://bücher.example", "file:///", "https://a b", "*.*"),
+    ],
+)
+def test_an_origin_is_as_browsers_send_it(origin):
+    """What no browser sends would be compared in vain: it is an error."""
+    for listed in (origin, f"https://app.example.com,{origin}"):
+        assert refusal(RESPONDER_HTTP_ORIGINS=listed).startswith("RESPONDER_HTTP_ORIGINS: ")
+
+
+def test_every_origin_may_ask_only_with_tokens():
+    """A page of any origin could read every user, of a listener that only its network protects."""
+    given = {"RESPONDER_HTTP_ORIGINS": "*", "RESPONDER_HTTP_AUTH": "disabled"}
+
+    assert "RESPONDER_HTTP_ORIGINS: * with tokens required only" == refusal(**given)
 
 
 def test_roles_that_narrow_what_is_lifted_are_refused():

@@ -36,6 +36,7 @@ from responder.errors import (
     UnavailableError,
 )
 from responder.http.openapi import DEFAULT_SUCCESSORS, document
+from responder.http.origins import Origins
 from responder.http.parameters import Query
 from responder.http.response import Response, problem, raw
 from responder.http.target import decode_segment
@@ -67,6 +68,7 @@ class Bridge:
         auth_required: whether a request without a token is refused.
         successors: the base of Better Auth's HTTP API, where writes go, if it is known.
         additional: the keys of additional fields that a User has.
+        origins: whose web pages may read answers.
     """
 
     def __init__(
@@ -76,11 +78,13 @@ class Bridge:
         auth_required: bool,
         successors: str | None = None,
         additional: Sequence[str] = (),
+        origins: Sequence[str] = (),
     ) -> None:
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self._asker = asker
         self._auth_required = auth_required
         self._successors = successors
+        self._origins = Origins(origins) if origins else None
         routes: dict[str, dict[str, Serve]] = {}
         for endpoint in ENDPOINTS:
             if endpoint.route:
@@ -104,6 +108,8 @@ class Bridge:
         """Answer one request (ASGI)."""
         method = scope["method"]
         template, response = await self._respond(scope, method)
+        if self._origins:
+            response = self._origins.shared(method, scope["headers"], response)
         self.requests[method, template, response.status] += 1
         log.debug("%s %s %d", method, template, response.status)
         await response.send(send)

@@ -46,7 +46,6 @@ def test_it_says_who_needs_a_token():
     """A token alone where one is required, else a token or none; for the caller always one."""
     cases: list[tuple[bool, list[Any]]] = [(True, [{"token": []}]), (False, [{"token": []}, {}])]
     for token_required, expected in cases:
-        ##((True, [{"token": []}]), (False, [{"token": []}, {}])):
         written = document(successors=None, token_required=token_required)
 
         assert expected == written["security"]

@@ -231,6 +231,7 @@ class World:
             path = f"users/{query.pop('id')}/memberships"
         else:
             path = f"organizations/{query.pop('organizationId')}/users"
+            query["role"] = query.pop("roles", [])
         answer = await self.service.http.get(f"/api/v1/{path}", params=query, headers=headers)
         return answer.json()
 
@@ -495,19 +496,16 @@ async def test_a_hidden_user_is_answered_like_one_that_does_not_exist(world):
                 )
 
 
-@pytest.mark.parametrize("limit", [1, 100])
-async def test_an_organization_is_listed_by_roles_to_those_who_may_list_it(world, limit):
+@pytest.mark.parametrize(("transport", "limit"), [("nats", 1), ("nats", 100), ("http", 100)])
+async def test_an_organization_is_listed_by_roles_to_those_who_may_list_it(world, transport, limit):
     """With roles the list has those of its users whose earliest membership holds one."""
 
     async def ask(caller: str, organization: str) -> None:
         headers, found, cursor = world.token(caller, None), [], None
         while True:
             request = {"organizationId": organization, "limit": limit, "roles": ["lead", "none"]}
-            answer = (
-                await world.nats(
-                    "org_list", request | ({"cursor": cursor} if cursor else {}), headers
-                )
-            ).json
+            request |= {"cursor": cursor} if cursor else {}
+            answer = await world.ask(transport, "org_list", request, headers)
             if "code" in answer:
                 break
             found += [each["id"] for each in answer["users"]]

@@ -327,6 +327,21 @@ async def test_an_organization_s_users_are_answered(people_service, cast):
     assert expected[:100] == (await people_service.http.get(path)).json()["users"]
 
 
+async def test_an_organization_s_users_are_answered_by_role(people_service, cast):
+    """?role= may be repeated: it is the list that users.org_list takes, and is as long at most."""
+    path = f"/api/v1/organizations/{cast.organization.id}/users"
+    for roles in (["owner"], ["owner", "viewer"], ["no such role"], ["x"] * 20):
+        request = {"organizationId": cast.organization.id, "limit": 500, "roles": roles}
+        expected = (await people_service.ask("users.org_list", request)).json
+
+        response = await people_service.http.get(path, params={"role": roles, "limit": 500})
+
+        assert expected == response.json()
+        assert {each["orgRole"] for each in expected["users"]} <= set(roles)
+    response = await people_service.http.get(path, params={"role": ["x"] * 21})
+    assert "role: " in (await problem(response, "invalid_request", 400))["detail"]
+
+
 async def test_what_is_said_to_be_an_email_is_one(odd):
     """/users/email/… is always an email; an id that is `email` is escaped to have memberships."""
     refused = await send(odd.running.http_url, b"GET /api/v1/users/email/memberships")
@@ -352,6 +367,8 @@ async def test_what_is_said_to_be_an_email_is_one(odd):
         ("users/x/memberships?cursor=x", "cursor: not one"),
         ("organizations/x/users?organizationId=x", "organizationId"),
         ("organizations/x/users?cursor=", "cursor: not one"),
+        ("organizations/x/users?roles=x", "roles"),
+        ("users/x/memberships?role=x", "role"),
         *(
             (f"{path}?limit={limit}", "limit: expected a number from 1 to 500")
             for path in ("users/x/memberships", "organizations/x/users")

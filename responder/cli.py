@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import uvloop
 
-from responder import checks, logs
+from responder import bearer, checks, logs
 from responder.app import Running, serving
 from responder.asking import reply_on
 from responder.endpoints import ENDPOINTS
@@ -33,10 +33,13 @@ from responder.postgres.grants import grants_for
 from responder.settings import Settings
 from responder.supervisor import supervise
 from responder.terminal import visible
+from responder.wire import encode_error
 
 GOOD, FAILED, WRONG_USE = 0, 1, 2
+READER_GONE = 128 + signal.SIGPIPE  # as a shell reports it of other programs
 GC_THRESHOLDS = (10_000, 20, 20)  # new objects, and collections of younger ones, until the next
 MAX_WORKERS = 256
+MAX_SECONDS = 3600
 PARENT_POLL = 0.3  # seconds
 HEADER = re.compile(r"[A-Za-z0-9-]+")
 SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
@@ -47,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], Coroutine[None, None, int]] = arguments.run
     try:
-        return uvloop.run(run(arguments))
+        return _flushed(uvloop.run(run(arguments)))
+    except BrokenPipeError:  # what read our output, `head` for one, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
     except asyncio.CancelledError:  # by `end_on_signals`
         return GOOD
     except SettingsError as error:
@@ -61,6 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
+def _flushed(status: int) -> int:
+    """Return a status once all output has left."""
+    sys.stdout.flush()
+    return status
+
+
 def _complain(problem: str) -> None:
     """Say on standard error what is wrong; it may repeat what others have said."""
     print(visible(f"responder: {problem}", keep="\n"), file=sys.stderr)
@@ -71,6 +83,13 @@ def _count(value: str) -> int:
     if not 1 <= count <= MAX_WORKERS:
         raise argparse.ArgumentTypeError(f"expected 1 to {MAX_WORKERS}")
     return count
+
+
+def _seconds(value: str) -> float:
+    seconds = float(value)
+    if not 0 < seconds <= MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"expected 0 to {MAX_SECONDS}, without 0")
+    return seconds
 
 
 def _socket(descriptor: str) -> socket:
@@ -134,6 +153,12 @@ def _add_request(request: argparse.ArgumentParser) -> None:
         metavar="NAME:VALUE",
         help="such as 'Authorization: Bearer …'; may be repeated",
     )
+    request.add_argument("-s", "--server", metavar="URLS", help="instead of NATS_URL")
+    request.add_argument(
+        "--timeout", type=_seconds, metavar="SECONDS", help="instead of RESPONDER_TIMEOUT"
+    )
+    request.add_argument("--token", metavar="JWT", help="of the user on whose behalf it asks")
+    request.add_argument("--json", action="store_true", help="a line for programs, errors too")
     request.set_defaults(run=_request)
 
 
@@ -199,26 +224,41 @@ async def _request(arguments: argparse.Namespace) -> int:
     if not SUBJECT.fullmatch(arguments.subject):
         raise SettingsError(f"not a subject: {arguments.subject!r}")
     headers = _headers(arguments.header)
-    settings = Settings.read()
+    if arguments.token is not None:
+        headers[bearer.HEADER] = f"Bearer {arguments.token}"
+    settings = Settings.read(instead={"NATS_URL": arguments.server} if arguments.server else {})
+    timeout = arguments.timeout or settings.timeout
     known = {each.subject(settings.subject_prefix): each.begins for each in ENDPOINTS}
     async with connected(
         settings.nats_url,
         name="responder-request",
         options=settings.nats_options(),
-        patience=settings.timeout,
+        patience=timeout,
     ) as connection:
         payload = os.fsencode(arguments.payload)
-        reply = await reply_on(
-            connection,
-            arguments.subject,
-            payload,
-            headers=headers,
-            timeout=settings.timeout,
-            # Of any other service, whatever answers is shown.
-            begins=known.get(arguments.subject, b""),
-        )
-    print(_readable(reply))
+        try:
+            reply = await reply_on(
+                connection,
+                arguments.subject,
+                payload,
+                headers=headers,
+                timeout=timeout,
+                # Of any other service, whatever answers is shown.
+                begins=known.get(arguments.subject, b""),
+            )
+        except ResponderError as error:
+            if not arguments.json:
+                raise
+            _, reply = encode_error(error)
+            print(_on_a_line(reply))
+            return FAILED
+    print(_on_a_line(reply) if arguments.json else _readable(reply))
     return GOOD
+
+
+def _on_a_line(reply: bytes) -> str:
+    """Return a reply as one line for a program."""
+    return visible(" ".join(reply.decode(errors="replace").splitlines()))
 
 
 async def _asyncapi(_: argparse.Namespace) -> int:

@@ -175,18 +175,21 @@ class Settings(BaseModel):
     )
 
     @classmethod
-    def read(cls, environ: Mapping[str, str] | None = None) -> Settings:
+    def read(
+        cls, environ: Mapping[str, str] | None = None, *, instead: Mapping[str, str] | None = None
+    ) -> Settings:
         """Read the settings from variables.
 
         Args:
             environ: the variables; without them, those of the environment, and for what it does not
                 have those of `.env` in the working directory.
+            instead: variables that replace those of the environment.
 
         Raises SettingsError, which names each variable that is wrong, and never shows its value.
         """
         if environ is None:
             file = {key: value or "" for key, value in dotenv_values(Path(".env")).items()}
-            environ = {**file, **os.environ}
+            environ = {**file, **os.environ, **(instead or {})}
         # An empty variable is how many tools write "not set".
         given: dict[str, Any] = {key: value for key, value in environ.items() if value.strip()}
         problems = cls._misspelled(given)

@@ -116,9 +116,11 @@ def pytest_configure() -> None:
         LEDGER.use(made)
         return made
 
-    def noting_read(environ: Mapping[str, str] | None = None) -> Settings:
-        note_settings(environ or {})
-        return read(environ)
+    def noting_read(
+        environ: Mapping[str, str] | None = None, *, instead: Mapping[str, str] | None = None
+    ) -> Settings:
+        note_settings({**(environ or {}), **(instead or {})})
+        return read(environ, instead=instead)
 
     Mint.token = noting_token  # type: ignore[method-assign]  # listens, and does the same
     Settings.read = noting_read  # type: ignore[method-assign]  # likewise

@@ -252,6 +252,39 @@ async def test_request_without_a_payload_asks_with_nothing(people_service, tmp_p
     assert result.err.startswith("responder: invalid_request: ")
 
 
+async def test_request_takes_what_the_nats_cli_takes(people_service, cast, tmp_path):
+    """A server, a timeout and a token are given as options, and win over the environment."""
+    result = await run(
+        *("request", "-s", people_service.nats.url, "--timeout", "1.5", "users.get", cast.owner.id),
+        cwd=tmp_path,
+        NATS_URL="nats://127.0.0.1:1",
+    )
+    refused = await run(
+        *("request", "--token", "x", "--json", "users.whoami"),
+        cwd=tmp_path,
+        NATS_URL=people_service.nats.url,
+    )
+
+    assert cast.owner.id == json.loads(result.out)["id"]
+    assert (1, "") == (refused.status, refused.err)
+    assert {"code", "message"} == json.loads(refused.out).keys()
+    assert 1 == refused.out.count("\n")
+
+
+async def test_a_reader_that_has_had_enough_is_no_bug(tmp_path):
+    """`responder asyncapi | true` says nothing on standard error."""
+    process = await asyncio.create_subprocess_shell(
+        f"{sys.executable} -m responder asyncapi | true; echo ${{PIPESTATUS[0]}}",
+        executable="/bin/bash",
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+
+    assert (b"141\n", b"") == (out, err)
+
+
 async def test_request_without_a_worker_fails(server, tmp_path):
     """If no worker listens the exit is 1, and the code is unavailable."""
     result = await run("request", "users.get", "x", cwd=tmp_path, NATS_URL=server.url)

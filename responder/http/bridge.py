@@ -102,6 +102,8 @@ class Bridge:
         docs = _static(page, {**html, "content-security-policy": _policy(page)})
         routes["/openapi.json"] = {"GET": openapi, "HEAD": openapi}
         routes["/docs"] = {"GET": docs, "HEAD": docs}
+        home = _redirect("docs")
+        routes["/"] = {"GET": home, "HEAD": home}
         self._routes = [_route(template, methods) for template, methods in routes.items()]
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
@@ -178,6 +180,16 @@ _PARAMETER = re.compile(r"\{(\w+)\}")
 
 def _static(body: bytes, headers: dict[str, str]) -> Serve:
     response = Response(200, raw(headers), body)
+
+    async def serve(_: Scope, __: bytes) -> Response:
+        return response
+
+    return serve
+
+
+def _redirect(to: str) -> Serve:
+    """Return what leads elsewhere; a relative place is good behind a path prefix, too."""
+    response = Response(307, raw({"location": to}), b"")
 
     async def serve(_: Scope, __: bytes) -> Response:
         return response

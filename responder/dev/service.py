@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from socket import SO_REUSEADDR, SOL_SOCKET, socket
+from typing import Final
 
 import asyncpg
 
@@ -20,10 +20,15 @@ from responder.dev.tables import create_tables, insert_people
 from responder.dev.tokens import Mint
 from responder.settings import Settings
 
+LOOPBACK: Final = "127.0.0.1"
+ANY: Final = -1  # what nats-server takes for any port
+# The ports that every example in README and subjects.md has, each where no other program has it.
+NATS, HTTP, ADMIN = 4222, 8080, 8081
+
 
 @asynccontextmanager
 async def running() -> AsyncIterator[str]:
-    """Run everything while the context is open; yields requests to paste into a terminal."""
+    """Run everything while the context is open; yields what to read and to paste elsewhere."""
     mint = Mint()
     with temporary_directory("keys") as directory:
         async with _running(mint, directory) as lines:
@@ -34,7 +39,7 @@ async def running() -> AsyncIterator[str]:
 async def _running(mint: Mint, directory: Path) -> AsyncIterator[str]:
     async with (
         postgres.running() as database,
-        nats.running() as messages,
+        nats.running(port=_free(NATS) or ANY) as messages,
     ):
         connection = await asyncpg.connect(database.url)
         try:
@@ -46,120 +51,104 @@ async def _running(mint: Mint, directory: Path) -> AsyncIterator[str]:
             {
                 "DATABASE_URL": database.url,
                 "NATS_URL": messages.url,
-                "RESPONDER_HTTP_LISTEN": "127.0.0.1:0",
-                "RESPONDER_ADMIN_LISTEN": "127.0.0.1:0",
+                "RESPONDER_HTTP_LISTEN": f"{LOOPBACK}:{_free(HTTP)}",
+                "RESPONDER_ADMIN_LISTEN": f"{LOOPBACK}:{_free(ADMIN)}",
                 "RESPONDER_DRAIN_TIMEOUT": "1",  # a browser keeps its connections
                 **mint.publish(directory / "jwks.json"),
             }
         )
         async with serving(settings) as service:
-            yield requests(
-                cast,
-                mint,
-                database=database.url_with(directory / "pgpass"),
-                nats_url=messages.url,
-                http=str(service.http_url),
-                admin=str(service.admin_url),
-                program=_program(),
-            )
+            file = directory / "env"
+            variables = {
+                "NATS_URL": messages.url,
+                "HTTP_URL": str(service.http_url),
+                "ADMIN_URL": str(service.admin_url),
+                "DATABASE": database.url_with(directory / "pgpass"),
+                **_tokens(cast, mint),
+            }
+            file.touch(mode=0o600)
+            file.write_text(environment(variables, programs=_programs()))
+            yield banner(cast, docs=f"{service.http_url}/docs", file=file)
 
 
-def requests(
-    cast: Cast,
-    mint: Mint,
-    *,
-    database: str,
-    nats_url: str,
-    http: str,
-    admin: str,
-    program: str,
-) -> str:
-    """Return what to paste into another terminal.
-
-    Args:
-        cast: the demo people to ask for.
-        mint: signs their tokens.
-        database: the connection URI of the database, without a password in it.
-        nats_url: the URL of the nats-server.
-        http: the URL of the HTTP bridge.
-        admin: the URL of the admin listener.
-        program: how this program is called.
-    """
-    over_nats, tokens = _over_nats(cast), _tokens(cast, mint)
-    lines = [
-        "responder is running, with demo people. Paste any of these into another terminal.",
-        "",
-        *(f"NATS_URL={nats_url} {program} request {each}" for each in over_nats),
-        "",
-        *(f"nats -s {nats_url} req {each}" for each in over_nats),
-        f"nats -s {nats_url} micro info users",
-        "",
-        *(f"curl {each}" for each in _over_http(cast, tokens["an owner"], http=http, admin=admin)),
-        "",
-        *(
-            f"# On behalf of {name}: who they are, and whether they may see another's record\n"
-            f"NATS_URL={nats_url} {program} request {token} users.whoami\n"
-            f"nats -s {nats_url} req {token} users.whoami ''\n"
-            f"curl {token} {http}/api/v1/me\n"
-            f"curl {token} {http}/api/v1/users/{cast.second_owner.id}"
-            for name, token in tokens.items()
-        ),
-        "",
-        f"To read and try the HTTP API: {http}/docs",
-        f"To change people: psql {shlex.quote(database)}",
-        "Ctrl-C stops everything and leaves nothing behind.",
-    ]
-    return "\n".join(lines)
+def _programs() -> Path:
+    """Return the directory of this program."""
+    return Path(sys.argv[0]).absolute().parent
 
 
-def _over_nats(cast: Cast) -> list[str]:
-    """Return subjects with payloads, as a shell takes them."""
-    both = f'"id":"{cast.two_organizations.id}","organizationId":"{cast.second_organization.id}"'
-    return [
-        f"users.get {cast.owner.id}",
-        f"users.by_email {cast.viewer.email}",
-        f"users.get '{{{both}}}'",
-        f"users.get {cast.temporarily_banned.id}",
-        f'users.org_list \'{{"organizationId":"{cast.organization.id}","limit":2}}\'',
-        f'users.get_many \'{{"ids":["{cast.owner.id}","{cast.guest.id}","nobody"]}}\'',
-        "users.get nobody",
-    ]
+def _free(port: int) -> int:
+    """Return a port if nothing listens there, else 0, which is any."""
+    with socket() as probe:
+        probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return 0
+    return port
+
+
+def environment(variables: Mapping[str, str], *, programs: Path) -> str:
+    """Return lines that a shell reads, which set variables, and find programs in a directory."""
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    return "\n".join([*lines, f'export PATH={shlex.quote(str(programs))}:"$PATH"', ""])
 
 
 def _tokens(cast: Cast, mint: Mint) -> dict[str, str]:
-    """Return options with the token of some people, for curl as for nats."""
+    """Return a token of each kind of caller, by the name of its variable."""
     people = {
-        "an owner": cast.owner,
-        "a viewer": cast.viewer,
-        "a platform admin": cast.platform_admin,
-        "a guest": cast.guest,
-        "a banned user": cast.banned,
+        "OWNER": cast.owner,
+        "VIEWER": cast.viewer,
+        "PLATFORM_ADMIN": cast.platform_admin,
+        "GUEST": cast.guest,
+        "BANNED": cast.banned,
     }
     return {
-        name: f"-H 'Authorization: Bearer {mint.token(person.id, name=person.name)}'"
+        name: mint.token(
+            person.id,
+            email=person.email,
+            name=person.name,
+            role=person.role,
+            emailVerified=person.email_verified,
+        )
         for name, person in people.items()
     }
 
 
-def _over_http(cast: Cast, token: str, *, http: str, admin: str) -> list[str]:
-    """Return arguments for curl; `token` is the option with the owner's token."""
-    users = f"{http}/api/v1/users"
-    return [
-        f"{token} {users}/{cast.owner.id}",
-        f"{token} {users}/email/{cast.viewer.email}",
-        f"{token} '{users}/{cast.two_organizations.id}?organizationId={cast.organization.id}'",
-        f"-i {users}/{cast.owner.id}",
-        f"-i -X DELETE {users}/{cast.owner.id}",
-        f"{admin}/ready",
-        f"{admin}/metrics",
-    ]
+def banner(cast: Cast, *, docs: str, file: Path) -> str:
+    """Return what to read, and what to paste into another terminal.
 
+    Args:
+        cast: the demo people to ask for.
+        docs: the URL of the page.
+        file: what a shell reads first.
+    """
+    organization, bearer = cast.organization.id, '-H "Authorization: Bearer $OWNER"'
+    return f"""\
+responder is running, with demo people.
 
-def _program() -> str:
-    """Return how this program is called from the working directory."""
-    program = Path(sys.argv[0]).absolute()
-    found = shutil.which("responder")
-    if found and Path(found).absolute() == program:
-        return "responder"
-    shown = os.path.relpath(program) if program.is_relative_to(Path.cwd()) else str(program)
-    return shlex.quote(shown if "/" in shown else f"./{shown}")
+  {docs}  to read and try the HTTP API
+
+In another terminal, from any directory:
+
+  source {shlex.quote(str(file))}
+
+That sets NATS_URL, HTTP_URL, ADMIN_URL, DATABASE, and a token of each of
+OWNER, VIEWER, PLATFORM_ADMIN, GUEST and BANNED for what follows:
+
+  responder request users.get {cast.owner.id}
+  responder request users.by_email {cast.viewer.email}
+  responder request users.memberships {cast.two_organizations.id}
+  responder request users.org_list {organization}
+  responder request users.get_many '{{"ids":["{cast.guest.id}","nobody"]}}'
+  responder request --token $VIEWER users.whoami
+  nats req users.get {cast.owner.id}
+  nats req users.whoami '' {bearer}
+  nats micro info users
+  curl {bearer} $HTTP_URL/api/v1/me
+  curl {bearer} $HTTP_URL/api/v1/users/{cast.viewer.id}
+  curl {bearer} $HTTP_URL/api/v1/users/email/{cast.viewer.email}
+  curl -i -X DELETE $HTTP_URL/api/v1/users/{cast.owner.id}
+  curl $ADMIN_URL/ready
+  psql "$DATABASE"
+
+Ctrl-C stops everything and leaves nothing behind."""

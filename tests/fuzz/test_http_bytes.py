@@ -43,10 +43,11 @@ WORDS = [
     *(b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", b"5\r\nhello\r\n", b"ffffffffffffffff\r\n"),
     *(b"Host: y\r\n", b"Connection: close\r\n", b"Upgrade: websocket\r\n", b"traceparent: \r\n"),
     *(b"Expect: 100-continue\r\n", b"Authorization: Bearer x\r\n", b"Authorization: \r\n"),
-    *(b"organizationId=x", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x02\x00"),
+    *(b"organizationId=x", b"id=x&", b"&limit=1", b"&cursor=", b"&role=x"),
+    *(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x02\x00"),
 ]
 # A status that a fuzzer cannot make happen but by a bug.
-BUG = re.compile(rb"HTTP/1\.1 (?!200|204|4\d\d|503|504)\d{3} ")
+BUG = re.compile(rb"HTTP/1\.1 (?!200|204|307|4\d\d|503|504)\d{3} ")
 
 
 def corpus(person: str, token: str) -> list[bytes]:
@@ -71,6 +72,12 @@ def corpus(person: str, token: str) -> list[bytes]:
     return [
         *(get(path, head, method=method) for path in reads for method in ("GET", "HEAD")),
         *(get(f"{path}?organizationId=x&%C3%B6=+", head) for path in reads),
+        *(get(f"{path}?id={person}&id=x&limit=9&cursor=&role=x&role=y", head) for path in reads),
+        *(
+            get(path + query, head)
+            for path in reads
+            for query in (f"?id={person}&id=x", "?limit=9")
+        ),
         *(*writes, *bodies, *probes),
     ]
 

@@ -47,7 +47,7 @@ repeated = ThrottledLog(__name__)
 NOT_FOUND: Final = NotFoundError("no such user")
 NO_ORGANIZATION: Final = NotFoundError("no such organization")
 FORBIDDEN: Final = ForbiddenError("the caller is banned, or exists no more")
-NO_MEMBERS: Final = UnavailableError("there is no member table in this database")
+NO_MEMBERS: Final = "there is no member table in this database"
 
 
 # A request, of the kind that its line is for, and the caller on whose behalf it is made. A plain
@@ -148,7 +148,7 @@ class Paging:
         of_roles = asked[0][0].request.roles is not None
         pages = lookups.pages_of_roles if of_roles else lookups.pages
         if pages is None:
-            raise NO_MEMBERS
+            raise UnavailableError(NO_MEMBERS)
         query = pages.query(
             [
                 PageWanted(
@@ -167,7 +167,7 @@ class Paging:
     ) -> list[Record]:
         memberships = self._lookups(asked).memberships
         if memberships is None:
-            raise NO_MEMBERS
+            raise UnavailableError(NO_MEMBERS)
         pages = [
             MembershipsWanted(page.user_id, most, caller, *_place(page.after))
             for (page, caller), most in zip(asked, wanted, strict=True)

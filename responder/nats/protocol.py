@@ -18,9 +18,10 @@ from typing import Any, Final, Protocol
 from nats.errors import ProtocolError
 
 from responder.nats.backlog import Backlog
-from responder.nats.senders import half_a_share, sender
+from responder.nats.senders import half_a_share
 
 _WITH_REPLY: Final = {b"MSG": 5, b"HMSG": 6}  # words of the first line, if a reply is wanted
+_BEFORE_REPLY: Final = 3  # spaces before the reply subject
 MAX_LINE: Final = 1024 * 1024  # bytes; the longest is INFO, with the addresses of a whole cluster
 
 
@@ -54,6 +55,18 @@ class Recipient(Protocol):
     async def _process_err(self, err_msg: str) -> None: ...
 
     async def _process_info(self, info: dict[str, Any]) -> None: ...
+
+
+class _Sent:
+    """Messages to a subscription whose reply subjects begin alike."""
+
+    __slots__ = ("ends", "reply", "sid", "starts")
+
+    def __init__(self, sid: bytes, reply: bytes) -> None:
+        self.sid = sid
+        self.reply = reply  # how the reply subjects begin
+        self.ends: list[bytes] = []  # and how each ends
+        self.starts: list[int] = []  # where each message begins
 
 
 class Parser:
@@ -147,33 +160,60 @@ class Parser:
 
     def _refuse(self, data: bytes, start: int) -> int:
         """Refuse and deliver the messages from here to whatever is none; return where that is."""
-        full = defaultdict[tuple[bytes, bytes], list[tuple[bytes, int]]](list)
-        others: list[int] = []  # where the messages of other subscriptions begin
-        while (end := data.find(b"\r\n", start)) >= 0:
-            words = data[start:end].split(b" ")
-            with_reply = _WITH_REPLY.get(words[0])
-            if with_reply is None:
-                break
+        # What a line has before its last dot is the same for all messages of a sender to a
+        # subscription, so that it is split once, and of the others only what comes behind it.
+        senders: dict[bytes, _Sent] = {}
+        silent: list[int] = []  # where the messages begin that want no reply
+        find, size = data.find, len(data)
+        while (end := find(b"\r\n", start)) >= 0:
+            head, _, tail = data[start:end].rpartition(b".")
+            words = tail.split(b" ")
+            sent = senders.get(head)
+            if sent is None:
+                line = data[start:end].split(b" ")
+                if (with_reply := _WITH_REPLY.get(line[0])) is None:
+                    break
+                if head.count(b" ") == _BEFORE_REPLY:  # the dot is that of a reply subject
+                    sent = senders[head] = _Sent(line[2], head.split(b" ")[3] + b".")
+                elif len(line) == with_reply:
+                    sent, words = senders.setdefault(line[2], _Sent(line[2], b"")), line[3:]
             after = end + 4 + int(words[-1])
-            if after > len(data):
+            if after > size:
                 break
-            if words[2] not in self._refused:
-                others.append(start)
-            elif len(words) == with_reply:
-                full[words[2], sender(words[3])].append((words[3], start))
-            start = after
-        half = half_a_share(map(len, full.values()))
-        for (sid, _), messages in full.items():
-            if len(messages) > half:
-                self._recipient.refuse(int(sid), [reply for reply, _ in messages])
+            if sent is None:
+                silent.append(start)
             else:
-                self._recipient.backlog.sparing = True
-                for _, begin in messages:
-                    self._deliver_one(data, begin)
-                self._recipient.backlog.sparing = False
-        for begin in others:
-            self._deliver_one(data, begin)
+                sent.ends.append(words[0])
+                sent.starts.append(start)
+            start = after
+        self._refuse_most(data, list(senders.values()), silent)
         return start
+
+    def _refuse_most(self, data: bytes, senders: list[_Sent], silent: list[int]) -> None:
+        """Refuse the messages of those who send much, and deliver the others."""
+        full = [each for each in senders if each.sid in self._refused]
+        half = half_a_share(len(each.ends) for each in full)
+        refused = defaultdict[bytes, list[bytes]](list)
+        backlog = self._recipient.backlog
+        for each in full:
+            spared = 0
+            if len(each.ends) <= half:
+                backlog.sparing = True
+                self._refused.discard(each.sid)
+                for start in each.starts:
+                    if each.sid in self._refused:
+                        break
+                    self._deliver_one(data, start)
+                    spared += 1
+                self._refused.add(each.sid)
+                backlog.sparing = False
+            refused[each.sid] += [each.reply + end for end in each.ends[spared:]]
+        for sid, replies in refused.items():
+            if replies:
+                self._recipient.refuse(int(sid), replies)
+        others = [start for each in senders if each.sid not in refused for start in each.starts]
+        for start in sorted(others + silent):
+            self._deliver_one(data, start)
 
     def _deliver_one(self, data: bytes, start: int) -> None:
         end = data.index(b"\r\n", start)

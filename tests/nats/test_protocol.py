@@ -23,11 +23,15 @@ class Listener:
         self.told: list[Any] = []
         self.refused: list[tuple[int, bytes]] = []
         self.full = full  # the subscriptions that have no room
+        self.spare = 0  # how many of those who are spared there is room for
         self.measuring = 0  # how many PONGs are those of measurements
         self.backlog = Backlog(lambda: 0.0)
 
     def receive(self, sid: int, *message: bytes) -> bool:
         self.told.append((sid, *message))
+        if self.backlog.sparing and self.spare:
+            self.spare -= 1
+            return False
         return sid in self.full
 
     def refuse(self, sid: int, replies: list[bytes]) -> None:
@@ -253,15 +257,39 @@ def test_a_pong_amid_what_is_refused():
     assert b"PONG\r\n" + asked(4) == rest
 
 
-def test_those_who_send_little_are_spared():
-    """Of what comes with a flood, the requests of others than its sender are received."""
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_those_who_send_little_are_spared(room):
+    """Of what comes with a flood, the requests of others than its sender are received, up to one
+    for which there is no room.
+    """
     flood = [asked(number) for number in range(50)]
-    others = [spoken(FULL, b"users.get", b"_INBOX.b.%d" % n, b"", b"x") for n in range(2)]
+    others = [spoken(FULL, b"users.get", b"_INBOX.b.%d" % n, b"", b"x") for n in range(3)]
+    listener = Listener([FULL])
+    listener.spare = room
 
-    listener = received(Listener([FULL]), [b"".join([*flood[:25], *others, *flood[25:]])])
+    received(listener, [b"".join([*flood[:25], *others, *flood[25:]])])
 
-    assert [b"_INBOX.a.0", b"_INBOX.b.0", b"_INBOX.b.1"] == [each[2] for each in listener.told]
-    assert [(FULL, b"_INBOX.a.%d" % number) for number in range(1, 50)] == listener.refused
+    spared = [b"_INBOX.b.%d" % number for number in range(3)]
+    of_flood = [b"_INBOX.a.%d" % number for number in range(1, 50)]
+    assert [b"_INBOX.a.0", *spared[: room + 1]] == [each[2] for each in listener.told]
+    assert sorted(of_flood + spared[room + 1 :]) == sorted(each[1] for each in listener.refused)
+
+
+def test_reply_subjects_of_all_forms_are_refused():
+    """With a dot or without, with headers or without, each is refused by its very name."""
+    replies = [b"plain", b"_INBOX.a.b.1", b"_INBOX.a.1", b".x", b"x.", b"7"]
+    stream = b"".join(
+        spoken(FULL, subject, reply, headers, b"x")
+        for subject in (b"users.get", b"users")
+        for reply in replies
+        for headers in (b"", b"NATS/1.0\r\n\r\n")
+    )
+
+    listener = received(Listener([FULL]), [asked(0) + stream])
+
+    of_all = sorted(replies * 4)
+    told = [each[2] for each in listener.told[1:]]
+    assert of_all == sorted(told + [each[1] for each in listener.refused])
 
 
 def test_the_next_read_begins_anew():

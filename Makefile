@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 .PHONY: setup run test test-heavy test-least-privilege coverage sql check bench bench-compare
 .PHONY: attacks overload lock clean
-.PHONY: test-postgres
+.PHONY: test-postgres faults
 
 setup: $(VENV)/ready
 
@@ -96,6 +96,10 @@ attacks: setup ## what honest callers notice of attacks, one after another; ARGS
 # For ARGS: "--seconds 5 --only 'get 4x, 1 conn.;stall'", and others.
 overload: setup ## what is answered when far more is asked than can be
 	$(BIN)/python benchmarks/overload.py $(ARGS)
+
+# RESPONDER_TEST_FAULTS=10 repeats ten times as often.
+faults: setup ## what callers notice when servers, workers and the network fail
+	$(BIN)/python -m pytest tests/faults
 
 # With the hash of every file of a release, for whichever platform, and without an index.
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate \

@@ -1,0 +1,304 @@
+"""A service under load, and one thing after another that fails: what its callers notice.
+
+`make faults` has a table of what was counted. RESPONDER_TEST_FAULTS=10 is ten times as much of
+what is repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections import Counter
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from urllib.parse import urlsplit
+
+import asyncpg
+import nats as nats_py
+import psutil
+import pytest
+
+from responder.dev import nats, people, postgres, process, tables
+from tests.faults.load import GRACE, LOST, NO_WORKER, VALUE, full, paced
+from tests.faults.proxy import Proxy
+from tests.test_supervisor import free_port, until_ready
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(180)]
+
+TIMES = int(os.environ.get("RESPONDER_TEST_FAULTS", "1"))
+RATE = 500  # requests a second
+TIMEOUT = 2.0  # seconds that a request may take by default
+HOLE = 5.0  # seconds for which nothing passes
+BEFORE, AFTER = 0.3, 1.2  # seconds of load without a fault
+
+
+@dataclass
+class Site:
+    """Two workers, their servers, and what lies between."""
+
+    postgres: postgres.Postgres
+    nats_port: int
+    to_postgres: Proxy
+    to_nats: Proxy
+    database: str  # its URL, past the proxy
+    cast: people.Cast
+    service: asyncio.subprocess.Process
+    ready: str  # the URL
+    stack: AsyncExitStack
+    nats_stack: AsyncExitStack
+
+    @asynccontextmanager
+    async def load(self):
+        """Load by a program whose own connection does not fail; yields it."""
+        client = await nats_py.connect(
+            f"nats://127.0.0.1:{self.nats_port}",
+            reconnect_time_wait=0.02,
+            max_reconnect_attempts=-1,
+            error_cb=_ignored,
+        )
+        try:
+            async with paced(client, self.cast.owner.id, rate=RATE) as load:
+                await asyncio.sleep(BEFORE)
+                yield load
+                await asyncio.sleep(AFTER)
+        finally:
+            await client.close()
+
+    def workers(self) -> list[int]:
+        """The process ids of the workers."""
+        return [each.pid for each in psutil.Process(self.service.pid).children()]
+
+
+async def _ignored(_: Exception) -> None:
+    """nats-py would write it to the log."""
+
+
+@asynccontextmanager
+async def serve(*arguments: str, database: str, nats_url: str, directory: Path):
+    """Run `responder serve`, once it is ready; yields the process and the URL of /ready."""
+    admin = free_port()
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "responder", "serve", "--no-http", *arguments),
+        cwd=directory,
+        env={
+            "PATH": os.environ["PATH"],
+            "DATABASE_URL": database,
+            "NATS_URL": nats_url,
+            "RESPONDER_ADMIN_LISTEN": f"127.0.0.1:{admin}",
+            "RESPONDER_LOG_LEVEL": "error",
+        },
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        ready = f"http://127.0.0.1:{admin}/ready"
+        await until_ready(running, ready)
+        yield running, ready
+    finally:
+        if running.returncode is None:
+            running.terminate()
+        await running.wait()
+
+
+def by(proxy: Proxy, url: str) -> str:
+    """Return a URL with the port of a proxy."""
+    return url.replace(f":{urlsplit(url).port}", f":{proxy.port}")
+
+
+@pytest.fixture(scope="module")
+async def site(tmp_path_factory):
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(postgres.running())
+        database = await server.create_database("people")
+        connection = await asyncpg.connect(database)
+        await tables.create_tables(connection)
+        cast = await tables.insert_people(connection)
+        await connection.close()
+        nats_stack = await stack.enter_async_context(AsyncExitStack())
+        broker = await nats_stack.enter_async_context(nats.running())
+        nats_port = urlsplit(broker.url).port
+        assert nats_port
+        to_postgres = await stack.enter_async_context(Proxy(server.port).listening())
+        to_nats = await stack.enter_async_context(Proxy(nats_port).listening())
+        service, ready = await stack.enter_async_context(
+            serve(
+                *("--workers", "2"),
+                database=by(to_postgres, database),
+                nats_url=by(to_nats, broker.url),
+                directory=tmp_path_factory.mktemp("service"),
+            )
+        )
+        yield Site(
+            *(server, nats_port, to_postgres, to_nats, database, cast),
+            *(service, ready, stack, nats_stack),
+        )
+
+
+def told(load, since: float) -> dict[str, object]:
+    """Return what is noted of each fault."""
+    return {
+        **load.counts(),
+        "latest ms beyond its deadline": round(load.latest() * 1000),
+        "normal after ms": round(load.normal_after(since) * 1000),
+    }
+
+
+async def test_postgres_in_a_black_hole(site, note):
+    """Requests wait in vain for one timeout, then they are refused at once; all is well once the
+    network is.
+    """
+    async with site.load() as load:
+        site.to_postgres.hold()
+        start = monotonic()
+        await asyncio.sleep(HOLE)
+        healed = monotonic()
+        site.to_postgres.heal()
+    refused = load.between(start + TIMEOUT + GRACE, healed - GRACE)
+    slowest = max(each.took for each in refused)
+    note(**told(load, healed), slowest_refusal_ms=round(slowest * 1000))
+
+    assert {"unavailable"} == {each.answer for each in refused}
+    assert slowest < 0.1
+    assert {VALUE, "unavailable", "timeout"} >= set(load.counts())
+    assert load.latest() < GRACE
+    assert load.normal_after(healed) < 0.3
+
+
+async def test_nats_in_a_black_hole(site, note):
+    """What is asked meanwhile is answered once the network is well again, late; later requests
+    notice nothing.
+    """
+    async with site.load() as load:
+        site.to_nats.hold()
+        await asyncio.sleep(HOLE)
+        healed = monotonic()
+        site.to_nats.heal()
+    late = Counter(each.answer for each in load.asked if each.at and each.late > GRACE)
+    note(**told(load, healed), late=dict(late))
+
+    assert LOST not in load.counts()
+    assert load.normal_after(healed) < 0.5
+
+
+async def test_connections_reset_and_slow(site, note):
+    """Neither connections to PostgreSQL that are reset nor a slow network cost an answer."""
+    async with site.load() as load:
+        for _ in range(5):
+            site.to_postgres.reset()
+            await asyncio.sleep(0.1)
+        site.to_postgres.delay = 0.05
+        await asyncio.sleep(0.5)
+        site.to_postgres.delay = 0
+        healed = monotonic()
+    note(**told(load, healed))
+
+    assert {VALUE} == set(load.counts())
+
+
+async def test_backends_terminated(site, note):
+    """That PostgreSQL ends all connections of the service, again and again, costs no answer."""
+    ended = 0
+    connection = await asyncpg.connect(site.database)
+    async with site.load() as load:
+        for _ in range(10 * TIMES):
+            ended += len(await connection.fetch(TERMINATE))
+            await asyncio.sleep(0.1)
+        healed = monotonic()
+    await connection.close()
+    note(**told(load, healed), backends=ended)
+
+    assert ended > 10 * TIMES
+    assert {VALUE} == set(load.counts())
+
+
+TERMINATE = """
+select pg_terminate_backend(pid) from pg_stat_activity
+where datname = current_database() and pid <> pg_backend_pid()
+"""
+
+
+async def test_postgres_restarts_at_once(site, note):
+    """An immediate shutdown and a start: requests wait for it as long as they may."""
+    arguments = psutil.Process(site.postgres.pid).cmdline()
+    ids = psutil.Process(site.postgres.pid)
+    account = process.Account(ids.uids().real, ids.gids().real) if os.geteuid() == 0 else None
+    async with site.load() as load:
+        os.kill(site.postgres.pid, signal.SIGQUIT)
+        await site.postgres.process.wait()
+        await site.stack.enter_async_context(
+            process.running(
+                Path(arguments[0]),
+                *arguments[1:],
+                directory=site.postgres.directory,
+                log=site.postgres.log,
+                account=account,
+                stop=signal.SIGQUIT,
+            )
+        )
+        stopped = monotonic()
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await (await asyncpg.connect(site.database)).close()
+                    break
+                except (OSError, asyncpg.PostgresError):
+                    await asyncio.sleep(0.01)
+        healed = monotonic()
+    note(**told(load, healed), away_ms=round((healed - stopped) * 1000))
+
+    assert {VALUE, "unavailable", "timeout"} >= set(load.counts())
+    assert load.latest() < GRACE
+
+
+async def test_nats_restarts(site, note):
+    """What was under way is lost; everything is there again with the server."""
+    async with site.load() as load:
+        await site.nats_stack.aclose()
+        stopped = monotonic()
+        await site.nats_stack.enter_async_context(nats.running(port=site.nats_port))
+        healed = monotonic()
+        await asyncio.sleep(1)
+    note(**told(load, healed), away_ms=round((healed - stopped) * 1000))
+
+    assert {VALUE, LOST, NO_WORKER} >= set(load.counts())
+    assert load.normal_after(healed) < 1.5
+
+
+async def test_a_worker_is_killed(site, note):
+    """Only what it held is lost."""
+    async with site.load() as load:
+        killed = monotonic()
+        os.kill(min(site.workers()), signal.SIGKILL)
+        await until_ready(site.service, site.ready)
+    lost = [each for each in load.asked if each.answer != VALUE]
+    note(**told(load, killed))
+
+    assert {VALUE, LOST} >= set(load.counts())
+    assert all(abs(each.sent - killed) < 0.1 for each in lost)
+
+
+async def test_workers_are_replaced_under_full_load(site, note, tmp_path):
+    """Two services, of which one after the other gives way to a new one, lose nothing."""
+    url = f"nats://127.0.0.1:{site.nats_port}"
+    options = {"database": site.database, "nats_url": url, "directory": tmp_path}
+    restarts = 10 * TIMES
+    client = await nats_py.connect(url)
+    async with AsyncExitStack() as last:
+        site.service.terminate()
+        await site.service.wait()
+        current = [AsyncExitStack(), AsyncExitStack()]
+        for each in current:
+            last.push_async_callback(each.aclose)
+            await each.enter_async_context(serve(**options))
+        async with full(client, site.cast.owner.id, outstanding=256) as counts:
+            for number in range(restarts):
+                each = current[number % 2]
+                await each.aclose()
+                await each.enter_async_context(serve(**options))
+    await client.close()
+    note(**counts, restarts=restarts)
+
+    assert {VALUE} == set(counts)

@@ -183,7 +183,7 @@ async def _fields(discovered: _Discovered) -> AsyncIterator[Finding]:
         yield Finding(
             "fields",
             NOTE,
-            "no table of members: organization fields are null, and users.org_list is unavailable",
+            "no table of members: organization fields are null, lists of them unavailable",
             "RESPONDER_MEMBERS_TABLE and RESPONDER_COLUMNS name one that is called otherwise.",
         )
 

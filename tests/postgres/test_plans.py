@@ -96,6 +96,12 @@ def lookups(made: Lookups, key: dict[str, str]) -> Iterator[tuple[str, str, Sequ
     yield "first page", made.pages.first, (*start, [None], [None])
     yield "next page", made.pages.after, (*start, [key["member"]], ["2020-01-01 00:00:00"])
     yield "page without times", made.pages.after_null, (*start, [key["member"]], [None])
+    assert made.pages_of_roles
+    roles = (*start, [None], [None], ['["x"]'])
+    yield "first page of a role", made.pages_of_roles.first, roles
+    assert made.memberships
+    mine = ([key["user"]], [11], [None], [None], [None])
+    yield "memberships", made.memberships.named, mine
 
 
 def lookups_of_callers(
@@ -121,6 +127,12 @@ def lookups_of_callers(
     )
     after = (*start, [key["member"]], [None])
     yield "page without times, for a caller", made.pages.after_null, after
+    assert made.pages_of_roles
+    roles = (*start, [None], [None], ['["x"]'])
+    yield "first page of a role, for a caller", made.pages_of_roles.first, roles
+    assert made.memberships
+    theirs = ([caller], [11], [other], [None], [None])
+    yield "memberships, for a caller", made.memberships.named, theirs
 
 
 def every_lookup(

@@ -130,8 +130,18 @@ class Discovery:
     def statements(self) -> Statements:
         """The SQL for the tables as they are; raises SchemaError while they are not found."""
         if self._statements is None:
-            raise self._problem or SchemaError("the tables have not been looked for yet")
+            raise self._raised(self._problem)
         return self._statements
+
+    @staticmethod
+    def _raised(problem: SchemaError | None) -> SchemaError:
+        """Return the problem to be raised once more.
+
+        Raised again as it is, it would keep the frames of each time, and all that they hold.
+        """
+        if problem is None:
+            return SchemaError("the tables have not been looked for yet")
+        return problem.with_traceback(None)
 
     def lost_within(self, seconds: float) -> SchemaError | None:
         """Return why the tables that were there are missing, if they have been for less than that.
@@ -171,7 +181,7 @@ class Discovery:
             if self.schema is not instead_of:
                 return True
             if self._problem and perf_counter() - self._missed_at < MISSING_INTERVAL:
-                raise self._problem
+                raise self._raised(self._problem)
             try:
                 found = None if unasked else await self._follow(source)
                 found = found or await self._find(source)
@@ -200,7 +210,7 @@ class Discovery:
     async def _find(self, source: Source) -> Schema:
         start = perf_counter()
         if self._problem and start - self._read_at < self._duration / MISSING_SHARE:
-            raise self._problem
+            raise self._raised(self._problem)
         try:
             catalog_ = await fetch_catalog(source, self._overrides)
         finally:

@@ -132,8 +132,10 @@ class Child:
         self._path = path
         self._bridge = bridge
         self._drain_timeout = drain_timeout
+        # A child that ends would wait for a request on a connection that is kept.
+        limits = httpx.Limits(max_keepalive_connections=0)
         self._admin = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(path)),
+            transport=httpx.AsyncHTTPTransport(uds=str(path), limits=limits),
             base_url="http://worker",
             timeout=PATIENCE,
         )

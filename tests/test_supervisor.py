@@ -202,6 +202,25 @@ async def test_a_worker_that_was_told_to_end_is_started_again(url, tree, tmp_pat
     assert max(first) in second
 
 
+async def test_no_connection_to_a_worker_is_kept(tmp_path):
+    """A worker that ends waits for what may come on a connection: there is none after a page."""
+    closed = asyncio.Event()
+
+    async def answer(reader, writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await reader.read()
+        closed.set()
+        writer.close()
+
+    async with await asyncio.start_unix_server(answer, tmp_path / "1.sock"):
+        child = supervisor.Child(1, tmp_path / "1.sock", None, drain_timeout=1)
+        child.running = True
+        assert (200, "ok") == await child.get("/live")
+        async with asyncio.timeout(3):
+            await closed.wait()
+
+
 @asynccontextmanager
 async def load(client, user_id: str) -> AsyncIterator[list[float]]:
     """Ask for a user 100 times a second; yields the times at which a lost request was sent."""

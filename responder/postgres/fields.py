@@ -117,6 +117,11 @@ def refuse_secret(column: str) -> None:
             )
 
 
+def holds_secret(column: str) -> bool:
+    """Tell whether a column seems to hold a secret."""
+    return any(word in plain(column) for word in _SECRET)
+
+
 def plain(name: str) -> str:
     """Return a name as names are compared: without case and underscores."""
     return name.replace("_", "").lower()

@@ -15,7 +15,7 @@ from typing import Final
 from responder.postgres.catalog import CatalogColumn
 from responder.postgres.columns import can_hold, holding, some
 from responder.postgres.evidence import REQUIRED, Piece, Tables, Weighed
-from responder.postgres.fields import MEMBER, Description, plain
+from responder.postgres.fields import MEMBER, Description, holds_secret, plain
 from responder.postgres.names import words
 from responder.postgres.overrides import Overrides
 from responder.postgres.quoting import shown
@@ -90,6 +90,8 @@ def near(
     for column in columns:
         name = plain(column.name)
         if name in taken or not can_hold(description.fields[field], column):
+            continue
+        if holds_secret(column.name):  # a setting that names it would be refused
             continue
         if name in names:
             rank = float(names.index(name))

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from responder.checks.indexes import missing_indexes
+from responder.checks.organizations import unnamed_organizations
 from responder.checks.report import BROKEN, NOTE, WARNING, Candidate, Finding, Mapped, Report
+from responder.checks.row_security import row_security
 from responder.checks.rows import unreadable_rows
 from responder.errors import SchemaError, UnavailableError
 from responder.postgres import decision
 from responder.postgres.additional import fields_of
-from responder.postgres.catalog import TIMEZONE, CatalogColumn
+from responder.postgres.catalog import TIMEZONE, Catalog, CatalogColumn
 from responder.postgres.columns import some
 from responder.postgres.connection import (
     Connection,
@@ -29,7 +31,7 @@ from responder.postgres.inspection import connected
 from responder.postgres.instants import TEXTS
 from responder.postgres.near import near, setting
 from responder.postgres.overrides import Overrides
-from responder.postgres.quoting import ident, literal, shown
+from responder.postgres.quoting import ident, shown
 from responder.postgres.schema import Schema
 from responder.settings import Settings
 
@@ -45,10 +47,15 @@ class _Discovered:
 
     connection: Connection
     role: str
-    columns: Sequence[CatalogColumn]  # of all tables
+    catalog: Catalog
     schema: Schema
     timezone: str
     overrides: Overrides
+
+    @property
+    def columns(self) -> Sequence[CatalogColumn]:
+        """Of all tables."""
+        return self.catalog.columns
 
 
 async def check(settings: Settings, report: Report) -> None:
@@ -96,9 +103,7 @@ async def _discover(
         message = f"cannot read the catalog: {describe(error)}"
         report.findings.append(Finding("tables", BROKEN, message))
     else:
-        return _Discovered(
-            connection, role, catalog.columns, found, settings.timezone, settings.overrides
-        )
+        return _Discovered(connection, role, catalog, found, settings.timezone, settings.overrides)
     return None
 
 
@@ -186,41 +191,6 @@ async def _fields(discovered: _Discovered) -> AsyncIterator[Finding]:
             "no table of members: organization fields are null, lists of them unavailable",
             "RESPONDER_MEMBERS_TABLE and RESPONDER_COLUMNS name one that is called otherwise.",
         )
-
-
-# A policy that lets every row through hides none, unless a restrictive one stands beside it.
-_POLICIES: Final = """
-select count(*),
-  coalesce(bool_or(permissive = 'PERMISSIVE' and qual = 'true')
-           and not bool_or(permissive = 'RESTRICTIVE' and qual <> 'true'), false)
-from pg_catalog.pg_policies
-where schemaname = $1::text and tablename = $2::text and cmd in ('ALL', 'SELECT')
-  and (roles = '{public}'
-       or exists (select from unnest(roles) role where pg_has_role(role, 'usage')))"""
-
-
-async def _row_security(discovered: _Discovered) -> AsyncIterator[Finding]:
-    role = ident(discovered.role)
-    for table in discovered.schema.tables:
-        if not table.row_security:
-            continue
-        arguments = table.schema, table.name
-        ((policies, all_rows),) = await discovered.connection.fetch(_POLICIES, *arguments)
-        if not policies:
-            yield Finding(
-                "row-level security",
-                BROKEN,
-                f"this role sees no row of {table}: no policy lets it",
-                f"create policy responder on {table.quoted} for select to {role} using (true);",
-            )
-        elif not all_rows:
-            where = f"schemaname = {literal(table.schema)} and tablename = {literal(table.name)}"
-            yield Finding(
-                "row-level security",
-                WARNING,
-                f"policies decide which rows of {table} this role sees",
-                f"These are the policies: select * from pg_policies where {where};",
-            )
 
 
 _POWERS: Final = """
@@ -388,7 +358,12 @@ async def _server(discovered: _Discovered) -> AsyncIterator[Finding]:
 _Check: TypeAlias = Callable[[_Discovered], AsyncIterator[Finding]]
 _CHECKS: Final[dict[str, _Check]] = {
     "fields": _fields,
-    "row-level security": _row_security,
+    "row-level security": lambda discovered: row_security(
+        discovered.connection, discovered.schema, discovered.role
+    ),
+    "organizations": lambda discovered: unnamed_organizations(
+        discovered.schema, discovered.catalog, discovered.overrides
+    ),
     "privileges": _privileges,
     "indexes": lambda discovered: missing_indexes(discovered.connection, discovered.schema),
     "rows": lambda discovered: unreadable_rows(discovered.connection, discovered.schema),

@@ -258,3 +258,31 @@ async def test_a_check_that_fails_is_a_finding(check, monkeypatch, error, severi
 
     assert [(NOTE, "something"), (severity, message)] == found(report, "times")
     assert [(WARNING, "the role is a superuser")] == found(report, "privileges")
+
+
+async def test_organizations_without_names_are_told_of(check):
+    """Where names are null because there is no table, or it may not be read, a note says so."""
+    await check("drop role if exists nameless; create role nameless login")
+    unreadable = await check("grant select on users, members to nameless", user="nameless")
+    gone = await check("drop table organizations cascade")
+    other = await check("alter table organizations drop column name, drop column slug")
+    hidden = await check(
+        "grant select on users, members, organizations to nameless",
+        "alter table organizations enable row level security",
+        user="nameless",
+    )
+
+    null = "the names and slugs of organizations are null in users.memberships"
+    assert [(NOTE, f"the role may not read public.organizations: {null}")] == found(
+        unreadable, "organizations"
+    )
+    assert [(NOTE, f"no table of organizations: {null}")] == found(gone, "organizations")
+    assert [NOTE] == [severity for severity, _ in found(other, "organizations")]
+    assert [WARNING] == [severity for severity, _ in found(hidden, "row-level security")]
+
+
+async def test_a_column_that_would_be_refused_is_not_suggested(check):
+    """What a setting may never name is not proposed, however near its name is."""
+    report = await check("alter table users rename column role to token_role")
+
+    assert "token_role" not in str(report.findings)

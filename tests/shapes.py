@@ -1,8 +1,9 @@
-"""Databases as public Better Auth applications have them: which tables are meant, or what is said.
+"""Databases as applications with Better Auth may have them: what is found in them, or said.
 
-Names, types and keys are facts of those applications; no statement here is theirs. Each shape is
-the statements after `core`, which makes users, sessions and accounts under the names that it is
-given. Beside the plain ones are traps: tables that resemble Better Auth's and are not.
+Some have names, types and keys of public schemas, others are made up beside these; no statement
+here is theirs. Each shape is the statements after `core`, which makes users, sessions and accounts
+under the names that it is given. Beside the plain ones are traps: tables that resemble Better
+Auth's and are not.
 """
 
 from __future__ import annotations

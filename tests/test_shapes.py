@@ -1,4 +1,4 @@
-"""Tables of every shape found in real applications are read as their application means them."""
+"""Tables of many shapes are read as their application means them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tables are found in the databases of real applications, and what is said where none are."""
+"""Which tables are found in databases of many shapes, and what is said where none are."""
 
 from __future__ import annotations
 

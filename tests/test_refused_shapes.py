@@ -20,16 +20,6 @@ REFUSED = {
         {},
         "public.users.id is of type numeric",
     ),
-    "an end of a ban that is a word": (
-        PLAIN + "alter table users add ban_expires text",
-        {},
-        "public.users.ban_expires is of type text, which cannot be read as banExpires",
-    ),
-    "a flag that is json": (
-        PLAIN + "alter table users add banned jsonb",
-        {},
-        "public.users.banned is of type jsonb, which cannot be read as banned",
-    ),
     "two applications": (
         (
             "create schema a; create schema b; create table a.users (id text, email text, "

@@ -16,6 +16,8 @@ def test_the_public_names_are_these():
         "Identity",
         "InternalError",
         "InvalidRequestError",
+        "Membership",
+        "MembershipPage",
         "NotFoundError",
         "PayloadTooLargeError",
         "RequestTimeoutError",

@@ -111,4 +111,4 @@ def test_what_is_no_word_is_shown_in_quotes(name):
 
 def test_the_examples_are_true():
     """The examples in the docstrings are what the functions return."""
-    assert doctest.TestResults(0, 8) == doctest.testmod(quoting)
+    assert doctest.TestResults(0, 9) == doctest.testmod(quoting)

@@ -66,6 +66,7 @@ class Faults:
         self._latest = ""
         self._latest_at = float("-inf")
         self._sample_from = 0.0
+        self._sampling = False
         self._known: tuple[Schema, Sequence[str]] | None = None  # the tables that are computed
         self._known_until = 0.0
 
@@ -106,13 +107,16 @@ class Faults:
 
     async def sample(self, connection: Connection, statements: Statements) -> None:
         """Read some users, if that runs the operator's SQL; raises what each of them has raised."""
-        if self._now() < self._sample_from:
+        if self._sampling or self._now() < self._sample_from:
             return
+        self._sampling = True  # one at a time: rows that take long would hold all connections
         try:
             if await self._computed(connection, statements.schema):
                 await _sample(connection, statements)
         except (BusyError, SlowError):
             self._sample_from = self._now() + SLOW
+        finally:
+            self._sampling = False
 
     async def _computed(self, connection: Connection, schema: Schema) -> Sequence[str]:
         """Return what `computed` does; asked at most once a second while there are such tables."""

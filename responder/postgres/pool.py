@@ -98,11 +98,13 @@ class Pool:
         self._faults = Faults()
         self.warning = self._faults.warning
         self._probes = Line[None, Connection](self._fetch_probe, max_batch=max_pending)
+        self._samples = Line[None, Connection](self._fetch_sample, max_batch=max_pending)
         self._changes = Line[None, Connection](self._fetch_changes, max_batch=1)
         self.batching = Batching[Connection](
             max_pending=max_pending, timeout=timeout, late=self._late
         )
         self.batching.add(self._probes)
+        self.batching.add(self._samples)
         self.batching.add(self._changes)
 
     @asynccontextmanager
@@ -148,6 +150,8 @@ class Pool:
         Args:
             within: seconds that this may take.
         """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within
         answer: Answer = UnavailableError(OUT_OF_REACH)
         if not self._pulse.silent:
             answer = await self._load_urgently(self._probes, None, within)
@@ -157,6 +161,10 @@ class Pool:
             raise UnavailableError(f"PostgreSQL has not answered within {within:g} s")
         if isinstance(answer, ResponderError):
             raise answer
+        sampled = await self._load_urgently(self._samples, None, deadline - loop.time())
+        # That rows take long to read does not say that they cannot be read.
+        if isinstance(sampled, ResponderError) and not isinstance(sampled, RequestTimeoutError):
+            raise sampled
 
     async def _load_urgently(self, line: Line[Key, Connection], key: Key, within: float) -> Answer:
         """Return the answer to a key of our own."""
@@ -184,7 +192,10 @@ class Pool:
         statements = self.statements
         sql, arguments = statements.services.by_id.query([None], [None], (), cap=0)
         await connection.fetch_checked(statements, sql, *arguments)
-        await self._faults.sample(connection, statements)
+        return [b""] * len(keys)
+
+    async def _fetch_sample(self, connection: Connection, keys: Sequence[None]) -> Sequence[Answer]:
+        await self._faults.sample(connection, self.statements)
         return [b""] * len(keys)
 
     async def _fetch_changes(self, connection: Connection, _: Sequence[None]) -> Sequence[Answer]:
@@ -294,7 +305,7 @@ class Pool:
 
         Those of our own do not: they ask whether the tables are there.
         """
-        ours = line is self._probes or line is self._changes
+        ours = line in (self._probes, self._samples, self._changes)
         return not ours and self._discovery.lost_within(self._timeout) is not None
 
     async def _fetch(self, connection: Connection, batch: Batch[Any, Connection]) -> None:
@@ -329,7 +340,7 @@ class Pool:
         fault = None if line is self._changes else await self._explain(connection, error)
         if fault is not None:
             repeated.error("%s", fault, kind=fault)
-            if line is self._probes:
+            if line in (self._probes, self._samples):
                 return UnavailableError(fault)
             self._faults.note(fault)
             return UnavailableError(FAILS)

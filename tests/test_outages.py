@@ -49,6 +49,7 @@ async def test_a_wrong_password_is_told_once_and_in_ready(variables, caplog):
     assert 1 == caplog.text.count("password")
 
 
+@pytest.mark.heavy
 async def test_connections_that_end_because_they_are_idle_are_no_outage(
     variables, create_database, template, caplog
 ):

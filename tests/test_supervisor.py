@@ -114,6 +114,7 @@ async def test_workers_run_no_code_of_the_working_directory(url, tree, tmp_path)
     assert not (tmp_path / "trace").exists()
 
 
+@pytest.mark.heavy
 async def test_workers_run_the_responder_of_their_supervisor(url, tmp_path):
     """However the supervisor found its modules, the workers import the very same."""
     copy = tmp_path / "copy" / "responder"
@@ -186,6 +187,7 @@ async def test_a_worker_that_fails_at_once_is_tried_again(settings, monkeypatch,
         await running
 
 
+@pytest.mark.heavy
 async def test_a_worker_that_was_told_to_end_is_started_again(url, tree, tmp_path):
     """A worker that has served and then ends well, by a signal of its own, is there again."""
     script = Path(sys.executable).with_name("responder")

@@ -104,6 +104,7 @@ HANGING = """
 """
 
 
+@pytest.mark.heavy
 async def test_a_page_that_takes_too_long_is_not_shared_again(start_with):
     """A page that was too slow once is asked for alone, and others keep their deadline."""
     service = await start_with(HANGING, empty=True, RESPONDER_CONNECTIONS="1")

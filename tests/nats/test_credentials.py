@@ -102,9 +102,14 @@ async def test_a_login_in_a_url_is_decoded_and_serves_the_whole_cluster():
     ("variables", "login"),
     [
         ({"NATS_USER": "ann", "NATS_PASSWORD": "hunter2"}, "the login of NATS_USER and NATS_PASSW"),
-        ({"NATS_TOKEN": "hunter2"}, "the login of NATS_TOKEN"),
-        ({"NATS_URL": "nats://ann:hunter2@"}, "the login of NATS_URL"),
-        ({}, "us, who have no login"),
+        *(
+            pytest.param(*each, marks=pytest.mark.heavy)  # 3 s each
+            for each in (
+                ({"NATS_TOKEN": "hunter2"}, "the login of NATS_TOKEN"),
+                ({"NATS_URL": "nats://ann:hunter2@"}, "the login of NATS_URL"),
+                ({}, "us, who have no login"),
+            )
+        ),
     ],
 )
 async def test_a_login_that_is_refused_is_told_in_the_words_of_the_server(variables, login, caplog):

@@ -168,7 +168,16 @@ def begin(create_database, start, tmp_path: Path) -> Begin:
     return on
 
 
-@pytest.mark.parametrize("name", SWAPS)
+QUICK = ("renamed away and in", "the members renamed away and in")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(each, marks=() if each in QUICK else pytest.mark.heavy)  # 2 s each
+        for each in SWAPS
+    ],
+)
 async def test_a_copy_never_answers(create_database, begin, name):
     """After each statement of a migration callers are told what the table with the name has, or
     `unavailable` while there is none; and never what a copy has.

@@ -21,9 +21,9 @@
 # So it is measured how many keys of a line are answered in a second while some wait, and no more
 # wait in it than are answered within its patience, a share of the timeout. An example: 8,000 pages
 # a second are asked for, 2,000 are answered, and the patience is 0.25 s: 500 pages wait, each for
-# 0.25 s, and of the others each is refused. The line of single users is as short as ever. (The age
-# of the head of a line would say this too late. Of keys that come four times as fast as they are
-# answered, the last waits for four times as long as the head had when it came.)
+# 0.25 s, and of the others each is refused. A FEW may wait for half of the timeout: 100 that come
+# together, where 200 a second are answered, are no overload. (The age of a line's head would say
+# this too late: of keys that come four times too fast, the last waits for four times as long.)
 #
 # But to wait for PostgreSQL while it answers nothing is another matter. It may be back soon, and
 # then all that waited is answered in less time than the outage took. So answers are measured by a
@@ -56,6 +56,7 @@ CROWD: Final = 32  # keys that are no crowd yet
 NEVER: Final = float("inf")
 TICK: Final = 0.01  # seconds that an answer may be later than its deadline
 PATIENCE: Final = 0.05  # share of the timeout, for which a key may have to wait
+FEW: Final = 256  # keys that are no overload if half of the timeout suffices for them
 SPARING: Final = 1.5  # times as many may wait, for those who are spared
 MEASURED: Final = 0.05  # seconds in which it is counted how many keys are taken
 FORGOTTEN: Final = 1.0  # seconds after which that says nothing any more
@@ -360,7 +361,8 @@ class Batching(Generic[Source]):
         passed = self._clock - line.measured_from
         if passed >= MEASURED:
             patience = line.patience * self._timeout + self._leniency
-            line.room = max(patience * line.taken / passed, CROWD)
+            rate = line.taken / passed
+            line.room = max(patience * rate, min(FEW, self._timeout / 2 * rate), CROWD)
             line.measured_at = self._clock
             line.begin(self._clock)
 

@@ -218,6 +218,31 @@ async def test_too_much_waiting_is_refused():
     assert b"b" == await second
 
 
+class SlowTable(Table):
+    async def fetch(self, _: None, keys: Sequence[str]) -> Sequence[Answer | Alone]:
+        await asyncio.sleep(0.004)  # what a query takes where PostgreSQL is slow
+        return await super().fetch(_, keys)
+
+
+async def test_a_burst_that_can_be_answered_in_time_is_no_overload():
+    """Where answers are known to be slow, some hundreds may still wait for theirs."""
+    bench = Bench(SlowTable(), max_batch=1)
+
+    async def answer() -> None:
+        while True:
+            await bench.answer_one()
+
+    source = asyncio.create_task(answer())
+    try:
+        await asyncio.gather(*(bench.load(f"first {n}") for n in range(40)))
+        burst = [bench.load(f"{n}") for n in range(200)]
+        answers = await asyncio.gather(*burst)
+    finally:
+        source.cancel()
+
+    assert [b"%d" % n for n in range(200)] == answers
+
+
 async def test_draining_waits_for_what_is_being_answered():
     """drained() returns once everyone has an answer, not before."""
     bench = Bench()

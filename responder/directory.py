@@ -24,9 +24,16 @@ from responder.errors import (
     ResponderError,
 )
 from responder.models import ByEmail, ById, ByIds, Identity, MembershipsOf, Myself, OrgList
-from responder.paging import FORBIDDEN, NOT_FOUND, Asked, MembershipsFrom, PageOf, Paging
+from responder.paging import (
+    FORBIDDEN,
+    NOT_FOUND,
+    Asked,
+    MembershipsFrom,
+    PageOf,
+    Paging,
+    lookups_for,
+)
 from responder.postgres.connection import Connection, Record
-from responder.postgres.lookups import Lookups
 from responder.postgres.pool import Pool
 from responder.postgres.users import UserRow, Users
 from responder.postgres.visibility import Caller
@@ -177,11 +184,6 @@ class Directory:
             line, caller = callers, Caller(identity.user_id, identity.organization_id)
         self._pool.load(line, (request, caller), deadline=deadline, callback=callback)
 
-    def _lookups(self, asked: Sequence[Asked]) -> Lookups:
-        """Return the lookups for those in a batch, who are all services or all callers."""
-        statements = self._pool.statements
-        return statements.services if asked[0][1] is None else statements.callers
-
     @property
     def _additional(self) -> bool:
         return bool(self._pool.statements.schema.additional)
@@ -191,7 +193,7 @@ class Directory:
     async def _fetch_users(
         self, connection: Connection, asked: Sequence[Asked]
     ) -> Sequence[Answer | Alone]:
-        by_id = self._lookups(asked).by_id
+        by_id = lookups_for(self._pool, asked).by_id
         keys = [
             by_id.key(caller.user_id if caller and isinstance(request, Myself) else request.id)
             for request, caller in asked
@@ -201,7 +203,7 @@ class Directory:
     async def _fetch_emails(
         self, connection: Connection, asked: Sequence[Asked]
     ) -> Sequence[Answer | Alone]:
-        by_email = self._lookups(asked).by_email
+        by_email = lookups_for(self._pool, asked).by_email
         keys = [by_email.key(request.email) for request, _ in asked]
         return await self._fetch(connection, by_email, keys, asked)
 
@@ -287,7 +289,9 @@ class Directory:
         additional = self._additional
         of_each = [one for one, ids in zip(asked, lists, strict=True) for _ in ids]
         keys = [key for ids in lists for key, _ in ids]
-        rows = await self._rows(connection, self._lookups(asked).by_id, keys, of_each, cap=cap)
+        rows = await self._rows(
+            connection, lookups_for(self._pool, asked).by_id, keys, of_each, cap=cap
+        )
         found = {row[UserRow.ORDINAL]: row for row in rows}
         return [
             _batch(ids, [found.get(n) for n in numbers], one, limit, additional=additional)

@@ -79,6 +79,12 @@ class MembershipsFrom(NamedTuple):
     after: cursors.MembershipPosition | None
 
 
+def lookups_for(pool: Pool, asked: Sequence[Asked]) -> Lookups:
+    """Return the lookups for those in a batch, who are all services or all callers."""
+    statements = pool.statements
+    return statements.services if asked[0][1] is None else statements.callers
+
+
 class Paging:
     """Fetches pages.
 
@@ -144,7 +150,7 @@ class Paging:
     async def _page_rows(
         self, connection: Connection, asked: Sequence[Asked], wanted: Sequence[int], *, cap: int
     ) -> list[Record]:
-        lookups = self._lookups(asked)
+        lookups = lookups_for(self._pool, asked)
         of_roles = asked[0][0].request.roles is not None
         pages = lookups.pages_of_roles if of_roles else lookups.pages
         if pages is None:
@@ -165,7 +171,7 @@ class Paging:
     async def _membership_rows(
         self, connection: Connection, asked: Sequence[Asked], wanted: Sequence[int]
     ) -> list[Record]:
-        memberships = self._lookups(asked).memberships
+        memberships = lookups_for(self._pool, asked).memberships
         if memberships is None:
             raise UnavailableError(NO_MEMBERS)
         pages = [
@@ -222,11 +228,6 @@ class Paging:
                 raise
             raise InvalidRequestError(refusal) from None
         return sorted(rows, key=itemgetter(PageRow.ORDINAL))
-
-    def _lookups(self, asked: Sequence[Asked]) -> Lookups:
-        """Return the lookups for those in a batch, who are all services or all callers."""
-        statements = self._pool.statements
-        return statements.services if asked[0][1] is None else statements.callers
 
 
 def _place(

@@ -65,8 +65,8 @@ class StubUsers(UsersClient):
         memberships: Mapping[str, Sequence[Membership]] | None = None,
         me: User | None = None,
     ) -> None:
-        everyone = [*users, me] if me and me not in users else list(users)
-        self._asker = Asker(transport=_Service(everyone, memberships or {}, me))
+        people = [*users, me] if me and me not in users else list(users)
+        self._asker = Asker(transport=_Service(people, memberships or {}, me))
         self._headers = {}
 
 

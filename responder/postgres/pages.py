@@ -125,7 +125,10 @@ class _Text:
         self, schema: Schema, columns: str, *, caller: str = "", of_roles: bool = False
     ) -> None:
         self._forms = forms(schema)
-        self._additional = bool(schema.additional)
+        self._gathered = _gathered(*FIELDS, "image_size")
+        self._additional = f",\n       {_gathered(ADDITIONAL)}" if schema.additional else ""
+        self._who = f"\ncross join lateral {caller} c" if caller else ""
+        self._may = ", c.listed, c.allowed" if caller else ""
         self._columns = columns
         self._caller = caller
         self._of_roles = of_roles
@@ -184,10 +187,8 @@ class _Text:
         if self._of_roles:
             return self._page_of_roles(source)
         u, m = self._users, self._members
-        gathered = _gathered(*FIELDS, "image_size")
-        additional = f",\n       {_gathered(ADDITIONAL)}" if self._additional else ""
-        who = f"\ncross join lateral {self._caller} c" if self._caller else ""
-        may = ", c.listed, c.allowed" if self._caller else ""
+        gathered, additional = self._gathered, self._additional
+        who, may = self._who, self._may
         # The arrays have the order of the rows, which are sorted just below (PostgreSQL's manual,
         # "Aggregate Functions").
         return stamped(
@@ -214,10 +215,8 @@ order by {self._order}
     def _page_of_roles(self, source: str) -> str:
         """Return the lookup of pages of those of these memberships that hold one of some roles."""
         u, m = self._users, self._members
-        gathered = _gathered(*FIELDS, "image_size")
-        additional = f",\n       {_gathered(ADDITIONAL)}" if self._additional else ""
-        who = f"\ncross join lateral {self._caller} c" if self._caller else ""
-        may = ", c.listed, c.allowed" if self._caller else ""
+        gathered, additional = self._gathered, self._additional
+        who, may = self._who, self._may
         last = f"""(
     case when (select count(*) from held) > k.wanted
          then (select h.place from held h order by h.place offset k.wanted - 1 limit 1)

@@ -1,8 +1,8 @@
 """A shared secret: what an application signs tokens of its own with, by HS256."""
 
 # Strategy: a secret verifies HS256 and nothing else, as a key verifies its own algorithms and never
-# HS256. Whoever can verify with a secret can sign with it, so that it is shown nowhere: what holds
-# it has no fields that a `repr` would print.
+# HS256. A program that can verify with a secret can sign with it, so that it is shown nowhere: what
+# holds it has no fields that a `repr` would print.
 #
 # What can be read from one token can be guessed against it without asking anyone. So a secret has
 # as many bytes as the hash (RFC 7518, 3.2), and the public key of another way to sign is none.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -73,6 +73,7 @@ async def serving(
     worker: bool = True,
     http_socket: socket | None = None,
     admin_socket: socket | None = None,
+    demo_tokens: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Running]:
     """Run worker, bridge and admin listener, or the bridge without the worker.
 
@@ -81,6 +82,7 @@ async def serving(
         worker: whether there is one.
         http_socket: what the bridge listens on, instead of the settings' address.
         admin_socket: what the admin listener listens on, likewise.
+        demo_tokens: what the page at /docs offers to ask with, by name.
 
     Raises SettingsError if the settings cannot work.
     """
@@ -102,14 +104,12 @@ async def serving(
         ) as connection,
     ):
         parts = _WorkerParts(settings, dsn, connection) if dsn else None
-        bridge = _bridge(settings, connection) if http_at else None
+        bridge = _bridge(settings, connection, demo_tokens or {}) if http_at else None
         observed = _observed(settings, connection, parts, bridge)
         admin.show(observed)
         async with (
             parts.running() if parts else nullcontext(),
-            _listening(bridge, http_at, settings, ended)
-            if bridge and http_at
-            else nullcontext() as http_url,
+            _listening(bridge, http_at, settings, ended) as http_url,
         ):
             try:
                 yield Running(
@@ -193,19 +193,25 @@ async def _first_discovery(discovery: Discovery, timeout: float) -> None:
         log.warning("started without the tables; they are looked for until they are there")
 
 
-def _bridge(settings: Settings, connection: Connection) -> Bridge:
+def _bridge(settings: Settings, connection: Connection, demo_tokens: Mapping[str, str]) -> Bridge:
     return Bridge(
         Asker(transport=connection, prefix=settings.subject_prefix, timeout=settings.timeout),
         auth_required=settings.http_auth == "required",
         successors=settings.successors,
         additional=settings.additional_keys,
         origins=settings.http_origins,
+        demo_tokens=demo_tokens,
     )
 
 
 def _listening(
-    bridge: Bridge, at: socket | tuple[str, int], settings: Settings, ended: asyncio.Event
-) -> AbstractAsyncContextManager[str]:
+    bridge: Bridge | None,
+    at: socket | tuple[str, int] | None,
+    settings: Settings,
+    ended: asyncio.Event,
+) -> AbstractAsyncContextManager[str | None]:
+    if bridge is None or at is None:
+        return nullcontext()
     return listening(
         bridge,
         at,

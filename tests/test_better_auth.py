@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -417,6 +418,23 @@ async def test_tokens_verify_as_issued(company, start, algorithm):
     tail = "A" if token[-20] != "A" else "B"
     forged = f"{token[:-20]}{tail}{token[-19:]}"
     assert "unauthenticated" == (await there.seen_by(forged, person.id))["code"]
+
+
+async def test_tokens_of_the_demo_are_like_better_auth_s(company, cast):
+    """Header and claims have the names of Better Auth's own, and their values the same types."""
+    theirs = await company.better_auth.token(company.boss.session)
+    ours = Mint().token_of(cast.owner)
+    header = [jwt.get_unverified_header(each) for each in (theirs, ours)]
+    claims = [jwt.decode(each, options={"verify_signature": False}) for each in (theirs, ours)]
+    # The application of these tests adds this one to what the plugin writes by itself.
+    claims[0].pop("activeOrganizationId")
+
+    assert header[0].keys() == header[1].keys()
+    assert claims[0].keys() == claims[1].keys()
+    for name, value in claims[0].items():
+        assert len({type(value), type(claims[1][name])} - {type(None)}) <= 1, name
+    for each in claims:
+        assert re.fullmatch(r"[0-9-]{10}T[0-9:]{8}[.][0-9]{3}Z", each["createdAt"])
 
 
 def written(seconds: int) -> str:

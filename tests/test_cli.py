@@ -15,6 +15,7 @@ import socket
 import sys
 import sysconfig
 import tempfile
+import textwrap
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -1084,6 +1085,7 @@ async def test_dev_prints_where_to_read_and_to_change(dev, tmp_path, cast):
     seen = f"responder request users.get {cast.staff.id}"
 
     assert 200 == await status(docs)
+    assert 404 == await status((await shell(dev, "echo $BETTER_AUTH_URL", tmp_path)).out.strip())
     changed = await shell(dev, f"{psql} {change}", tmp_path)
     assert (0, "UPDATE 1\n") == (changed.status, changed.out)
     assert "New" == json.loads((await shell(dev, seen, tmp_path)).out)["name"]
@@ -1130,6 +1132,22 @@ async def test_dev_has_tokens_of_every_kind(dev, cast, tmp_path):
 
         assert (name, person.id, expected) == (name, me["user"]["id"], other.status_code)
         assert (person.email, person.name) == (me["identity"]["email"], me["identity"]["name"])
+
+
+async def test_the_example_of_the_readme_verifies_a_token_of_dev(dev, cast, tmp_path):
+    """Pasted into a program whose terminal has read the file, it prints whose token it is."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (example,) = re.findall(
+        r"```python\n(from responder import TokenVerifier\n.*?)```", readme, re.DOTALL
+    )
+    program = tmp_path / "program.py"
+    url = (await shell(dev, "echo $BETTER_AUTH_URL", tmp_path)).out.strip()
+    body = textwrap.indent(example.replace("http://127.0.0.1:8082", url), "    ")
+    program.write_text(f"import asyncio, os\nasync def main():\n{body}\nasyncio.run(main())\n")
+
+    result = await shell(dev, f"{shlex.quote(sys.executable)} {program}", tmp_path)
+
+    assert (0, f"{cast.owner.id} None\n", "") == (result.status, result.out, result.err)
 
 
 async def gone(processes: list[psutil.Process]) -> bool:

@@ -13,25 +13,26 @@ from typing import Final
 import asyncpg
 
 from responder.app import serving
-from responder.dev import nats, postgres
+from responder.dev import issuer, nats, postgres
 from responder.dev.people import Cast
 from responder.dev.process import temporary_directory
 from responder.dev.tables import create_tables, insert_people
 from responder.dev.tokens import Mint
+from responder.http.listener import bind
 from responder.settings import Settings
 
 LOOPBACK: Final = "127.0.0.1"
 ANY: Final = -1  # what nats-server takes for any port
 # The ports that every example in README and subjects.md has, each where no other program has it.
-NATS, HTTP, ADMIN = 4222, 8080, 8081
+NATS, HTTP, ADMIN, ISSUER = 4222, 8080, 8081, 8082
 
 
 @asynccontextmanager
 async def running() -> AsyncIterator[str]:
     """Run everything while the context is open; yields what to read and to paste elsewhere."""
-    mint = Mint()
+    at = bind((LOOPBACK, _free(ISSUER)), setting="")
     with temporary_directory("keys") as directory:
-        async with _running(mint, directory) as lines:
+        async with issuer.running(at) as mint, _running(mint, directory) as lines:
             yield lines
 
 
@@ -54,17 +55,20 @@ async def _running(mint: Mint, directory: Path) -> AsyncIterator[str]:
                 "RESPONDER_HTTP_LISTEN": f"{LOOPBACK}:{_free(HTTP)}",
                 "RESPONDER_ADMIN_LISTEN": f"{LOOPBACK}:{_free(ADMIN)}",
                 "RESPONDER_DRAIN_TIMEOUT": "1",  # a browser keeps its connections
+                "BETTER_AUTH_URL": mint.issuer,
                 **mint.publish(directory / "jwks.json"),
             }
         )
-        async with serving(settings) as service:
+        tokens = _tokens(cast, mint)
+        async with serving(settings, demo_tokens=tokens) as service:
             file = directory / "env"
             variables = {
                 "NATS_URL": messages.url,
                 "HTTP_URL": str(service.http_url),
                 "ADMIN_URL": str(service.admin_url),
+                "BETTER_AUTH_URL": mint.issuer,
                 "DATABASE": database.url_with(directory / "pgpass"),
-                **_tokens(cast, mint),
+                **tokens,
             }
             file.touch(mode=0o600)
             file.write_text(environment(variables, programs=_programs()))
@@ -102,16 +106,7 @@ def _tokens(cast: Cast, mint: Mint) -> dict[str, str]:
         "GUEST": cast.guest,
         "BANNED": cast.banned,
     }
-    return {
-        name: mint.token(
-            person.id,
-            email=person.email,
-            name=person.name,
-            role=person.role,
-            emailVerified=person.email_verified,
-        )
-        for name, person in people.items()
-    }
+    return {name: mint.token_of(person) for name, person in people.items()}
 
 
 def banner(cast: Cast, *, docs: str, file: Path) -> str:
@@ -132,8 +127,9 @@ In another terminal, from any directory:
 
   source {shlex.quote(str(file))}
 
-That sets NATS_URL, HTTP_URL, ADMIN_URL, DATABASE, and a token of each of
-OWNER, VIEWER, PLATFORM_ADMIN, GUEST and BANNED for what follows:
+That sets NATS_URL, HTTP_URL, ADMIN_URL, DATABASE, BETTER_AUTH_URL (where the
+keys of tokens are), and a token of each of OWNER, VIEWER, PLATFORM_ADMIN,
+GUEST and BANNED for what follows:
 
   responder request users.get {cast.owner.id}
   responder request users.by_email {cast.viewer.email}

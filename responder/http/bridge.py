@@ -14,7 +14,7 @@ import base64
 import logging
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
@@ -69,6 +69,7 @@ class Bridge:
         successors: the base of Better Auth's HTTP API, where writes go, if it is known.
         additional: the keys of additional fields that a User has.
         origins: whose web pages may read answers.
+        demo_tokens: what the page offers to ask with, by name, where people are no real ones.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Bridge:
         successors: str | None = None,
         additional: Sequence[str] = (),
         origins: Sequence[str] = (),
+        demo_tokens: Mapping[str, str] | None = None,
     ) -> None:
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self._asker = asker
@@ -94,7 +96,10 @@ class Bridge:
             for path in (f"/api/v1{write.path}", write.path):
                 routes.setdefault(path, {})[write.method] = self._gone(write.successor)
         contract = document(
-            successors=successors, token_required=auth_required, additional=additional
+            successors=successors,
+            token_required=auth_required,
+            additional=additional,
+            demo_tokens=demo_tokens,
         )
         openapi = _static(msgspec.json.encode(contract), {"content-type": "application/json"})
         page = files("responder.http").joinpath("docs.html").read_bytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -83,7 +83,11 @@ _TOKEN: Final = {
 
 
 def document(
-    *, successors: str | None, token_required: bool, additional: Sequence[str] = ()
+    *,
+    successors: str | None,
+    token_required: bool,
+    additional: Sequence[str] = (),
+    demo_tokens: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the OpenAPI document.
 
@@ -91,6 +95,7 @@ def document(
         successors: the base of Better Auth's HTTP API, if it is known.
         token_required: whether a request without a token is refused on every route that reads.
         additional: the keys of additional fields that a User has.
+        demo_tokens: what the page at /docs offers to ask with, by name.
     """
     paths: dict[str, dict[str, Any]] = {
         endpoint.route: _reads(endpoint, endpoint.route) for endpoint in ENDPOINTS if endpoint.route
@@ -114,7 +119,9 @@ def document(
         "paths": paths,
         "components": {
             "schemas": {**schemas, "Problem": _PROBLEM},
-            "securitySchemes": {"token": _TOKEN},
+            "securitySchemes": {
+                "token": {**_TOKEN, **({"x-demo-tokens": demo_tokens} if demo_tokens else {})}
+            },
         },
     }
 

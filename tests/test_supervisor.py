@@ -25,6 +25,7 @@ import responder
 from responder import heartbeat, supervisor
 from responder.dev import nats
 from responder.settings import Settings
+from tests.pausing import paused
 
 PACKAGE = Path(responder.__file__).parent
 PATIENCE = 30
@@ -290,11 +291,8 @@ async def test_after_a_pause_of_the_machine_no_worker_is_replaced(url, tree, tmp
     async with served(script, cwd=tmp_path, url=url, path=tree) as (process, ready):
         first = {each.pid for each in psutil.Process(process.pid).children()}
         everyone = (process.pid, *first)
-        for pid in everyone:
-            os.kill(pid, signal.SIGSTOP)
-        await asyncio.sleep(heartbeat.SILENCE + 1)  # the pause itself
-        for pid in everyone:
-            os.kill(pid, signal.SIGCONT)
+        with paused(*everyone):
+            await asyncio.sleep(heartbeat.SILENCE + 1)  # the pause itself
         await asyncio.sleep(heartbeat.SILENCE)  # a worker would be replaced by now
         await until_ready(process, ready)
         second = {each.pid for each in psutil.Process(process.pid).children()}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
 import time
 from typing import Any
@@ -19,6 +17,7 @@ from responder.nats import hardened, turns
 from responder.nats.backlog import INTERVAL, MUCH, Backlog
 from responder.nats.connection import connected
 from responder.nats.senders import half_a_share, sender
+from tests.pausing import paused
 
 MANY = 100_000
 
@@ -144,16 +143,13 @@ async def test_a_server_that_does_not_read_is_sent_only_so_much(monkeypatch, cap
     monkeypatch.setattr(hardened, "MAX_UNREAD", 1_000_000)
     async with nats.running() as server, connected([server.url], name="test") as connection:
         client = connection._client
-        os.kill(server.pid, signal.SIGSTOP)
-        try:
+        with paused(server.pid):
             async with asyncio.timeout(10):
                 while not connection.lost["unread"]:
                     connection.send(b"nowhere", b"x" * 100_000)
                     connection.send_to_all([b"nowhere"], b"x", b"NATS/1.0\r\n\r\n")
                     assert client._unread + client._pending_data_size <= 1_000_000
                     await asyncio.sleep(0)
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
         await connection.flush()
         lost = connection.lost["unread"]
         connection.send(b"nowhere", b"x")

@@ -16,6 +16,7 @@ from responder.dev import nats
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
 from responder.nats import hardened
 from responder.nats.connection import connected
+from tests.pausing import paused
 
 
 @pytest.fixture
@@ -229,12 +230,8 @@ async def test_being_denied_a_subject_is_known():
 
 async def test_a_server_that_hangs_is_out_of_reach(connection, server):
     """A server that does not answer is known when the connection is checked, in that time."""
-    os.kill(server.pid, signal.SIGSTOP)
-    try:
-        with pytest.raises(UnavailableError, match="out of reach"):
-            await connection.check(0.2)
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
+    with paused(server.pid), pytest.raises(UnavailableError, match="out of reach"):
+        await connection.check(0.2)
 
     await connection.check(5)
 

@@ -88,12 +88,12 @@ async def test_a_login_in_a_url_is_decoded_and_serves_the_whole_cluster():
         )
         url = first_server.url.replace("//", f"//{IN_URL}")
         connection = await stack.enter_async_context(connected([url], name="test"))
-        told = connection._client._server_pool
+        client = connection._client
         async with asyncio.timeout(10):
-            while not any(each.uri.netloc in second.url for each in told):
+            while not any(each.uri.netloc in second.url for each in client._server_pool):
                 await asyncio.sleep(0.01)
             first_server.process.kill()
-            while f"//{connection._client.address}" not in second.url:
+            while not (client.is_connected and f"//{client.address}" in second.url):
                 await asyncio.sleep(0.01)
         await connection.check(5)
 

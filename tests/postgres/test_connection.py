@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 
 import asyncpg
@@ -13,20 +11,18 @@ import pytest
 from responder.postgres.connection import LostError, connect
 from responder.postgres.dsn import parse
 from responder.postgres.pulse import Pulse
+from tests.pausing import paused
 
 
 async def test_a_server_that_hangs_is_given_up(people_service, caplog):
     """A query that is not answered in time has lost its connection, and the log says why."""
     connection = await connect(parse(people_service.url), timeout=0.5)
     ((pid,),) = await connection.fetch("select pg_backend_pid()")
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with paused(pid):
         async with asyncio.timeout(10):
             with pytest.raises(LostError):
                 await connection.fetch("select 1")
-    finally:
-        os.kill(pid, signal.SIGCONT)
-        connection.terminate()
+    connection.terminate()
 
     assert "PostgreSQL has not answered within 0.50 s" in caplog.messages
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +32,7 @@ from responder.postgres.fields import MEMBER_FIELDS, USER_FIELDS, plain
 from responder.postgres.grants import grants_for
 from responder.postgres.quoting import literal
 from responder.settings import Settings
+from responder.throttling import Throttle
 from tests import privacy, versions
 
 
@@ -39,6 +42,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], Any]]:
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def _own_log_lines() -> Iterator[None]:
+    """What a test logs does not depend on what another has logged, or configured."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    for module in [each for name, each in sys.modules.items() if name.startswith("responder.")]:
+        if hasattr(module, "repeated"):
+            module.repeated._throttle = Throttle()
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
 
 
 @dataclass(frozen=True)

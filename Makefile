@@ -30,9 +30,13 @@ tests/%/node_modules/.package-lock.json: tests/%/package-lock.json $(VENV)/ready
 run: setup ## everything, with real servers and demo people
 	@exec $(BIN)/responder dev
 
+# Files of tests run three at once, because tests wait for servers as long as they compute: JOBS=1
+# for one after another.
+JOBS ?= 3
+
 # With COVERAGE=1, `test` begins to count the lines and branches of responder that run, and
 # `test-heavy` adds to it; both take longer.
-PYTEST := $(BIN)/python $(if $(COVERAGE),-m coverage run -m pytest --timeout 180,-m pytest)
+PYTEST := $(BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest -n $(JOBS) --dist loadfile
 
 test: setup $(PACKAGES) ## every test that takes a moment
 	$(if $(COVERAGE),$(BIN)/coverage erase)
@@ -46,8 +50,8 @@ coverage: setup ## what those two did not run, and whether they ran enough
 	$(BIN)/coverage report
 
 test-least-privilege: setup $(PACKAGES) ## as the role that `responder grants` makes
-	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(BIN)/python -m pytest -m "not heavy"
-	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(BIN)/python -m pytest \
+	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(PYTEST) -m "not heavy"
+	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(PYTEST) \
 		tests/test_callers.py tests/test_generators.py
 
 # Tests of finding the tables and of reading them, on other versions than that of the wheel.
@@ -56,7 +60,7 @@ VERSIONS := tests/versions/node_modules/.package-lock.json
 
 test-postgres: setup $(VERSIONS) ## on PostgreSQL $(POSTGRES); POSTGRES=14 for one
 	for version in $(POSTGRES); do \
-		RESPONDER_TEST_POSTGRES=$$version $(BIN)/python -m pytest -m "not heavy" \
+		RESPONDER_TEST_POSTGRES=$$version $(PYTEST) -m "not heavy" \
 			tests/postgres tests/test_visibility.py tests/test_membership.py tests/test_user.py \
 			--deselect tests/postgres/test_sql.py || exit; \
 	done

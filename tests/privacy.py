@@ -39,7 +39,7 @@ class Ledger(logging.Handler):
         self.setFormatter(logs.TextFormatter("%(name)s %(levelname)s %(message)s"))
         self.used: set[str] = set()
         self.heard: dict[str, str] = {}  # where, by what
-        self.found: list[str] = []  # at the end
+        self.sum: tuple[int, int, list[str]] = 0, 0, []  # at the end: used, heard, found
 
     def use(self, *secrets: str | None) -> None:
         """Note what must not be heard; of a JWT, no part of it."""
@@ -54,6 +54,10 @@ class Ledger(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Note a log line."""
         self.hear("a log", self.format(record))
+
+    def add(self, used: int, heard: int, found: list[str]) -> None:
+        """Add to the sum."""
+        self.sum = self.sum[0] + used, self.sum[1] + heard, [*self.sum[2], *found]
 
     def leaks(self) -> Iterator[str]:
         """Each thing used that was heard."""
@@ -140,17 +144,25 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     LEDGER.hear("standard error", report.capstderr)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add what a process has found that ran some of the tests (pytest-xdist)."""
+    LEDGER.add(*getattr(node, "workeroutput", {}).get("privacy", (0, 0, [])))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    LEDGER.found = list(LEDGER.leaks())
-    if LEDGER.found and session.exitstatus == pytest.ExitCode.OK:
+    LEDGER.add(len(LEDGER.used), len(LEDGER.heard), list(LEDGER.leaks()))
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["privacy"] = LEDGER.sum
+    if LEDGER.sum[2] and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    leaks = LEDGER.found
+    used, heard, leaks = LEDGER.sum
     terminalreporter.write_line(
-        f"privacy: {len(LEDGER.used)} secrets looked for in {len(LEDGER.heard)} texts, "
-        f"{len(leaks)} found"
+        f"privacy: {used} secrets looked for in {heard} texts, {len(leaks)} found"
     )
     for leak in leaks:
         terminalreporter.write_line(f"LEAK: {leak[:500]}", red=True)

@@ -24,6 +24,8 @@ from tests.roles import as_role
 ROOT = Path(__file__).parent.parent
 SUBJECTS = (ROOT / "subjects.md").read_text()
 README = (ROOT / "README.md").read_text()
+HTTP = (ROOT / "docs" / "http.md").read_text()
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"]
 EXAMPLES = re.findall(r"```console\n\$ nats req (.*)\n((?:.|\n)*?)```", SUBJECTS + README)
 
 DOCTESTS = sorted(
@@ -53,6 +55,25 @@ def test_an_example_in_a_docstring_is_true(file):
     failed, attempted = doctest.testmod(module)
 
     assert (0, (ROOT / file).read_text().count(">>> ")) == (failed, attempted)
+
+
+def anchors(document: Path) -> set[str]:
+    """What can be linked to in a document: its headings, as a forge names them."""
+    headings = re.findall(r"^#+ (.*)", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: str(each.relative_to(ROOT)))
+def test_a_link_leads_somewhere(document):
+    """Each link within the documents names a file that is there, and a heading of it."""
+    broken = []
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", document.read_text()):
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+
+    assert [] == broken
 
 
 def rows(document: str, first: str) -> list[list[str]]:
@@ -111,10 +132,8 @@ def test_every_command_is_documented():
 
 
 def test_every_limit_of_http_is_documented():
-    """The README's table of limits has the numbers that are in force."""
-    documented = [
-        int(row[1].split()[0].replace(",", "")) for row in rows(README, "limit over HTTP")
-    ]
+    """The table of limits has the numbers that are in force."""
+    documented = [int(row[1].split()[0].replace(",", "")) for row in rows(HTTP, "limit over HTTP")]
 
     assert [
         head.MAX_TARGET,

@@ -1,4 +1,4 @@
-"""How many connections there may be, and which are closed for others: README, Running it."""
+"""How many connections there may be, and which are closed for others: docs/http.md, Limits."""
 
 from __future__ import annotations
 

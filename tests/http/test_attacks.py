@@ -1,4 +1,4 @@
-"""Attacks over HTTP, on a service that runs as its operator runs it: README, Over HTTP."""
+"""Attacks over HTTP, on a service that runs as its operator runs it: docs/http.md."""
 
 # Each attack goes on until every honest caller has had its answers: services over NATS, callers
 # over HTTP on new connections and on kept ones, and the probes of an orchestrator. What is asserted

@@ -1,4 +1,4 @@
-"""The HTTP bridge and the admin listener answer as the README and the OpenAPI document say."""
+"""The HTTP bridge and the admin listener answer as docs/http.md and the OpenAPI document say."""
 
 from __future__ import annotations
 

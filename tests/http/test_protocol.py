@@ -1,4 +1,4 @@
-"""What one connection of HTTP may send, and what it is answered: README, Over HTTP."""
+"""What one connection of HTTP may send, and what it is answered: docs/http.md, Limits."""
 
 from __future__ import annotations
 

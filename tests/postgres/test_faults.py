@@ -1,6 +1,6 @@
 """A view or a policy that raises is the operator's to mend: `unavailable`, and the cause is told.
 
-See subjects.md, Errors, and README.md, Running it.
+See subjects.md, Errors, and docs/tables.md, Views and policies.
 """
 
 from __future__ import annotations

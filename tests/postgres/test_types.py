@@ -233,8 +233,8 @@ async def _list(world: World) -> list[str]:
 
 
 async def test_memberships_of_a_profile_are_read_through_the_view_of_the_readme(world):
-    """The view that README.md shows is taken for the member table, without a setting."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    """The view that docs/tables.md shows is taken for the member table, without a setting."""
+    readme = (Path(__file__).parents[2] / "docs" / "tables.md").read_text()
     (view,) = re.findall(r"create view member as.*?;", readme, re.DOTALL)
     await world.admin.execute("drop table members")
     await world.admin.execute("""

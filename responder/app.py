@@ -28,9 +28,10 @@ from responder.errors import (
     SettingsError,
     UnavailableError,
 )
-from responder.http.admin import READY_WITHIN, Admin, Check, Metrics, Observed
+from responder.http.admin import READY_WITHIN, Admin, Check, Observed
 from responder.http.bridge import Bridge
 from responder.http.listener import listening, listening_for_admin
+from responder.metrics import Metrics, WorkerFigures
 from responder.nats.connection import Connection, connected
 from responder.postgres.discovery import Discovery
 from responder.postgres.dsn import Dsn
@@ -233,21 +234,22 @@ def _observed(
     async def nats_answers() -> None:
         await connection.check(min(settings.timeout, READY_WITHIN))
 
-    http_requests = bridge.requests if bridge else None
     if parts is None:
-        metrics = Metrics(http_requests=http_requests, lost=connection.lost)
-        return Observed(checks=[nats_answers], metrics=metrics)
+        return Observed(checks=[nats_answers], metrics=Metrics(nats=connection, bridge=bridge))
     return Observed(
         checks=[nats_answers, lambda: parts.pool.check(min(settings.timeout, READY_WITHIN))],
         warnings=[parts.pool.warning, *([parts.keys.warning] if parts.keys else [])],
         metrics=Metrics(
-            statistics=parts.worker.service.statistics,
-            pending=lambda: parts.pool.batching.pending,
-            images_omitted=lambda: parts.directory.images_omitted,
-            additional_omitted=lambda: parts.directory.additional_omitted,
-            keys=parts.keys,
-            http_requests=http_requests,
-            lost=connection.lost,
+            nats=connection,
+            bridge=bridge,
+            worker=WorkerFigures(
+                statistics=parts.worker.service.statistics,
+                pool=parts.pool,
+                connections=settings.connections,
+                max_pending=settings.max_pending,
+                directory=parts.directory,
+                keys=parts.keys,
+            ),
         ),
     )
 

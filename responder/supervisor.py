@@ -24,7 +24,7 @@ import os
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,6 +44,7 @@ import responder
 from responder.heartbeat import Heart, watch
 from responder.http.admin import figures, text
 from responder.http.listener import BACKLOG, bind, listening_for_admin, url_of
+from responder.metrics import process
 from responder.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -279,7 +280,7 @@ def combined(children: Sequence[Child]) -> Starlette:
 
 
 class _CombinedMetrics(Collector):
-    """The figures of all children, each labelled with the number of its child.
+    """The figures of all children, each labelled with its number; ours, with "supervisor".
 
     Args:
         children: all of them.
@@ -293,20 +294,25 @@ class _CombinedMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield every metric (called by prometheus_client)."""
         restarts = CounterMetricFamily(
-            "responder_worker_restarts", "times a worker was started again", labels=["worker"]
+            "responder_worker_restarts", "Times a worker was started again.", labels=["worker"]
         )
         for child in self._children:
             restarts.add_metric([str(child.number)], child.restarts)
         running = sum(child.running for child in self._children)
-        yield GaugeMetricFamily("responder_workers", "worker processes that run", running)
+        yield GaugeMetricFamily("responder_workers", "Worker processes that run.", running)
         yield restarts
         merged: dict[str, Metric] = {}
-        for number, page in self._pages.items():
-            for family in text_string_to_metric_families(page):
+        for worker, families in self._of_each():
+            for family in families:
                 metric = merged.setdefault(
                     family.name, Metric(family.name, family.documentation, family.type)
                 )
                 for sample in family.samples:
-                    labels = {**sample.labels, "worker": str(number)}
+                    labels = {**sample.labels, "worker": worker}
                     metric.add_sample(sample.name, labels, sample.value)
         yield from merged.values()
+
+    def _of_each(self) -> Iterator[tuple[str, Iterable[Metric]]]:
+        yield "supervisor", process()
+        for number, page in self._pages.items():
+            yield str(number), text_string_to_metric_families(page)

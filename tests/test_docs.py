@@ -19,9 +19,9 @@ from responder.errors import BY_CODE
 from responder.http import acceptor, head, listener, protocol, target
 from responder.models import Identity, Membership, User
 from responder.settings import Settings
+from tests.markdown import ROOT, rows
 from tests.roles import as_role
 
-ROOT = Path(__file__).parent.parent
 SUBJECTS = (ROOT / "subjects.md").read_text()
 README = (ROOT / "README.md").read_text()
 HTTP = (ROOT / "docs" / "http.md").read_text()
@@ -74,15 +74,6 @@ def test_a_link_leads_somewhere(document):
             broken.append(link)
 
     assert [] == broken
-
-
-def rows(document: str, first: str) -> list[list[str]]:
-    """The rows of the table whose head begins with that cell, without their backticks."""
-    table = document.split(f"| {first} |", 1)[1].split("\n\n", 1)[0]
-    return [
-        [cell.strip().replace("`", "") for cell in row.strip("|").split("|")]
-        for row in table.splitlines()[2:]
-    ]
 
 
 def test_every_error_is_documented():

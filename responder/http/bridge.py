@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
+from time import perf_counter
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -35,6 +36,7 @@ from responder.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from responder.histogram import SECONDS, Histogram
 from responder.http.openapi import DEFAULT_SUCCESSORS, document
 from responder.http.origins import Origins
 from responder.http.parameters import Query
@@ -46,6 +48,7 @@ from responder.tokens.identity import MAX_TOKEN
 log = logging.getLogger(__name__)
 repeated = ThrottledLog(__name__)
 
+NO_ROUTE: Final = "none"  # in place of one, where figures are told
 VARY: Final = {"vary": "Authorization"}
 JSON: Final = raw({"content-type": "application/json", **VARY})
 
@@ -70,6 +73,10 @@ class Bridge:
         additional: the keys of additional fields that a User has.
         origins: whose web pages may read answers.
         demo_tokens: what the page offers to ask with, by name, where people are no real ones.
+
+    Attributes:
+        requests: how many were answered, by method, route and status.
+        seconds: how long they took, by route.
     """
 
     def __init__(
@@ -110,14 +117,17 @@ class Bridge:
         home = _redirect("docs")
         routes["/"] = {"GET": home, "HEAD": home}
         self._routes = [_route(template, methods) for template, methods in routes.items()]
+        self.seconds = {template: Histogram(SECONDS) for template in (*routes, NO_ROUTE)}
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
+        start = perf_counter()
         method = scope["method"]
         template, response = await self._respond(scope, method)
         if self._origins:
             response = self._origins.shared(method, scope["headers"], response)
         self.requests[method, template, response.status] += 1
+        self.seconds[template].add(perf_counter() - start)
         log.debug("%s %s %d", method, template, response.status)
         await response.send(send)
 
@@ -139,7 +149,7 @@ class Bridge:
                     "a request to %s failed", route.template, exc_info=error, kind=route.template
                 )
                 return route.template, _failure(InternalError(), scope)
-        return "none", _failure(NotFoundError("no such route"), scope)
+        return NO_ROUTE, _failure(NotFoundError("no such route"), scope)
 
     def _forwarder(self, endpoint: Endpoint[Any, Any], route: str) -> Serve:
         """Return what answers a route: it asks the endpoint, and passes the reply's bytes on."""

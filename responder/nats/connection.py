@@ -109,6 +109,7 @@ class Connection:
         backlog: how old what is being received is.
         answered: returns once all that was received is answered; set by what answers.
         trouble: what is wrong while there is no connection, in words for an operator.
+        reconnects: how often there was one again.
     """
 
     def __init__(self, ended: asyncio.Event | None = None) -> None:
@@ -121,6 +122,7 @@ class Connection:
         self._numbers = itertools.count()
         self._requests: dict[bytes, _Asked] = {}  # by reply subject
         self.trouble = OUT_OF_REACH
+        self.reconnects = 0
         self._refused = False  # whether that is the answer of a server
         self._login = ""  # the variables that it is from
         self._logged: set[str] = set()  # the ways in which an outage has shown so far
@@ -130,6 +132,11 @@ class Connection:
     def lost(self) -> Mapping[str, int]:
         """How many messages did not leave, by the reason (see `hardened`)."""
         return self._client.lost
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._client.is_connected
 
     @property
     def max_payload(self) -> int:
@@ -316,6 +323,7 @@ class Connection:
             log.warning("lost the connection to NATS")
 
     async def _reconnected(self) -> None:
+        self.reconnects += 1
         log.info("connected to NATS again")
         self._forget_trouble()
         self._client.keep_alive()

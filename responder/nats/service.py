@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,12 +14,9 @@ from typing import Final
 
 import msgspec
 
+from responder.histogram import SECONDS, Histogram
+
 VERBS: Final = ("PING", "INFO", "STATS")
-# Seconds; the buckets OpenTelemetry recommends for messaging, and smaller ones.
-BUCKETS: Final = (
-    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075),
-    *(0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0),
-)
 
 
 class Statistics:
@@ -29,25 +25,20 @@ class Statistics:
     def __init__(self, name: str, subject: str) -> None:
         self.name = name
         self.subject = subject
-        self.requests = 0
-        self.seconds = 0.0
+        self.seconds = Histogram(SECONDS)  # of each request
         self.last_error = ""
         self.errors: Counter[str] = Counter()
-        self.buckets = [0] * (len(BUCKETS) + 1)
 
     def count(self, seconds: float, error: str | None) -> None:
         """Count a request that took so long, and the code of the error it was answered with."""
-        self.requests += 1
-        self.seconds += seconds
-        self.buckets[bisect_left(BUCKETS, seconds)] += 1
+        self.seconds.add(seconds)
         if error is not None:
             self.errors[error] += 1
             self.last_error = error
 
     def count_refused(self, requests: int, error: str) -> None:
         """Count requests that were refused unread, in no time."""
-        self.requests += requests
-        self.buckets[0] += requests
+        self.seconds.add(0.0, requests)
         self.errors[error] += requests
         self.last_error = error
 
@@ -95,11 +86,11 @@ class Service:
                 "name": its.name,
                 "subject": its.subject,
                 "queue_group": self.queue_group,
-                "num_requests": its.requests,
+                "num_requests": its.seconds.count,
                 "num_errors": its.errors.total(),
                 "last_error": its.last_error,
-                "processing_time": round(its.seconds * 1e9),
-                "average_processing_time": round(its.seconds * 1e9 / max(its.requests, 1)),
+                "processing_time": round(its.seconds.sum * 1e9),
+                "average_processing_time": round(its.seconds.sum * 1e9 / max(its.seconds.count, 1)),
             }
             for its in self.statistics
         ]

@@ -33,6 +33,7 @@ from responder.errors import (
     SchemaError,
     UnavailableError,
 )
+from responder.histogram import Histogram
 from responder.postgres.connection import (
     BusyError,
     ChangedError,
@@ -60,6 +61,7 @@ OUT_OF_REACH: Final = "PostgreSQL is out of reach"
 MIN_BACKOFF: Final = 0.05  # between attempts to connect (seconds)
 MAX_BACKOFF: Final = 1.0
 PAUSE: Final = 0.01  # before asking again where a lock is in the way (seconds)
+SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # of batches
 BETWEEN_STEPS: Final = 0.03  # likewise between two steps of a migration, where a table is missing
 
 
@@ -68,6 +70,9 @@ class Pool:
 
     Attributes:
         warning: returns how a lookup has failed lately by SQL of the operator's (see `faults`).
+        connected: how many connections there are.
+        lost: how many have been lost.
+        batch_sizes: how many lookups of requests shared a query.
 
     Args:
         dsn: where it is.
@@ -91,7 +96,9 @@ class Pool:
         self._discovery = discovery
         self._connections = connections
         self._timeout = timeout
-        self._connected = 0
+        self.connected = 0
+        self.lost = 0
+        self.batch_sizes = Histogram(SIZES)
         self._pulse = Pulse(patience=timeout)
         self._trouble = ""  # why the last attempt to connect failed
         self._told: set[str] = set()  # the ways in which an outage has shown so far
@@ -103,9 +110,9 @@ class Pool:
         self.batching = Batching[Connection](
             max_pending=max_pending, timeout=timeout, late=self._late
         )
-        self.batching.add(self._probes)
-        self.batching.add(self._samples)
-        self.batching.add(self._changes)
+        self._ours = (self._probes, self._samples, self._changes)
+        for line in self._ours:
+            self.batching.add(line)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Pool]:
@@ -126,6 +133,21 @@ class Pool:
             self._pulse.stop()
 
     @property
+    def silent(self) -> bool:
+        """Whether PostgreSQL has been out of reach for longer than the timeout."""
+        return self._pulse.silent
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether the tables have been found, and are there."""
+        return self._discovery.schema is not None
+
+    @property
+    def query_seconds(self) -> Histogram:
+        """How long queries took, our own included."""
+        return self._pulse.seconds
+
+    @property
     def statements(self) -> Statements:
         """The SQL for the tables as they are; raises SchemaError while they are not found."""
         return self._discovery.statements
@@ -138,7 +160,7 @@ class Pool:
         Raises RefusedError if too much is waiting, or PostgreSQL has been out of reach for longer
         than the timeout.
         """
-        if self._pulse.silent:
+        if self.silent:
             raise RefusedError(OUT_OF_REACH)
         self.batching.load(line, key, deadline=deadline, callback=callback)
 
@@ -153,9 +175,9 @@ class Pool:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
         answer: Answer = UnavailableError(OUT_OF_REACH)
-        if not self._pulse.silent:
+        if not self.silent:
             answer = await self._load_urgently(self._probes, None, within)
-        if isinstance(answer, ResponderError) and not self._connected and self._trouble:
+        if isinstance(answer, ResponderError) and not self.connected and self._trouble:
             raise UnavailableError(f"{OUT_OF_REACH}: {self._trouble}")
         if isinstance(answer, RequestTimeoutError):
             raise UnavailableError(f"PostgreSQL has not answered within {within:g} s")
@@ -184,7 +206,7 @@ class Pool:
         return self._discovery.lost_within(2 * self._timeout)
 
     def _late(self) -> ResponderError:
-        if self._connected == 0 or self._pulse.silent:
+        if self.connected == 0 or self.silent:
             return UnavailableError(OUT_OF_REACH)
         return self._missing() or RequestTimeoutError()
 
@@ -227,6 +249,7 @@ class Pool:
             try:
                 await self._answer_batches(connection)
             except LostError as error:
+                self.lost += 1
                 repeated.warning("lost a connection to PostgreSQL: %s", describe(error))
             except Exception as error:  # noqa: BLE001 - it is logged
                 repeated.error("a connection to PostgreSQL failed", exc_info=error)
@@ -235,8 +258,8 @@ class Pool:
             self._count(-1)
 
     def _count(self, change: int) -> None:
-        self._connected += change
-        if self._connected == 0:
+        self.connected += change
+        if self.connected == 0:
             self._pulse.asked()
         elif change > 0 and self._told:
             log.info("connected to PostgreSQL")
@@ -251,7 +274,7 @@ class Pool:
         self._trouble = trouble
         if trouble not in self._told:
             self._told.add(trouble)
-            if self._connected == 0:
+            if self.connected == 0:
                 log.warning("%s: %s", OUT_OF_REACH, trouble)
             else:
                 log.warning("cannot make another connection to PostgreSQL: %s", trouble)
@@ -305,14 +328,15 @@ class Pool:
 
         Those of our own do not: they ask whether the tables are there.
         """
-        ours = line in (self._probes, self._samples, self._changes)
-        return not ours and self._discovery.lost_within(self._timeout) is not None
+        return line not in self._ours and self._discovery.lost_within(self._timeout) is not None
 
     async def _fetch(self, connection: Connection, batch: Batch[Any, Connection]) -> None:
         """Answer a batch, or ask it again with the SQL for the tables as they are now."""
         made_for = self._discovery.schema
         if made_for is None:
             await self._discovery.discover(CatalogReader(connection), instead_of=None)
+        if batch.line not in self._ours:
+            self.batch_sizes.add(len(batch.waiters))
         try:
             batch.answer(await batch.line.fetch(connection, batch.keys))
         except (ChangedError, NotAllowedError) as error:

@@ -15,8 +15,14 @@ from collections.abc import Callable
 from math import inf
 from typing import Final
 
+from responder.histogram import Histogram
+
 LATE: Final = 0.1  # seconds by which the loop may be late
 TICK: Final = 0.05  # seconds between two looks at what lasts
+SECONDS: Final = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01),
+    *(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+)
 
 
 class Watch:
@@ -70,10 +76,12 @@ class Pulse:
 
     Attributes:
         silent: whether it is one.
+        seconds: of each query, whether it was answered or failed.
     """
 
     def __init__(self, *, patience: float) -> None:
         self.silent = False
+        self.seconds = Histogram(SECONDS)
         self._now = asyncio.get_running_loop().time
         self._watch = Watch(patience, self._fall_silent)
 

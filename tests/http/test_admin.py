@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from responder.errors import UnavailableError
-from responder.http.admin import Admin, Metrics, Observed
+from responder.http.admin import Admin, Observed
 
 
 async def works() -> None:
@@ -15,6 +17,11 @@ async def works() -> None:
 
 async def out_of_reach() -> None:
     raise UnavailableError("PostgreSQL is out of reach")
+
+
+class Figure(Collector):
+    def collect(self):
+        yield GaugeMetricFamily("figure", "of the service", 3)
 
 
 async def page(admin: Admin, path: str) -> tuple[int, str]:
@@ -43,8 +50,9 @@ async def test_the_parts_of_a_service_are_shown_once_they_are_made():
     admin = Admin(Observed(checks=[out_of_reach]))
     before = [await page(admin, path) for path in ("/ready", "/metrics")]
 
-    admin.show(Observed(checks=[works], metrics=Metrics(pending=lambda: 3)))
+    admin.show(Observed(checks=[works], metrics=Figure()))
 
-    assert [(503, "not ready: PostgreSQL is out of reach\n"), (200, "")] == before
+    assert (503, "not ready: PostgreSQL is out of reach\n") == before[0]
+    assert "responder_build_info" in before[1][1]
     assert (200, "ready\n") == await page(admin, "/ready")
-    assert "responder_pending_requests 3.0" in (await page(admin, "/metrics"))[1]
+    assert "figure 3.0" in (await page(admin, "/metrics"))[1]

@@ -1305,11 +1305,17 @@ async def test_metrics_count_requests(people_service, cast):
 
 
 async def test_metrics_of_a_lone_bridge(lone):
-    """/metrics of a lone bridge has its own requests and nothing of a worker."""
-    await lone.http.get("/nothing")
+    """A lone bridge tells of its requests and of NATS, and has nothing of a worker."""
+    await lone.http.get("/api/v1/users/x")
+    found = await samples(lone.admin)
 
-    names = {name for name, _ in await samples(lone.admin)}
-    assert {"responder_http_requests_total"} == names
+    route = {"route": "/api/v1/users/{id}"}
+    asked = frozenset({**route, "method": "GET", "status": "503"}.items())
+    assert 1 == found["responder_http_requests_total", asked]
+    count = found["responder_http_request_duration_seconds_count", frozenset(route.items())]
+    assert 1 == count
+    assert 1 == found["responder_nats_up", frozenset()]
+    assert not [name for name, _ in found if re.search("postgres|endpoint|pending", name)]
 
 
 async def test_off_switches_the_http_listener_off(template, create_database, cast):

@@ -22,6 +22,7 @@ import uvloop
 from responder import bearer, checks, logs
 from responder.app import Running, serving
 from responder.asking import reply_on
+from responder.checks import display
 from responder.endpoints import ENDPOINTS
 from responder.errors import ResponderError, SettingsError
 from responder.heartbeat import beat
@@ -208,7 +209,12 @@ async def _run(service: AbstractAsyncContextManager[Running]) -> int:
 
 async def _check(arguments: argparse.Namespace) -> int:
     report = await checks.check(Settings.read())
-    print(json.dumps(report.as_json(), indent=2) if arguments.json else report.as_text())
+    if arguments.json:
+        print(json.dumps(report.as_json(), indent=2))
+    elif sys.stdout.isatty():
+        display.show(report)
+    else:
+        print(report.as_text())
     return GOOD if report.good else FAILED
 
 

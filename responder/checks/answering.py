@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from collections import Counter
 from typing import Any, Final
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from responder import wire
-from responder.checks.report import BROKEN, Finding, Report
+from responder.checks.report import BROKEN, NOTE, Finding, Report
 from responder.endpoints import ENDPOINTS, SERVICE
 
 LISTEN: Final = 1.0  # seconds
-PING: Final = "ping"  # among the names of endpoints, none of which it is
+ASK: Final = f"$SRV.INFO.{SERVICE}"
+INFO: Final = "info"  # among the names of endpoints, none of which it is
+_DESCRIPTION: Final = "io.nats.micro.v1.info_response"
+_PREFIX: Final = re.compile(r"[\w-]+([.][\w-]+)*", re.ASCII)  # others are no setting of ours
 _SEE: Final = "subjects.md, Who may answer, has permissions that keep others out."
 
 
@@ -41,7 +46,7 @@ async def check(client: Client, violations: list[str], prefix: str, report: Repo
     inbox = client.new_inbox()
     known = len(violations)
     await client.subscribe(f"{inbox}.*", cb=hear)
-    await client.publish(f"$SRV.PING.{SERVICE}", b"", reply=f"{inbox}.{PING}")
+    await client.publish(ASK, b"", reply=f"{inbox}.{INFO}")
     for endpoint in ENDPOINTS:
         await client.publish(endpoint.subject(prefix), b"", reply=f"{inbox}.{endpoint.name}")
     # The server answers in order, so a violation arrives before the second PONG.
@@ -49,8 +54,12 @@ async def check(client: Client, violations: list[str], prefix: str, report: Repo
     await client.flush()
     await asyncio.sleep(LISTEN)
     answers = [(message.subject.rpartition(".")[2], message) for message in heard]
-    count = sum(_is_worker(message) for name, message in answers if name == PING)
-    report.servers["workers"] = f"{count} answer on {prefix}.>"
+    found = [_prefix(message) for name, message in answers if name == INFO]
+    prefixes = Counter(each for each in found if each is not None)
+    report.servers["workers"] = f"{prefixes[prefix]} answer on {prefix}.>"
+    if any(f'"{ASK.lower()}"' in violation for violation in violations[known:]):
+        report.servers["workers"] = f"not counted: NATS does not permit to publish to {ASK}"
+    report.findings += _elsewhere(prefixes, prefix)
     report.findings += _denied(violations[known:], inbox, prefix)
     by_whom: dict[str | None, list[str]] = {}
     for endpoint in ENDPOINTS:
@@ -60,11 +69,33 @@ async def check(client: Client, violations: list[str], prefix: str, report: Repo
     report.findings += [_other(stream, subjects) for stream, subjects in by_whom.items()]
 
 
-def _is_worker(message: Msg) -> bool:
-    """Tell whether this is the answer of a service of our name to the convention's ping."""
-    answer = _object(message)
-    described = answer.get("type"), answer.get("name")
-    return described == ("io.nats.micro.v1.ping_response", SERVICE)
+def _prefix(message: Msg) -> str | None:
+    """Return under which prefix the worker answers whose description this is, else None."""
+    described = _object(message)
+    if (described.get("type"), described.get("name")) != (_DESCRIPTION, SERVICE):
+        return None
+    known = {each.name for each in ENDPOINTS}
+    for each in _list(described.get("endpoints")):
+        prefix, _, name = str(each.get("subject")).rpartition(".")
+        if name in known and _PREFIX.fullmatch(prefix):
+            return prefix
+    return None
+
+
+def _elsewhere(prefixes: Counter[str], prefix: str) -> list[Finding]:
+    """Find that workers answer under other prefixes alone, one of which may be what is meant."""
+    others = sorted(prefixes)
+    if prefix in others or not others:
+        return []
+    named = ", ".join(f"{each}.>" for each in others)
+    return [
+        Finding(
+            "nats",
+            NOTE,
+            f"no worker answers on {prefix}.>, but on {named}",
+            f"RESPONDER_SUBJECT_PREFIX={others[0]}, if that is meant.",
+        )
+    ]
 
 
 def _is_expected(message: Msg, begins: bytes) -> bool:
@@ -87,6 +118,10 @@ def _object(message: Msg) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return answer if isinstance(answer, dict) else {}
+
+
+def _list(value: object) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def _other(stream: str | None, subjects: list[str]) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
@@ -13,8 +14,22 @@ Severity: TypeAlias = Literal["broken", "warning", "note"]
 BROKEN: Final = "broken"  # lookups fail or answer wrongly
 WARNING: Final = "warning"  # lookups may become slow or unsafe
 NOTE: Final = "note"  # good to know
+LABEL: Final = 10  # characters before what a line says, a candidate's included
 MOST: Final = 20  # candidates that a person is shown: a schema for each tenant makes thousands
 _WORST_FIRST: Final[tuple[Severity, ...]] = (BROKEN, WARNING, NOTE)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line for a person.
+
+    Its first `hang` characters are a label: where the rest does not fit, it goes on below itself.
+    `kind` is what the label says, or the line that has none.
+    """
+
+    text: str
+    hang: int = 0
+    kind: Severity | Literal["heading", "good", ""] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +41,11 @@ class Finding:
     message: str
     remedy: str = ""
 
-    def as_text(self) -> str:
+    def lines(self) -> list[Line]:
         """Return a line with the message, and one with the remedy if there is one."""
-        lines = [f"{self.severity:<10}{self.message}"]
-        lines += [f"{'':<10}{self.remedy}"] if self.remedy else []
-        return "\n".join(visible(line) for line in lines)
+        message = Line(visible(f"{self.severity:<{LABEL}}{self.message}"), LABEL, self.severity)
+        remedy = Line(visible(f"{'':<{LABEL}}{self.remedy}"), LABEL)
+        return [message, remedy] if self.remedy else [message]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +106,33 @@ class Report:
         return all(finding.severity != BROKEN for finding in self.findings)
 
     def as_text(self) -> str:
-        """Return the report for a person: the servers, which tables and why, fields, findings."""
-        lines = [visible(f"{name:<10}{what}") for name, what in self.servers.items()]
-        if self.candidates:
-            lines += [
-                "",
-                "which tables",
-                *(visible(each.as_text()) for each in self.candidates[:MOST]),
-            ]
-        if len(self.candidates) > MOST:
-            lines.append(f"  and {len(self.candidates) - MOST} more, all of them in --json")
-        for table in dict.fromkeys(each.table for each in self.mapping):
-            lines += ["", visible(table)]
-            lines += [each.as_text() for each in self.mapping if each.table == table]
-        lines.append("")
+        """Return the report for a person, each thing on a line of its own."""
+        return "\n".join(line.text for line in self.lines())
+
+    def lines(self) -> list[Line]:
+        """Return the findings, the worst first, the servers, which tables and why, the fields."""
         worst_first = sorted(self.findings, key=lambda each: _WORST_FIRST.index(each.severity))
-        lines += [finding.as_text() for finding in worst_first] or ["nothing to mend"]
-        return "\n".join(lines)
+        lines = [line for finding in worst_first for line in finding.lines()]
+        lines += [Line("")] if lines else []
+        lines += [Line(visible(f"{name:<10}{what}"), LABEL) for name, what in self.servers.items()]
+        if self.candidates:
+            lines += [Line(""), Line("which tables", kind="heading")]
+            lines += [Line(visible(each.as_text()), LABEL) for each in self.candidates[:MOST]]
+        if len(self.candidates) > MOST:
+            lines.append(Line(f"  and {len(self.candidates) - MOST} more, all of them in --json"))
+        for table in dict.fromkeys(each.table for each in self.mapping):
+            lines += [Line(""), Line(visible(table), kind="heading")]
+            lines += [Line(each.as_text(), 18) for each in self.mapping if each.table == table]
+        return [*lines, Line(""), self._verdict()]
+
+    def _verdict(self) -> Line:
+        """Return the last line, which is what a terminal still shows of a long report."""
+        if not self.findings:
+            return Line("nothing to mend", kind="good")
+        counts = Counter(finding.severity for finding in self.findings)
+        worst = min(counts, key=_WORST_FIRST.index)
+        counted = [f"{each}: {counts[each]}" for each in _WORST_FIRST if counts[each]]
+        return Line(f"{', '.join(counted)} (see above)", kind=worst)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report for a program, as `json` encodes it."""

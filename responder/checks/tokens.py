@@ -48,7 +48,7 @@ async def _of_keys(issuer: TrustedIssuer, location: str, report: Report) -> list
         return []
     algorithms = ", ".join(sorted({name for key in keys for name in key.by_algorithm}))
     names = ", ".join(issuer.issuers)
-    report.servers["key set"] = f"{len(keys)} keys for {algorithms}; issuer {names}"
+    report.servers["key set"] = f"for {algorithms}, keys: {len(keys)}; issuer {names}"
     return [f"{algorithms} tokens of {names}"]
 
 

@@ -92,3 +92,18 @@ async def test_the_workers_are_counted_and_lose_no_request(service):
     )
 
     assert "1 answer on users.>" == report.servers["workers"]
+    assert "nats" not in {each.check for each in report.findings}
+
+
+async def test_workers_of_another_prefix_are_not_counted(people_service):
+    """Where none answers under the prefix that is set, another is named with the line to paste."""
+    variables = {"DATABASE_URL": people_service.url, "NATS_URL": people_service.nats.url}
+    report = await checks.check(Settings.read({**variables, "RESPONDER_SUBJECT_PREFIX": "nobody"}))
+
+    (finding,) = [each for each in report.findings if each.check == "nats"]
+    assert "0 answer on nobody.>" == report.servers["workers"]
+    assert ("note", "no worker answers on nobody.>, but on users.>") == (
+        finding.severity,
+        finding.message,
+    )
+    assert "RESPONDER_SUBJECT_PREFIX=users" in finding.remedy

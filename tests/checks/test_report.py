@@ -8,7 +8,7 @@ from responder.checks.report import BROKEN, NOTE, WARNING, Finding, Mapped, Repo
 
 
 def test_the_text_has_all_there_is_and_the_worst_first():
-    """A person reads the servers, the fields of each table, and the findings, the worst first."""
+    """A person reads the findings, the worst first, the servers, the fields, and how bad it is."""
     report = Report(
         servers={"nats": "NATS 2.10"},
         mapping=[
@@ -24,6 +24,12 @@ def test_the_text_has_all_there_is_and_the_worst_first():
     )
 
     assert """\
+broken    NATS is out of reach
+          Check NATS_URL.
+warning   an email is in upper case
+          update …;
+note      a field is missing
+
 nats      NATS 2.10
 
 public.user
@@ -33,11 +39,7 @@ public.user
 public.member
   managerId       -
 
-broken    NATS is out of reach
-          Check NATS_URL.
-warning   an email is in upper case
-          update …;
-note      a field is missing""" == report.as_text()
+broken: 1, warning: 1, note: 1 (see above)""" == report.as_text()
 
 
 def test_without_findings_there_is_nothing_to_mend():
@@ -65,6 +67,6 @@ def test_what_is_reported_begins_no_line_and_commands_no_terminal():
     )
 
     lines = report.as_text().split("\n")
-    assert 7 == len(lines)
+    assert 9 == len(lines)
     assert all(line.isprintable() for line in lines)
     assert hostile == json.loads(json.dumps(report.as_json()))["mapping"][0]["column"]

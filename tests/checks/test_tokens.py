@@ -41,7 +41,7 @@ async def test_the_keys_are_counted(tmp_path):
 
     issuer = variables["RESPONDER_JWT_ISSUER"]
     assert {
-        "key set": f"1 keys for EdDSA; issuer {issuer}",
+        "key set": f"for EdDSA, keys: 1; issuer {issuer}",
         "tokens": f"accepts: EdDSA tokens of {issuer}",
     } == report.servers
     assert [] == report.findings

@@ -202,10 +202,14 @@ async def test_check_finds_a_stream(start_with, jetstream, cast):
 async def test_check_finds_any_other_program_and_prints_nothing_of_its_own_raw(people_service):
     """A program on one subject is found there, and a stream's name is shown without controls."""
     name = b'{"stream":"x\\u001b[2J\\nbroken"}'
+    described = (
+        b'{"type":"io.nats.micro.v1.info_response","name":"users",'
+        b'"endpoints":[null,{"subject":7},{"subject":"x;$(id).get"},{"subject":"x\\n.get"}]}'
+    )
     async with private_nats.running() as server, await nats_py.connect(server.url) as nc:
         async with impostor(nc, "users.get_many", b"hello"):
             program = broken(await check(server))
-        async with impostor(nc, "users.whoami", name), impostor(nc, "$SRV.PING.users", b"pong"):
+        async with impostor(nc, "users.whoami", name), impostor(nc, "$SRV.INFO.users", described):
             report = await check(server)
 
     ((message, _),) = program
@@ -231,8 +235,13 @@ async def test_that_check_may_not_ask_is_not_good():
     config = """authorization { users = [{ user: w, password: w, permissions: {
         subscribe: ["users.*", "$SRV.>", "_INBOX.>"], publish: ["_INBOX.>", "$SRV.>"] } }] }"""
     async with private_nats.running(config=config) as server:
-        ((message, remedy),) = broken(await check(server, NATS_USER="w", NATS_PASSWORD="w"))
+        report = await check(server, NATS_USER="w", NATS_PASSWORD="w")
+    async with private_nats.running(config=config.replace("$SRV.>", "$SRV.PING.*")) as server:
+        uncounted = await check(server, NATS_USER="w", NATS_PASSWORD="w")
 
+    ((message, remedy),) = broken(report)
+    assert "0 answer on users.>" == report.servers["workers"]
+    assert uncounted.servers["workers"].endswith("does not permit to publish to $SRV.INFO.users")
     assert "is not known: NATS does not permit to ask there" in message
     assert "Permit to publish to users.*" in remedy
 
@@ -308,7 +317,7 @@ async def test_with_the_permissions_of_the_document_all_works(
     ):
         over_http = await http.get(f"/api/v1/users/{cast.owner.id}")
         over_nats = await client.request("users.get", cast.owner.id.encode(), timeout=5)
-        found = await client.request("$SRV.PING.users", timeout=5)
+        found = await client.request("$SRV.INFO.users", timeout=5)
         report = await checks.check(settings)
 
     assert cast.owner.id == over_http.json()["id"]

@@ -261,7 +261,7 @@ async def test_what_check_prints_is_legible_and_does_what_it_says(
 
     text = report.as_text()
     assert all(line.isprintable() for line in text.splitlines())
-    lines = 1 + sum(1 + bool(each.remedy) for each in report.findings) + len(report.servers)
+    lines = 3 + sum(1 + bool(each.remedy) for each in report.findings) + len(report.servers)
     tables = 2 * (1 + len({each.table for each in report.mapping}))  # a blank line, and a head
     listed = len(report.candidates) + len(report.mapping)
     assert lines + tables + listed == text.count("\n") + 1

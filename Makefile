@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup run test test-heavy test-least-privilege coverage sql check bench bench-compare
+.PHONY: setup run test test-heavy test-load test-least-privilege coverage sql check bench bench-compare
 .PHONY: attacks overload lock clean
 .PHONY: test-postgres faults
 
@@ -35,23 +35,28 @@ run: setup ## everything, with real servers and demo people
 JOBS ?= 3
 
 # With COVERAGE=1, `test` begins to count the lines and branches of responder that run, and
-# `test-heavy` adds to it; both take longer.
-PYTEST := $(BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest -n $(JOBS) --dist loadfile
+# `test-heavy` and `test-load` add to it; all take longer.
+PYTEST := $(BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest
+PARALLEL := $(PYTEST) -n $(JOBS) --dist loadfile
+QUICK := -m "not heavy and not load"
 
 test: setup $(PACKAGES) ## every test that takes a moment
 	$(if $(COVERAGE),$(BIN)/coverage erase)
-	$(PYTEST) -m "not heavy"
+	$(PARALLEL) $(QUICK)
 
-test-heavy: setup $(PACKAGES) ## the others
-	$(PYTEST) -m heavy
+test-heavy: setup $(PACKAGES) ## those that take longer
+	$(PARALLEL) -m heavy
 
-coverage: setup ## what those two did not run, and whether they ran enough
+test-load: setup $(PACKAGES) ## those that need the machine for themselves
+	$(PYTEST) -m load
+
+coverage: setup ## what those three did not run, and whether they ran enough
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 test-least-privilege: setup $(PACKAGES) ## as the role that `responder grants` makes
-	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(PYTEST) -m "not heavy"
-	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(PYTEST) \
+	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(PARALLEL) $(QUICK)
+	RESPONDER_TEST_LEAST_PRIVILEGE=1 $(PARALLEL) \
 		tests/test_callers.py tests/test_generators.py
 
 # Tests of finding the tables and of reading them, on other versions than that of the wheel.
@@ -60,7 +65,7 @@ VERSIONS := tests/versions/node_modules/.package-lock.json
 
 test-postgres: setup $(VERSIONS) ## on PostgreSQL $(POSTGRES); POSTGRES=14 for one
 	for version in $(POSTGRES); do \
-		RESPONDER_TEST_POSTGRES=$$version $(PYTEST) -m "not heavy" \
+		RESPONDER_TEST_POSTGRES=$$version $(PARALLEL) $(QUICK) \
 			tests/postgres tests/test_visibility.py tests/test_membership.py tests/test_user.py \
 			--deselect tests/postgres/test_sql.py || exit; \
 	done

@@ -15,7 +15,7 @@ from nats.errors import NoRespondersError
 
 from responder.dev import nats
 
-pytestmark = pytest.mark.heavy
+pytestmark = pytest.mark.load
 
 MANY = 400_000  # requests at once: some eight times what is answered in a second
 MOST = 200_000_000  # bytes that the worker may take

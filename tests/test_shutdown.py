@@ -92,7 +92,7 @@ async def restart_in_turn(settings, client, user_id, *, times: int, outstanding:
 
 @pytest.mark.parametrize(
     ("times", "outstanding"),
-    [(3, 64), pytest.param(30, 256, marks=[pytest.mark.heavy, pytest.mark.timeout(180)])],
+    [(3, 64), pytest.param(30, 256, marks=pytest.mark.load)],
 )
 async def test_a_rolling_restart_loses_nothing(variables, cast, times, outstanding):
     """Workers that start and stop under load leave no request without its answer."""
@@ -196,7 +196,7 @@ def heeds(pid: int) -> bool:
     return False
 
 
-@pytest.mark.heavy
+@pytest.mark.load
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_service_told_to_end_ends_well_at_any_moment(people_service, workers, tmp_path):

@@ -251,7 +251,7 @@ async def load(client, user_id: str) -> AsyncIterator[list[float]]:
         await sending
 
 
-@pytest.mark.heavy
+@pytest.mark.load
 async def test_a_worker_that_hangs_is_replaced(url, tree, cast, tmp_path):
     """For less than three seconds requests are lost to it, and /ready tells all the while."""
     script = Path(sys.executable).with_name("responder")
@@ -284,7 +284,7 @@ async def test_a_worker_that_hangs_is_replaced(url, tree, cast, tmp_path):
     assert slowest < 1
 
 
-@pytest.mark.heavy
+@pytest.mark.load
 async def test_after_a_pause_of_the_machine_no_worker_is_replaced(url, tree, tmp_path):
     """All processes are stopped for longer than a worker may be silent, and go on as they were."""
     script = Path(sys.executable).with_name("responder")

@@ -27,7 +27,7 @@ from tests.faults.load import GRACE, LOST, NO_WORKER, VALUE, full, paced
 from tests.faults.proxy import Proxy
 from tests.test_supervisor import free_port, until_ready
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.load
 
 TIMES = int(os.environ.get("RESPONDER_TEST_FAULTS", "1"))
 RATE = 500  # requests a second

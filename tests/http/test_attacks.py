@@ -31,7 +31,7 @@ from responder.dev.tokens import Mint
 from tests import privacy
 from tests.raw_http import ask_once, connected, get
 
-pytestmark = pytest.mark.heavy
+pytestmark = pytest.mark.load
 
 RESPONDER = Path(sysconfig.get_path("scripts")) / "responder"
 READY = re.compile(r"(?:ready|workers): HTTP (\S+), admin (http://[\w.:]+)")

@@ -17,7 +17,7 @@ from time import monotonic
 import httpx
 import pytest
 
-pytestmark = pytest.mark.heavy
+pytestmark = pytest.mark.load
 SECONDS = 4  # that a flood goes on: longer than a token waits for its key
 _numbers = itertools.count()
 

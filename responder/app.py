@@ -141,6 +141,7 @@ class _WorkerParts:
             connections=settings.connections,
             timeout=settings.timeout,
             max_pending=settings.max_pending,
+            afterwards=connection.afterwards,
         )
         self.directory = Directory(
             self.pool,

@@ -44,6 +44,7 @@ from itertools import chain
 from math import ceil
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
+from responder.afterwards import Afterwards
 from responder.errors import RefusedError, ResponderError
 
 Key = TypeVar("Key")
@@ -107,10 +108,6 @@ class Line(Generic[Key, Source]):
         self.room: float = UNKNOWN * max_batch  # so many keys may wait
         self.taken = 0  # keys since the measurement began
         self.measured_from = self.measured_at = 0.0  # by the clock of Batching
-
-    def begin(self, now: float) -> None:
-        """Begin to count how many keys are taken."""
-        self.taken, self.measured_from = 0, now
 
     def keep_apart(self) -> None:
         """Let keys go alone for a while, because one was too slow."""
@@ -188,6 +185,9 @@ class Batch(Generic[Key, Source]):
         self.retry(largest_batch=largest_batch)
 
 
+Take: TypeAlias = Callable[[Batch[Any, Source]], None]  # must not raise
+
+
 class Batching(Generic[Source]):
     """The lookups waiting to be answered and those being answered, in every line.
 
@@ -196,6 +196,7 @@ class Batching(Generic[Source]):
             whatever they wait for.
         timeout: seconds that a lookup has, usually.
         late: makes the error for a lookup whose deadline has passed.
+        afterwards: ends reads.
 
     Attributes:
         pending: how many wait or are under way.
@@ -203,10 +204,17 @@ class Batching(Generic[Source]):
     """
 
     def __init__(
-        self, *, max_pending: int, timeout: float, late: Callable[[], ResponderError]
+        self,
+        *,
+        max_pending: int,
+        timeout: float,
+        late: Callable[[], ResponderError],
+        afterwards: Afterwards | None = None,
     ) -> None:
         self.pending = 0
         self.sparing = False
+        self._now = asyncio.get_running_loop().time
+        self._afterwards = afterwards or Afterwards()
         self._timeout = timeout
         self._leniency = 0.0  # seconds for which keys may wait for longer now
         self._max_pending = max_pending
@@ -214,8 +222,8 @@ class Batching(Generic[Source]):
         self._lines: list[Line[Any, Source]] = []
         self._turns: deque[Line[Any, Source]] = deque()  # the lines in which keys wait
         self._under_way: set[Batch[Any, Source]] = set()
-        self._free: list[asyncio.Future[None]] = []  # one of each source that waits for a batch
-        self._waking = False
+        self._free: list[Take[Source]] = []  # of each source that waits for a batch
+        self._serving = False  # now, or at the end of the read
         self._idle = asyncio.Event()
         self._idle.set()
         self._alarm: asyncio.Handle | None = None
@@ -254,46 +262,49 @@ class Batching(Generic[Source]):
             raise RefusedError(TOO_MANY)
         if self.pending == 0:
             self._idle.clear()
-            self._ticked = asyncio.get_running_loop().time()
+            self._ticked = self._now()
         self.pending += 1
         if not line.waiting:
             self._turns.append(line)
-            line.begin(self._clock)
+            line.taken, line.measured_from = 0, self._clock
         line.waiting.append(Waiter(key, deadline, callback, line.max_batch))
         if deadline < self._alarm_at:
             self._set_alarm(deadline)
-        if not self._waking:
-            self._wake()
+        self._serve_soon()
 
     def _has_room(self, line: Line[Any, Source]) -> bool:
         """Tell whether a full line has room for one who is spared."""
         spared = self.sparing and self.pending < self._max_pending
         return spared and len(line.waiting) < SPARING * line.room
 
-    async def take(self) -> Batch[Any, Source]:
-        """Wait until keys wait, and take all of one line that may go together."""
-        while True:
-            while self._turns:
-                line = self._turns.popleft()
-                waiters = self._head(line)
-                if line.waiting:
-                    self._turns.append(line)
-                if waiters:
-                    batch = Batch(self, line, waiters)
-                    self._under_way.add(batch)
-                    if self._turns:
-                        self._wake()
-                    return batch
-            free = asyncio.get_running_loop().create_future()
-            self._free.append(free)
-            try:
-                await free
-            except asyncio.CancelledError:
-                if free in self._free:
-                    self._free.remove(free)
-                self._wake()
-                raise
-            self._waking = False
+    def offer(self, take: Take[Source]) -> None:
+        """Let a source take a batch, once: now if keys wait, else as soon as they do."""
+        self._free.append(take)
+        if not self._serving:
+            self._serve()
+
+    def withdraw(self, take: Take[Source]) -> None:
+        """Let a source take no batch, if it has not taken one."""
+        if take in self._free:
+            self._free.remove(take)
+
+    def _serve_soon(self) -> None:
+        if self._free and not self._serving:
+            self._serving = True
+            self._afterwards.call(self._serve)
+
+    def _serve(self) -> None:
+        # The last to become free takes all there is first: its connection is the warmest.
+        self._serving = True  # a source may be free again at once
+        while self._turns and self._free:
+            line = self._turns.popleft()
+            waiters = self._head(line)
+            if line.waiting:
+                self._turns.append(line)
+            if waiters:
+                self._under_way.add(batch := Batch(self, line, waiters))
+                self._free.pop()(batch)
+        self._serving = False
 
     async def drained(self) -> None:
         """Wait until every lookup has its answer."""
@@ -316,7 +327,7 @@ class Batching(Generic[Source]):
 
     def tick(self) -> None:
         """Let the clock run on: a batch was answered."""
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         passed = now - self._ticked
         self._ticked = now
         self._clock += passed if passed <= PAUSE else 0.0
@@ -333,14 +344,14 @@ class Batching(Generic[Source]):
             if not batch.line.waiting:
                 self._turns.appendleft(batch.line)
             batch.line.waiting.extendleft(reversed(again))
-            self._wake()
+            self._serve_soon()
 
     def _head(self, line: Line[Key, Source]) -> list[Waiter[Key]]:
         """Take those that may go together; drop those that have their answer or are too late."""
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         head: list[Waiter[Key]] = []
         waiting = line.waiting
-        share = ceil(len(waiting) / (1 + len(self._free)))
+        share = ceil(len(waiting) / len(self._free))
         most = 1 if now < line.apart_until else max(share, line.crowd)
         while waiting and len(head) < (most := min(most, waiting[0].largest_batch)):
             waiter = waiting.popleft()
@@ -363,18 +374,8 @@ class Batching(Generic[Source]):
             patience = line.patience * self._timeout + self._leniency
             rate = line.taken / passed
             line.room = max(patience * rate, min(FEW, self._timeout / 2 * rate), CROWD)
+            line.taken, line.measured_from = 0, self._clock
             line.measured_at = self._clock
-            line.begin(self._clock)
-
-    def _wake(self) -> None:
-        # One source is woken at a time, and takes all there is before the next is. The last to
-        # become free comes first: its connection is the warmest.
-        self._waking = False
-        while self._free and not self._waking:
-            free = self._free.pop()
-            if not free.done():
-                free.set_result(None)
-                self._waking = True
 
     def _set_alarm(self, when: float) -> None:
         if self._alarm is not None:
@@ -384,7 +385,7 @@ class Batching(Generic[Source]):
 
     def _expire(self) -> None:
         self._alarm, self._alarm_at = None, NEVER
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         for waiter in self._waiters():
             if waiter.deadline <= now:
                 self.answer(waiter, self._late())
@@ -393,8 +394,6 @@ class Batching(Generic[Source]):
             self._set_alarm(max(min(left), now + TICK))
 
     def _waiters(self) -> list[Waiter[Any]]:
-        groups = chain(
-            (line.waiting for line in self._lines),
-            (batch.waiters for batch in self._under_way),
-        )
+        lines, batches = self._lines, self._under_way
+        groups = chain((each.waiting for each in lines), (each.waiters for each in batches))
         return [waiter for group in groups for waiter in group if waiter.callback is not None]

@@ -34,8 +34,9 @@ from responder.paging import (
     lookups_for,
 )
 from responder.postgres.connection import Connection, Record
+from responder.postgres.lookups import Statements
 from responder.postgres.pool import Pool
-from responder.postgres.users import UserRow, Users
+from responder.postgres.users import Query, UserRow, Users
 from responder.postgres.visibility import Caller
 from responder.replies import Fewer, WithAll, Written
 
@@ -184,41 +185,41 @@ class Directory:
             line, caller = callers, Caller(identity.user_id, identity.organization_id)
         self._pool.load(line, (request, caller), deadline=deadline, callback=callback)
 
-    @property
-    def _additional(self) -> bool:
-        return bool(self._pool.statements.schema.additional)
-
     # Users
 
-    async def _fetch_users(
+    def _fetch_users(
         self, connection: Connection, asked: Sequence[Asked]
-    ) -> Sequence[Answer | Alone]:
-        by_id = lookups_for(self._pool, asked).by_id
+    ) -> Awaitable[Sequence[Answer | Alone]]:
+        statements = self._pool.statements
+        by_id = lookups_for(statements, asked).by_id
         keys = [
             by_id.key(caller.user_id if caller and isinstance(request, Myself) else request.id)
             for request, caller in asked
         ]
-        return await self._fetch(connection, by_id, keys, asked)
+        return self._fetch(connection, statements, by_id, keys, asked)
 
-    async def _fetch_emails(
+    def _fetch_emails(
         self, connection: Connection, asked: Sequence[Asked]
-    ) -> Sequence[Answer | Alone]:
-        by_email = lookups_for(self._pool, asked).by_email
+    ) -> Awaitable[Sequence[Answer | Alone]]:
+        statements = self._pool.statements
+        by_email = lookups_for(statements, asked).by_email
         keys = [by_email.key(request.email) for request, _ in asked]
-        return await self._fetch(connection, by_email, keys, asked)
+        return self._fetch(connection, statements, by_email, keys, asked)
 
     async def _fetch(
         self,
         connection: Connection,
+        statements: Statements,
         lookup: Users,
         keys: Sequence[str | None],
         asked: Sequence[Asked],
     ) -> Sequence[Answer | Alone]:
         """Look a key up for each request; one that is None matches nothing."""
-        limit, additional = self._max_reply(), self._additional
+        limit, additional = self._max_reply(), bool(statements.schema.additional)
         alone = len(keys) == 1
         cap = limit if alone else replies.SMALL_IMAGE
-        rows = await self._rows(connection, lookup, keys, asked, cap=cap)
+        sql, arguments = _query(lookup, keys, asked, cap=cap)
+        rows = await connection.fetch_checked(statements, sql, *arguments)
         answers: list[Answer | Alone] = [NOT_FOUND] * len(keys)
         images = fields = 0
         for row in rows:
@@ -236,22 +237,10 @@ class Directory:
                     images, fields = images + image, fields + more
                 except PayloadTooLargeError as error:
                     answers[at] = error
-        self._omit(images, fields)  # at once: a call for each user would show in the benchmark
+        # At once: a call for each user would show in the benchmark.
+        self.images_omitted += images
+        self.additional_omitted += fields
         return answers
-
-    async def _rows(
-        self,
-        connection: Connection,
-        lookup: Users,
-        keys: Sequence[str | None],
-        asked: Sequence[Asked],
-        *,
-        cap: int,
-    ) -> list[Record]:
-        organizations = [request.organization_id for request, _ in asked]
-        callers = [caller for _, caller in asked if caller]
-        sql, arguments = lookup.query(keys, organizations, callers, cap=cap)
-        return await connection.fetch_checked(self._pool.statements, sql, *arguments)
 
     # Lists
 
@@ -286,12 +275,12 @@ class Directory:
         cap: int,
     ) -> Sequence[Written | WithAll | ResponderError]:
         """Look the ids of all lists up by one query, and write a batch of each."""
-        additional = self._additional
+        statements = self._pool.statements
+        additional = bool(statements.schema.additional)
         of_each = [one for one, ids in zip(asked, lists, strict=True) for _ in ids]
         keys = [key for ids in lists for key, _ in ids]
-        rows = await self._rows(
-            connection, lookups_for(self._pool, asked).by_id, keys, of_each, cap=cap
-        )
+        sql, arguments = _query(lookups_for(statements, asked).by_id, keys, of_each, cap=cap)
+        rows = await connection.fetch_checked(statements, sql, *arguments)
         found = {row[UserRow.ORDINAL]: row for row in rows}
         return [
             _batch(ids, [found.get(n) for n in numbers], one, limit, additional=additional)
@@ -307,12 +296,15 @@ class Directory:
         return self._count(*written)
 
     def _count(self, reply: bytes, images: int, additional: int) -> bytes:
-        self._omit(images, additional)
-        return reply
-
-    def _omit(self, images: int, additional: int) -> None:
         self.images_omitted += images
         self.additional_omitted += additional
+        return reply
+
+
+def _query(lookup: Users, keys: Sequence[str | None], asked: Sequence[Asked], *, cap: int) -> Query:
+    organizations = [request.organization_id for request, _ in asked]
+    callers = [caller for _, caller in asked if caller]
+    return lookup.query(keys, organizations, callers, cap=cap)
 
 
 def _numbers(lists: Sequence[_Ids]) -> Iterator[range]:

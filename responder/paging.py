@@ -33,7 +33,7 @@ from responder.postgres.connection import (
     describe,
     from_server,
 )
-from responder.postgres.lookups import Lookups
+from responder.postgres.lookups import Lookups, Statements
 from responder.postgres.memberships import MembershipRow, MembershipsWanted
 from responder.postgres.pages import PageRow, PageWanted
 from responder.postgres.pool import Pool
@@ -79,9 +79,8 @@ class MembershipsFrom(NamedTuple):
     after: cursors.MembershipPosition | None
 
 
-def lookups_for(pool: Pool, asked: Sequence[Asked]) -> Lookups:
+def lookups_for(statements: Statements, asked: Sequence[Asked]) -> Lookups:
     """Return the lookups for those in a batch, who are all services or all callers."""
-    statements = pool.statements
     return statements.services if asked[0][1] is None else statements.callers
 
 
@@ -150,7 +149,7 @@ class Paging:
     async def _page_rows(
         self, connection: Connection, asked: Sequence[Asked], wanted: Sequence[int], *, cap: int
     ) -> list[Record]:
-        lookups = lookups_for(self._pool, asked)
+        lookups = lookups_for(self._pool.statements, asked)
         of_roles = asked[0][0].request.roles is not None
         pages = lookups.pages_of_roles if of_roles else lookups.pages
         if pages is None:
@@ -171,7 +170,7 @@ class Paging:
     async def _membership_rows(
         self, connection: Connection, asked: Sequence[Asked], wanted: Sequence[int]
     ) -> list[Record]:
-        memberships = lookups_for(self._pool, asked).memberships
+        memberships = lookups_for(self._pool.statements, asked).memberships
         if memberships is None:
             raise UnavailableError(NO_MEMBERS)
         pages = [

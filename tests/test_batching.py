@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from responder.batching import ALONE, NEVER, Alone, Answer, Batching, Line, Waiter
+from responder.batching import ALONE, NEVER, Alone, Answer, Batch, Batching, Line, Waiter
 from responder.errors import InternalError, RequestTimeoutError, UnavailableError
 
 SOON = 10.0
@@ -25,6 +25,16 @@ class Table:
     async def fetch(self, _: None, keys: Sequence[str]) -> Sequence[Answer | Alone]:
         self.batches.append(list(keys))
         return [key.encode() for key in keys]
+
+
+async def taken(batching: Batching[None]) -> Batch[Any, None]:
+    """Return a batch, once keys wait."""
+    batch: asyncio.Future[Batch[Any, None]] = asyncio.get_running_loop().create_future()
+    batching.offer(batch.set_result)
+    try:
+        return await batch
+    finally:
+        batching.withdraw(batch.set_result)
 
 
 class Bench:
@@ -56,8 +66,12 @@ class Bench:
         self.batching.load(lookup, key, deadline=loop.time() + SOON, callback=done)
         return other
 
+    async def take(self) -> Batch[Any, None]:
+        """Take a batch, as a source does that is free."""
+        return await taken(self.batching)
+
     async def answer_one(self) -> None:
-        batch = await self.batching.take()
+        batch = await self.take()
         batch.answer(await batch.line.fetch(None, batch.keys))
 
 
@@ -87,7 +101,7 @@ async def test_what_arrives_while_a_query_is_out_does_not_share_it():
     """A batch that was taken is closed: later keys go with the next, and see a later snapshot."""
     bench = Bench()
     bench.load("early")
-    batch = await bench.batching.take()
+    batch = await bench.take()
     late = bench.load("late")
 
     batch.answer(await batch.line.fetch(None, batch.keys))
@@ -123,18 +137,37 @@ async def test_one_arrival_wakes_one_and_a_crowd_wakes_as_many_as_it_needs():
     await asyncio.gather(*free, return_exceptions=True)
 
 
-async def test_a_wake_up_is_not_lost_with_the_one_who_was_woken():
-    """If the one who was woken is cancelled, another who is free takes over."""
+async def test_a_source_that_is_gone_takes_nothing():
+    """What waits is left to another that is free, even if it came before the source was gone."""
     bench = Bench()
-    first, second = (asyncio.create_task(bench.answer_one()) for _ in range(2))
+    gone: list[Batch[Any, None]] = []
+    take = gone.append
+    other = asyncio.create_task(bench.answer_one())
     await asyncio.sleep(0)
+    bench.batching.offer(take)
     answer = bench.load("a")
 
-    second.cancel()  # the last to become free is woken first
+    bench.batching.withdraw(take)
 
     assert b"a" == await answer
-    await first
-    await asyncio.gather(second, return_exceptions=True)
+    assert not gone
+    await other
+
+
+async def test_what_is_answered_at_once_is_answered_by_as_few_as_there_are():
+    """A source that is free again within its call takes the next batch, without end."""
+    bench = Bench(max_batch=1, max_pending=5000)
+    bench.line.room = 5000
+
+    def take(batch: Batch[Any, None]) -> None:
+        batch.fail(UnavailableError("at once"))
+        bench.batching.offer(take)
+
+    answers = [bench.load(str(number)) for number in range(3000)]
+
+    bench.batching.offer(take)
+
+    assert all(answer.done() for answer in answers)
 
 
 async def test_a_failing_batch_is_narrowed_down_to_the_key_that_fails():
@@ -143,7 +176,7 @@ async def test_a_failing_batch_is_narrowed_down_to_the_key_that_fails():
     answers = {key: bench.load(key) for key in "abcdefgh"}
 
     while bench.batching.pending:
-        batch = await bench.batching.take()
+        batch = await bench.take()
         if "d" in batch.keys and len(batch.keys) > 1:
             batch.retry(largest_batch=len(batch.keys) // 2)
         elif "d" in batch.keys:
@@ -181,7 +214,7 @@ async def test_a_deadline_passes_for_one_and_not_for_its_neighbours():
     """Whoever runs out of time is told so, while the rest of the batch goes on waiting."""
     bench = Bench()
     hurried, patient = bench.load("hurried", within=0.01), bench.load("patient")
-    batch = await bench.batching.take()
+    batch = await bench.take()
 
     late = await hurried
 
@@ -247,7 +280,7 @@ async def test_draining_waits_for_what_is_being_answered():
     """drained() returns once everyone has an answer, not before."""
     bench = Bench()
     bench.load("a")
-    batch = await bench.batching.take()
+    batch = await bench.take()
     drained = asyncio.create_task(bench.batching.drained())
     await asyncio.sleep(0)
     before = drained.done()
@@ -263,7 +296,7 @@ async def test_failing_everyone_reaches_the_waiting_and_those_under_way():
     """fail() gives an answer to each, whether taken or still waiting."""
     bench = Bench(max_batch=1)
     taken, waiting = bench.load("taken"), bench.load("waiting")
-    await bench.batching.take()
+    await bench.take()
 
     bench.batching.fail(UnavailableError("over"))
 
@@ -306,7 +339,7 @@ async def test_a_crowd_is_shared_among_those_who_are_free(free, sizes):
     batching = Batching[None](max_pending=1000, timeout=SOON, late=RequestTimeoutError)
     lookup = Line[int, None](never, max_batch=256)
     batching.add(lookup)
-    taking = [asyncio.create_task(batching.take()) for _ in range(free)]
+    taking = [asyncio.create_task(taken(batching)) for _ in range(free)]
     await asyncio.sleep(0)
     for key in range(100):
         batching.load(lookup, key, deadline=NEVER, callback=lambda _: None)
@@ -324,13 +357,13 @@ async def test_after_one_was_too_slow_those_like_it_go_alone(apart, sizes):
     bench.line.apart = apart
     for key in "abc":
         bench.load(key)
-    batch = await bench.batching.take()
+    batch = await bench.take()
     bench.line.keep_apart()
     batch.retry(largest_batch=1)
     for key in "de":
         bench.load(key)
 
-    assert sizes == [len((await bench.batching.take()).keys) for _ in range(4)]
+    assert sizes == [len((await bench.take()).keys) for _ in range(4)]
 
 
 async def never(*_):
@@ -364,7 +397,7 @@ async def test_what_is_lost_twice_is_asked_alone():
 
     sizes = []
     for _ in range(3):
-        batch = await bench.batching.take()
+        batch = await bench.take()
         sizes.append(len(batch.keys))
         batch.retry_once()
 
@@ -389,7 +422,7 @@ class Play:
         await self.load(within=0)
 
     async def take(self) -> None:
-        taking = asyncio.ensure_future(self.bench.batching.take())
+        taking = asyncio.ensure_future(self.bench.take())
         await asyncio.sleep(0)
         if taking.done():
             self.taken.append(taking.result())

@@ -107,6 +107,7 @@ class Connection:
             that very method, without one of ours around it.
         send_to_all: sends the same message to many subjects, likewise.
         backlog: how old what is being received is.
+        afterwards: ends each read.
         answered: returns once all that was received is answered; set by what answers.
         trouble: what is wrong while there is no connection, in words for an operator.
         reconnects: how often there was one again.
@@ -115,7 +116,7 @@ class Connection:
     def __init__(self, ended: asyncio.Event | None = None) -> None:
         self._client = HardenedClient()
         self.send, self.send_to_all = self._client.send, self._client.send_to_all
-        self.backlog = self._client.backlog
+        self.backlog, self.afterwards = self._client.backlog, self._client.afterwards
         self.answered: Callable[[], Awaitable[None]] = _at_once
         self._ended = ended
         self._inbox = b""  # what the reply subjects of our own requests begin with

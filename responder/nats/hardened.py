@@ -20,6 +20,7 @@ from nats import errors
 from nats.aio.client import PING_PROTO
 from nats.aio.subscription import Subscription
 
+from responder.afterwards import Afterwards
 from responder.nats.backlog import Backlog
 from responder.nats.protocol import Parser
 from responder.nats.tls import TlsClient
@@ -60,8 +61,8 @@ class HardenedClient(TlsClient):
         subscription, and a task awaits its callback for one at a time. Here a message is passed on
         as it is read, to a function that must not wait: all that arrived in one read is known
         before anything is done about it.
-    `publish`, by `send`. nats-py wakes a task to write. Here all that is sent in one turn of the
-        loop leaves in one write at its end.
+    `publish`, by `send`. nats-py wakes a task to write. Here all that is sent in one read, or in
+        one turn of the loop, leaves in one write at its end.
     The parser, and the reader of headers. nats-py's end the read loop over some bytes that the
         server lets through, and the client stays "connected" and deaf. Here subject and headers
         stay bytes until the receiver reads them (see `protocol`).
@@ -74,6 +75,7 @@ class HardenedClient(TlsClient):
         denied: the subjects, in lower case, to which this server does not let us subscribe.
         lost: how many messages did not leave, by the reason.
         backlog: how old what is being received is.
+        afterwards: ends each read.
     """
 
     max_payload: int = 1024 * 1024
@@ -90,7 +92,7 @@ class HardenedClient(TlsClient):
         self._writing = False  # whether a write will follow in this turn of the loop
         self._turns: Turns | None = None
         self._unread = 0  # bytes that the server had not read when we last wrote
-        self._call_soon = loop.call_soon
+        self.afterwards = Afterwards()
 
     # In place of nats-py's own ways.
 
@@ -127,7 +129,7 @@ class HardenedClient(TlsClient):
         self._refusers[sid](replies)
 
     def send(self, subject: bytes, payload: bytes, headers: bytes = b"") -> None:
-        """Send a message; what is sent in one turn of the loop leaves in one write.
+        """Send a message; what is sent in one read or turn of the loop leaves in one write.
 
         While there is no connection messages are kept, up to a bound, and then dropped.
         """
@@ -161,7 +163,7 @@ class HardenedClient(TlsClient):
         self._pending_data_size += len(data)
         if not self._writing:
             self._writing = True
-            self._call_soon(self._write)
+            self.afterwards.call(self._write)
 
     def _has_room(self, unsent: int, messages: int) -> bool:
         if not self.is_connected:
@@ -250,6 +252,7 @@ class HardenedClient(TlsClient):
 
         def take(data: bytes) -> None:
             turns.read(len(data))
+            self.afterwards.begin()
             if self.backlog.begin(len(data)):
                 self._pongs.append(_MeasuringPong())
                 self._append(PING_PROTO)
@@ -260,6 +263,8 @@ class HardenedClient(TlsClient):
             else:
                 if rest:
                     wait(rest)
+            finally:
+                self.afterwards.end()
 
         # What has arrived before is read, and parsed, before anything else can be.
         reader.feed_data = take  # type: ignore[method-assign, assignment]  # as above

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from time import perf_counter
@@ -27,6 +27,7 @@ from responder.postgres.dsn import Dsn, Server
 from responder.postgres.lookups import Statements
 from responder.postgres.pulse import Pulse, Watch
 from responder.postgres.quoting import literal
+from responder.postgres.runner import Runner
 from responder.postgres.trust import trusting_the_system
 from responder.postgres.users import UserRow
 
@@ -125,12 +126,16 @@ class Connection:
         connection: of asyncpg, used by nothing else.
         patience: seconds after which a query without an answer has lost its connection.
         pulse: is told of queries and of answers, and of how long they took.
+
+    Attributes:
+        runner: runs a coroutine that asks this connection, without a task.
     """
 
     def __init__(
         self, connection: asyncpg.Connection[Record], *, patience: float, pulse: Pulse
     ) -> None:
         self._connection = connection
+        self.runner = Runner(connection)
         self._pulse = pulse
         self._patience = patience
         self._now = asyncio.get_running_loop().time
@@ -147,12 +152,20 @@ class Connection:
 
         It may take `within` seconds, or as long as any other.
         """
+        began = self._watch.since = self._now() + (within or 0.0)
+        self._pulse.asked(began)
+        start = perf_counter()  # the loop's time counts in milliseconds
         try:
-            try:
-                rows = await self._run(sql, arguments, within)
-            except _OUTDATED:
-                self._statements.pop(sql, None)
-                rows = await self._run(sql, arguments, within)
+            if within is not None:
+                limit = f"set local statement_timeout = {round(within * 1000)}"
+                rows = await self._transact([limit], sql, arguments)
+            else:
+                try:
+                    rows = await self._execute(sql, arguments)
+                except _OUTDATED:
+                    await self._connection.reload_schema_state()
+                    self._statements.pop(sql, None)
+                    rows = await self._execute(sql, arguments)
         except Exception as error:
             ours = _ours(error, closed=self._connection.is_closed())
             if not isinstance(ours, LostError):
@@ -160,6 +173,9 @@ class Connection:
             if ours is None:
                 raise
             raise ours from error
+        finally:
+            self._watch.since = inf
+            self._pulse.seconds.add(perf_counter() - start)
         self._pulse.answered()
         return rows
 
@@ -168,14 +184,15 @@ class Connection:
     ) -> list[Record]:
         """Run a lookup; raises ChangedError too if the tables are not what it was made for."""
         rows = await self.fetch(sql, *arguments)
-        analysed = rows[0][UserRow.ANALYSED]
+        first = rows[0]
+        analysed = first[UserRow.ANALYSED]
         # While a renamed table is followed, what may replace it is a new table under its former
         # name. That changes nothing of the table that is read, so that its version is asked for
         # each time.
-        if statements.schema.formers or self._analysed.get(sql) != analysed:
+        if self._analysed.get(sql) != analysed or statements.schema.formers:
             await self.check_version(statements)
             self._analysed[sql] = analysed
-        return [] if rows[0][UserRow.ORDINAL] is None else rows
+        return [] if first[UserRow.ORDINAL] is None else rows
 
     async def check_version(self, statements: Statements) -> None:
         """Return if the tables are what the lookups were made for; raises ChangedError if not."""
@@ -200,29 +217,17 @@ class Connection:
         log.warning("PostgreSQL has not answered within %.2f s", self._patience)
         self.terminate()  # which ends the query
 
-    async def _run(
-        self, sql: str, arguments: Sequence[object], within: float | None
-    ) -> list[Record]:
-        began = self._watch.since = self._now() + (within or 0.0)
-        self._pulse.asked(began)
-        start = perf_counter()  # the loop's time counts in milliseconds
-        try:
-            if within is not None:
-                limit = f"set local statement_timeout = {round(within * 1000)}"
-                return await self._transact([limit], sql, arguments)
-            return await self._execute(sql, arguments)
-        finally:
-            self._watch.since = inf
-            self._pulse.seconds.add(perf_counter() - start)
-
-    async def _execute(self, sql: str, arguments: Sequence[object]) -> list[Record]:
+    def _execute(self, sql: str, arguments: Sequence[object]) -> Awaitable[list[Record]]:
         statement = self._statements.get(sql)
         if statement is None:
-            # Without a name asyncpg would have it parsed and planned for each execution.
-            name = f"responder_{next(self._names)}"
-            statement = await self._connection.prepare(sql, name=name)
-            self._statements[sql] = statement
-        return await statement.fetch(*arguments)
+            return self._prepare(sql, arguments)
+        return self.runner.fetch(statement, arguments)
+
+    async def _prepare(self, sql: str, arguments: Sequence[object]) -> list[Record]:
+        # Without a name asyncpg would have it parsed and planned for each execution.
+        name = f"responder_{next(self._names)}"
+        statement = self._statements[sql] = await self._connection.prepare(sql, name=name)
+        return await self.runner.fetch(statement, arguments)
 
     async def _transact(
         self, settings: Sequence[str], sql: str, arguments: Sequence[object]
@@ -253,8 +258,8 @@ class PooledConnection(Connection):
         super().__init__(connection, patience=patience, pulse=pulse)
         self._settings = [f"set local {name} = {literal(each)}" for name, each in settings.items()]
 
-    async def _execute(self, sql: str, arguments: Sequence[object]) -> list[Record]:
-        return await super()._transact(self._settings, sql, arguments)
+    def _execute(self, sql: str, arguments: Sequence[object]) -> Awaitable[list[Record]]:
+        return super()._transact(self._settings, sql, arguments)
 
     async def _transact(
         self, settings: Sequence[str], sql: str, arguments: Sequence[object]

@@ -1,12 +1,12 @@
 """Connections to PostgreSQL that are held, and answer batches of lookups."""
 
-# A few connections are held for the life of the process, each by a task of its own that takes a
-# batch, answers it, and takes the next (see `batching`). None is acquired and released for a
-# lookup: that would cost more than the lookup, and resetting a connection whose settings never
-# change would cost a round trip. A task without a connection takes no batch, so what arrives during
-# an outage waits for the connection that comes back first, or for its deadline. Once an outage has
-# outlasted one timeout (see `pulse`) no lookup is left waiting in vain: lookups are refused until a
-# connection succeeds.
+# A few connections are held for the life of the process, each by a task of its own. A connection
+# takes a batch, answers it, and takes the next (see `batching`), in the calls that bring keys and
+# rows (see `runner`). None is acquired and released for a lookup: that would cost more than the
+# lookup, and resetting a connection whose settings never change would cost a round trip. What
+# arrives during an outage waits for the connection that comes back first, or for its deadline. Once
+# an outage has outlasted one timeout (see `pulse`) no lookup is left waiting in vain: lookups are
+# refused until a connection succeeds.
 #
 # PostgreSQL says by itself that the tables have changed, by refusing a query or by having analysed
 # it anew (see `staleness`). Then the catalog is read again (see `discovery`), once for all batches
@@ -22,8 +22,10 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
+from responder.afterwards import Afterwards
 from responder.batching import Answer, Batch, Batching, Callback, Key, Line
 from responder.errors import (
     InternalError,
@@ -81,6 +83,7 @@ class Pool:
         timeout: seconds after which an outage is no longer waited out. A statement may run for half
             of it, so that there is time to ask again.
         max_pending: how many lookups may wait or be under way.
+        afterwards: ends each read, of these connections and of what brings lookups.
     """
 
     def __init__(
@@ -91,11 +94,13 @@ class Pool:
         connections: int,
         timeout: float,
         max_pending: int,
+        afterwards: Afterwards | None = None,
     ) -> None:
         self._dsn = dsn
         self._discovery = discovery
         self._connections = connections
         self._timeout = timeout
+        self._afterwards = afterwards or Afterwards()
         self.connected = 0
         self.lost = 0
         self.batch_sizes = Histogram(SIZES)
@@ -108,7 +113,10 @@ class Pool:
         self._samples = Line[None, Connection](self._fetch_sample, max_batch=max_pending)
         self._changes = Line[None, Connection](self._fetch_changes, max_batch=1)
         self.batching = Batching[Connection](
-            max_pending=max_pending, timeout=timeout, late=self._late
+            max_pending=max_pending,
+            timeout=timeout,
+            late=self._late,
+            afterwards=self._afterwards,
         )
         self._ours = (self._probes, self._samples, self._changes)
         for line in self._ours:
@@ -126,10 +134,10 @@ class Pool:
         try:
             yield self
         finally:
-            self.batching.fail(UnavailableError("shutting down"))
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self.batching.fail(UnavailableError("shutting down"))
             self._pulse.stop()
 
     @property
@@ -284,19 +292,33 @@ class Pool:
         if not self._discovery.settled.is_set():
             with suppress(UnavailableError, BusyError):  # each lookup will be told
                 await self._discovery.discover(CatalogReader(connection), instead_of=None)
-        while True:
-            batch = await self.batching.take()
-            try:
-                await self._answer(connection, batch)
-            except LostError:
+        connection.runner.afterwards = self._afterwards
+        lost = asyncio.get_running_loop().create_future()
+
+        def take(batch: Batch[Any, Connection]) -> None:
+            connection.runner.run(self._answer(connection, batch), partial(ended, batch))
+
+        def ended(batch: Batch[Any, Connection], error: BaseException | None) -> None:
+            if error is None:
+                self.batching.offer(take)
+                return
+            if isinstance(error, LostError):
                 batch.retry_once()
-                raise
-            except asyncio.CancelledError:
-                batch.fail(UnavailableError("shutting down"))
-                raise
+            if not lost.done():
+                lost.set_exception(error)
+
+        self.batching.offer(take)
+        try:
+            await lost
+        finally:
+            self.batching.withdraw(take)
+            connection.runner.stop()
 
     async def _answer(self, connection: Connection, batch: Batch[Any, Connection]) -> None:
-        """End a batch, one way or another; raises LostError if that takes another connection."""
+        """End a batch, one way or another; raises LostError if that takes another connection.
+
+        Run without a task (see `runner`).
+        """
         try:
             await self._fetch(connection, batch)
         except LostError:

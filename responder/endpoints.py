@@ -10,7 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, TypeVar
 
+from msgspec import structs
+
 from responder.models import (
+    ADDITIONAL,
     ByEmail,
     ById,
     ByIds,
@@ -31,6 +34,7 @@ Answered = TypeVar("Answered", bound=Reply)
 
 SERVICE: Final = "users"  # the name of the service, whatever the prefix of its subjects is
 DESCRIPTION: Final = "Better Auth users, live from their tables"
+CONTRACT: Final = "responder asyncapi"  # the command that prints all of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,26 @@ class Endpoint(Generic[Asked, Answered]):
     def __post_init__(self) -> None:
         first = next(iter(self.reply.model_fields.values())).alias
         object.__setattr__(self, "begins", f'{{"{first}":'.encode())
+
+    def metadata(self, *, token_required: bool) -> dict[str, str]:
+        """Return what $SRV.INFO says of it to a person who has the nats CLI and no document.
+
+        Args:
+            token_required: whether a request without a token is refused on every subject.
+        """
+        asked = structs.fields(self.request)
+        keys = (f'"{each.encode_name}"{"" if each.required else "?"}' for each in asked)
+        forms = [f"{{{', '.join(keys)}}}"]
+        forms += [f"the bare {self.bare}"] if self.bare else []
+        forms += ["nothing, for the caller"] if self.may_be_empty else []
+        answered = (field.alias for field in self.reply.model_fields.values())
+        replied = (f'"{each}"' for each in answered if each != ADDITIONAL)
+        return {
+            "summary": self.summary,
+            "request": ", or ".join(forms),
+            "reply": f"{{{', '.join(replied)}}}",
+            "token": "required" if token_required or self.needs_token else "optional",
+        }
 
     def subject(self, prefix: str) -> str:
         """Return the subject on which it is asked."""

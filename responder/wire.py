@@ -37,6 +37,7 @@ TOO_MANY_IDS: Final = "the users do not fit into one message: ask for fewer ids"
 
 TIMEOUT: Final = "Responder-Timeout-Ms"
 TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
 ERROR: Final = "Nats-Service-Error"
 ERROR_CODE: Final = "Nats-Service-Error-Code"
 

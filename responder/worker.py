@@ -39,7 +39,7 @@ from uuid import uuid4
 from responder import bearer, wire
 from responder.batching import TOO_MANY, Answer, Batching, Callback
 from responder.directory import Directory
-from responder.endpoints import DESCRIPTION, ENDPOINTS, SERVICE, Endpoint
+from responder.endpoints import CONTRACT, DESCRIPTION, ENDPOINTS, SERVICE, Endpoint
 from responder.errors import (
     InternalError,
     PayloadTooLargeError,
@@ -112,7 +112,11 @@ class Worker:
         self._endpoints = [
             _ServedEndpoint(
                 each,
-                Statistics(each.name, each.subject(prefix)),
+                Statistics(
+                    each.name,
+                    each.subject(prefix),
+                    each.metadata(token_required=token_required),
+                ),
                 wire.decoder(each),
                 getattr(directory, each.name),
             )
@@ -126,6 +130,7 @@ class Worker:
             queue_group=queue_group,
             started=datetime.now(UTC),
             statistics=[each.statistics for each in self._endpoints],
+            metadata={"contract": CONTRACT},
         )
 
     @asynccontextmanager

@@ -150,6 +150,9 @@ async def test_one_string_is_no_list_of_ids(server):
             await users.get_many("abc")
 
 
+TRACE = {"traceparent": "00-1-2-01", "tracestate": "a=1,b=2"}
+
+
 async def test_a_request_may_have_a_timeout_and_headers_of_its_own(server, worker):
     """What a call says holds for that call; the worker hears both."""
     heard: list[dict[str, list[str]]] = []
@@ -164,10 +167,10 @@ async def test_a_request_may_have_a_timeout_and_headers_of_its_own(server, worke
     async with UsersClient.connect(server.url, timeout=60, name="shop") as users:
         speaking = users.on_behalf_of("a.b.c\r\nX-Admin: yes")
         with pytest.raises(NotFoundError):
-            await speaking.get("x", timeout=0.5, headers={"traceparent": "00-1-2-01"})
+            await speaking.get("x", timeout=0.5, headers=TRACE)
 
     (headers,) = heard
-    assert ["00-1-2-01"] == headers["traceparent"]
+    assert [[each] for each in TRACE.values()] == [headers[each] for each in TRACE]
     assert ["Bearer a.b.c X-Admin: yes"] == headers["authorization"]
     assert int(headers["responder-timeout-ms"][0]) <= 500
     assert "x-admin" not in headers

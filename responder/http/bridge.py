@@ -232,30 +232,32 @@ def _passed_on(headers: Sequence[tuple[bytes, bytes]], *, token_required: bool) 
     Raises UnauthenticatedError without a token where one is required, for more than one, and for
     one that no worker would verify.
     """
-    token = bearer.read(_authorization(headers))
+    token = bearer.read(_values(headers, b"authorization"))
     if token is None and token_required:
         raise UnauthenticatedError(bearer.NO_TOKEN)
     if token is not None and len(token) > MAX_TOKEN:
         raise UnauthenticatedError(f"the token is longer than {MAX_TOKEN} characters")
     passed_on = {} if token is None else {bearer.HEADER: f"Bearer {token}"}
-    for name, value in headers:
-        if name == b"traceparent":
-            passed_on[wire.TRACEPARENT] = value.decode("latin-1")
-            break
+    if parents := _values(headers, b"traceparent"):
+        passed_on[wire.TRACEPARENT] = parents[0]
+        if states := _values(headers, b"tracestate"):  # which mean nothing alone
+            passed_on[wire.TRACESTATE] = ",".join(states)
     return passed_on
 
 
 def _failure(error: ResponderError, scope: Scope) -> Response:
     headers = dict(VARY)
     if isinstance(error, UnauthenticatedError | ForbiddenError):
-        headers["www-authenticate"] = bearer.challenge(error, _authorization(scope["headers"]))
+        headers["www-authenticate"] = bearer.challenge(
+            error, _values(scope["headers"], b"authorization")
+        )
     if isinstance(error, UnavailableError):
         headers["retry-after"] = "1"
     return problem(error.number, error.code, error.message, headers=headers)
 
 
-def _authorization(headers: Sequence[tuple[bytes, bytes]]) -> list[str]:
-    return [value.decode("latin-1") for name, value in headers if name == b"authorization"]
+def _values(headers: Sequence[tuple[bytes, bytes]], of: bytes) -> list[str]:
+    return [value.decode("latin-1") for name, value in headers if name == of]
 
 
 def _method_not_allowed(methods: dict[str, Serve]) -> Response:

@@ -31,6 +31,7 @@ _HEADERS: Final = {
             "description": "how long the requester waits; what comes later is not worked on",
         },
         "traceparent": {"type": "string", "description": "W3C Trace Context; passed on"},
+        "tracestate": {"type": "string", "description": "likewise"},
     },
 }
 _ERROR: Final = {

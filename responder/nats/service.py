@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -22,9 +23,10 @@ VERBS: Final = ("PING", "INFO", "STATS")
 class Statistics:
     """What has happened on the subject of an endpoint so far."""
 
-    def __init__(self, name: str, subject: str) -> None:
+    def __init__(self, name: str, subject: str, metadata: Mapping[str, str]) -> None:
         self.name = name
         self.subject = subject
+        self.metadata = metadata
         self.seconds = Histogram(SECONDS)  # of each request
         self.last_error = ""
         self.errors: Counter[str] = Counter()
@@ -59,7 +61,7 @@ class Service:
     queue_group: str
     started: datetime
     statistics: list[Statistics]  # of each endpoint
-    metadata: dict[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str]
 
     def ping(self) -> bytes:
         """The answer to $SRV.PING."""
@@ -72,7 +74,7 @@ class Service:
                 "name": its.name,
                 "subject": its.subject,
                 "queue_group": self.queue_group,
-                "metadata": {},
+                "metadata": its.metadata,
             }
             for its in self.statistics
         ]

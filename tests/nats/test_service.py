@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from contextlib import asynccontextmanager
 
@@ -13,7 +14,9 @@ import pytest
 from responder.app import serving
 from responder.errors import BY_CODE
 from responder.settings import Settings
+from tests.markdown import ROOT, rows
 
+USER = rows((ROOT / "subjects.md").read_text(), "key")
 OFF = {"RESPONDER_HTTP_LISTEN": "off", "RESPONDER_ADMIN_LISTEN": "off"}
 NAME = "^[a-zA-Z0-9_-]+$"
 SEMVER = (
@@ -153,6 +156,38 @@ async def test_info_names_the_endpoints(people_service):
         (endpoint["name"], endpoint["subject"], endpoint["queue_group"])
         for endpoint in info["endpoints"]
     ]
+
+
+async def test_info_says_what_to_send(people_service):
+    """Of each subject INFO has the keys of request and reply that subjects.md has."""
+    info = (await people_service.ask("$SRV.INFO.users")).json
+    told = {each["subject"]: each["metadata"] for each in info["endpoints"]}
+    documented = {
+        subject: re.findall('"(.*?)"', request)
+        for subject, request, _ in rows((ROOT / "subjects.md").read_text(), "subject")
+    }
+
+    assert {"contract": "responder asyncapi"} == info["metadata"]
+    assert documented == {
+        subject: re.findall('"(.*?)"', each["request"]) for subject, each in told.items()
+    }
+    assert {
+        "summary": "a user by id",
+        "request": '{"id", "organizationId"?}, or the bare id',
+        "reply": "{" + ", ".join(f'"{each[0]}"' for each in USER[:14]) + "}",
+        "token": "optional",
+    } == told["users.get"]
+    assert "required" == told["users.whoami"]["token"]
+
+
+async def test_info_says_where_a_token_is_required(start_with):
+    """With RESPONDER_NATS_AUTH=required it is on every subject."""
+    service = await start_with(
+        empty=True, RESPONDER_NATS_AUTH="required", BETTER_AUTH_URL="http://127.0.0.1:1"
+    )
+    info = (await service.ask("$SRV.INFO.users")).json
+
+    assert {"required"} == {each["metadata"]["token"] for each in info["endpoints"]}
 
 
 async def test_each_reply_says_the_same_of_the_instance(people_service):

@@ -152,7 +152,7 @@ async def refused(server: nats.NatsServer, user: str, verb: str, subjects: list[
     [
         ("worker", [], REQUESTS),
         ("bridge", ["users.get"], ["_INBOX.bridge.1"]),
-        ("serve", ["users.get", "$SRV.PING.users"], ["_INBOX.serve.1", *REQUESTS]),
+        ("serve", ["users.get", "$SRV.INFO.users"], ["_INBOX.serve.1", *REQUESTS]),
         ("orders", ["users.get", "orders.new", *SRV], ["_INBOX.orders.1", "orders.new"]),
         ("billing", ["users.get", *SRV], ["_INBOX.billing.1"]),
     ],

@@ -1,4 +1,4 @@
-"""The settings are read as the README says."""
+"""The settings are read as docs/settings.md says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def refusal(**variables: str) -> str:
 
 
 def test_nothing_set_is_the_defaults():
-    """Without any variable each setting has the default that the README names."""
+    """Without any variable each setting has the default that docs/settings.md names."""
     settings = Settings.read({})
 
     assert {

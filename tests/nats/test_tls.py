@@ -1,4 +1,4 @@
-"""Where TLS is asked for there is TLS, or no connection (README, Running it)."""
+"""Where TLS is asked for there is TLS, or no connection (docs/settings.md)."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ async def reply_on(
         except NoRespondersError:
             jittered = pause * (0.5 + random.random())  # noqa: S311 - no secret
             if loop.time() + jittered > start + patience:
-                raise UnavailableError(f"no worker listens on {subject}") from None
+                raise UnavailableError(_silence(subject, worker=bool(begins))) from None
             await asyncio.sleep(jittered)
             pause *= 2
             continue
@@ -144,3 +144,9 @@ async def reply_on(
         if error is not None:
             raise error
         return body
+
+
+def _silence(subject: str, *, worker: bool) -> str:
+    if worker:
+        return f"no worker listens on {subject}: `responder check` says who answers"
+    return f"no program listens on {subject}"

@@ -11,11 +11,12 @@ import os
 import re
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
 from socket import socket
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import uvloop
 
@@ -113,10 +114,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     dev = commands.add_parser("dev", help="everything, with real servers and demo people")
     dev.set_defaults(run=_dev)
-    _add_serve(commands.add_parser("serve", help="worker, HTTP bridge and admin listener"))
-    bridge = commands.add_parser("bridge", help="the HTTP bridge alone")
+    about: dict[str, Any] = {
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "epilog": _settings(),
+    }
+    serve = commands.add_parser("serve", help="worker, HTTP bridge and admin listener", **about)
+    _add_serve(serve)
+    bridge = commands.add_parser("bridge", help="the HTTP bridge alone", **about)
     bridge.set_defaults(run=_bridge)
-    check = commands.add_parser("check", help="what responder finds, and what is to be mended")
+    check = commands.add_parser(
+        "check", help="what responder finds, and what is to be mended", **about
+    )
     check.add_argument("--json", action="store_true", help="for programs")
     check.set_defaults(run=_check)
     grants = commands.add_parser("grants", help="SQL for a role that may do no more than it needs")
@@ -128,6 +136,13 @@ def _parser() -> argparse.ArgumentParser:
     over_http = commands.add_parser("openapi", help="what the HTTP bridge answers, as OpenAPI")
     over_http.set_defaults(run=_openapi)
     return parser
+
+
+def _settings() -> str:
+    """Return the end of a command's help: what it reads besides its arguments."""
+    names = " ".join(str(field.alias) for field in Settings.model_fields.values())
+    listed = textwrap.fill(names, 76, initial_indent="  ", subsequent_indent="  ")
+    return f"settings, read from the environment and from .env in the working directory:\n{listed}"
 
 
 def _add_serve(serve: argparse.ArgumentParser) -> None:

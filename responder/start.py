@@ -31,9 +31,10 @@ def _say_what_is_missing(error: ModuleNotFoundError) -> int:
     """Say what to install where only the client is; raises any other error."""
     if (error.name or "").partition(".")[0] == "responder":
         raise error
+    extra = "dev" if sys.argv[1:2] == ["dev"] else "server"
     print(
-        f"responder: the service needs {error.name}, which is not installed: "
-        "pip install 'better-auth-responder[server]'",
+        f"responder: the command needs {error.name}, which is not installed: "
+        f"pip install 'better-auth-responder[{extra}]'",
         file=sys.stderr,
     )
     return WRONG_USE

@@ -34,6 +34,7 @@ from nats.errors import NoRespondersError
 
 from responder.dev import nats, postgres, service, tables
 from responder.dev.nats import NatsServer
+from responder.settings import Settings
 from tests import privacy
 
 RESPONDER = Path(sysconfig.get_path("scripts")) / "responder"
@@ -289,7 +290,8 @@ async def test_request_without_a_worker_fails(server, tmp_path):
     """If no worker listens the exit is 1, and the code is unavailable."""
     result = await run("request", "users.get", "x", cwd=tmp_path, NATS_URL=server.url)
 
-    assert Ended(1, "", "responder: unavailable: no worker listens on users.get\n") == result
+    said = "no worker listens on users.get: `responder check` says who answers"
+    assert Ended(1, "", f"responder: unavailable: {said}\n") == result
 
 
 async def test_request_without_nats_fails(tmp_path):
@@ -487,6 +489,15 @@ async def test_help_lists_the_commands(tmp_path):
     assert (0, "") == (result.status, result.err)
     for command in ("dev", "serve", "bridge", "request"):
         assert re.search(rf"^ +{command} ", result.out, re.MULTILINE)
+
+
+async def test_help_names_the_settings(tmp_path):
+    """What a service is set with stands in its help, on a terminal of 80 columns."""
+    result = await run("serve", "--help", cwd=tmp_path)
+
+    listed = result.out.partition("working directory:")[2]
+    assert [field.alias for field in Settings.model_fields.values()] == listed.split()
+    assert max(map(len, listed.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

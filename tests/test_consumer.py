@@ -83,13 +83,15 @@ async def test_every_call_works(python, people_service, cast, tmp_path):
     assert not SERVERS_OWN & {each.partition(".")[0] for each in modules}
 
 
-def test_the_command_says_what_it_lacks(python, tmp_path):
-    """Where only the client is, the command names the extra that has the service."""
-    command = python.with_name("responder")
-    ended = subprocess.run(
-        [command, "serve"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [(["serve"], "server"), (["dev"], "dev"), (["--help"], "server"), ([], "server")],
+)
+def test_the_command_says_what_it_lacks(python, tmp_path, arguments, extra):
+    """Where only the client is, the command names the extra to install."""
+    command = [python.with_name("responder"), *arguments]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert 2 == ended.returncode
-    assert "pip install 'better-auth-responder[server]'" in ended.stderr
+    assert f"pip install 'better-auth-responder[{extra}]'" in ended.stderr
     assert "Traceback" not in ended.stderr

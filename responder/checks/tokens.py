@@ -38,7 +38,8 @@ async def _of_keys(issuer: TrustedIssuer, location: str, report: Report) -> list
         keys = KeySet(await key_source.download(location)).keys
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
         severity: Severity = NOTE if issuer.key_set_is_presumed else BROKEN
-        message = f"the key set cannot be fetched: {key_source.describe(error)}"
+        where, why = key_source.address(location), key_source.describe(error)
+        message = f"the key set cannot be fetched from {where}: {why}"
         remedy = (
             "Check BETTER_AUTH_URL, or RESPONDER_JWKS_URL; the jwt plugin publishes it at …/jwks."
         )

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import ssl
 import zlib
@@ -74,6 +75,7 @@ class KeySource:
         self.problem: str | None = None  # of the last download
         self._succeeded_at = monotonic()
         self._location = location
+        self._address = address(location)
         self._presumed = presumed
         self._interval = interval
         self._refresh = refresh
@@ -111,7 +113,7 @@ class KeySource:
     def warning(self) -> str | None:
         """Return what went wrong with the last download; None if nothing did, or no fault is."""
         wrong = self.problem if self.expected else None
-        return wrong and f"the key set cannot be fetched: {wrong}"
+        return wrong and f"the key set cannot be fetched from {self._address}: {wrong}"
 
     def newer(self) -> asyncio.Future[None]:
         """Return what is done once the first download that begins after this call has ended.
@@ -185,10 +187,12 @@ class KeySource:
             if not self.expected:
                 if self.problem is None:
                     log.info(
-                        "only tokens of the shared secret are accepted: no key set: %s", problem
+                        "only tokens of the shared secret are accepted: no key set at %s: %s",
+                        self._address,
+                        problem,
                     )
             elif self.problem != problem:
-                log.warning("the key set cannot be fetched: %s", problem)
+                log.warning("the key set cannot be fetched from %s: %s", self._address, problem)
             self.problem = problem
             return
         if self.problem is not None:
@@ -226,15 +230,45 @@ async def download(location: str) -> bytes:
             return _decompressed(_bounded(bytes(body)), response.headers)
 
 
+def address(location: str) -> str:
+    """Return where a key set is, as it may be told: without a user, a password or a query.
+
+    >>> address("https://u:secret@app.example.com/jwks?key=secret")
+    'https://app.example.com/jwks'
+    """
+    if not urls.is_http(location):
+        return location
+    try:
+        url = urls.parse_http(location)
+    except ValueError:
+        return "its URL"
+    return f"{url.origin}{url.pathname}"
+
+
 def describe(error: Exception) -> str:
     """Return what went wrong with a download, without the address, which may hold a password."""
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return "no answer in time"
     if isinstance(error, httpx.HTTPError | httpx.InvalidURL):
-        return type(error).__name__
+        return _cause(error) or type(error).__name__
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return str(error) if isinstance(error, ValueError) else type(error).__name__
+
+
+def _cause(error: BaseException | None) -> str | None:
+    """Return what the system says of a connection that has failed; None if it has said nothing."""
+    said = None
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"TLS: {error.verify_message}"
+        if isinstance(error, ssl.SSLError):
+            return f"TLS: {error.reason}"
+        if isinstance(error, OSError) and error.errno:
+            # The words of asyncio's own error name an address; those of a resolver have no number.
+            said = os.strerror(error.errno) if error.errno > 0 else error.strerror
+        error = error.__cause__ or error.__context__
+    return said
 
 
 @cache

@@ -87,13 +87,20 @@ async def test_both_ways_are_said(tmp_path):
 
 @pytest.mark.parametrize(
     ("source", "why"),
-    [("http://u:hunter2@127.0.0.1:1/jwks", "ConnectError"), ("/nowhere.json", "No such file")],
+    [
+        (
+            "http://u:hunter2@127.0.0.1:1/jwks?key=hunter2",
+            "http://127.0.0.1:1/jwks: Connection refused",
+        ),
+        ("https://nowhere.invalid/jwks", "https://nowhere.invalid/jwks: "),
+        ("/nowhere.json", "/nowhere.json: No such file"),
+    ],
 )
 async def test_a_key_set_out_of_reach_is_broken(source, why):
-    """Why it cannot be fetched is said without its address, which may hold a password."""
+    """It is said which, and why it cannot be fetched, without the password of its address."""
     report = await check(BETTER_AUTH_URL="https://app.example.com", RESPONDER_JWKS_URL=source)
 
     (finding,) = report.findings
     assert BROKEN == finding.severity
-    assert finding.message.startswith(f"the key set cannot be fetched: {why}")
+    assert finding.message.startswith(f"the key set cannot be fetched from {why}")
     assert "hunter2" not in report.as_text()

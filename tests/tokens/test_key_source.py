@@ -6,12 +6,14 @@ import asyncio
 import gzip
 import json
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from itertools import pairwise
 from time import monotonic, time
 
+import httpx
 import pytest
 
 from responder.dev.tokens import ISSUER, Mint
@@ -20,6 +22,7 @@ from responder.tokens import key_source, verifier
 from responder.tokens.issuer import TrustedIssuer
 from responder.tokens.key_set import KeySet
 from responder.tokens.verifier import TokenVerifier
+from tests.certificates import certify
 from tests.key_sets import Endpoint, listening, published
 from tests.signing import ED, KID, P256, claims, jwk, key_set, sign
 
@@ -235,10 +238,13 @@ BAD = {
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 async def test_known_keys_outlast_a_bad_answer(endpoint, tmp_path, caplog, bad):
-    """While no key set comes, known keys verify tokens, and the log has one warning."""
+    """While no key set comes, known keys verify tokens, and the log has one warning, that
+    names the address without what may be secret.
+    """
     mint = Mint()
     endpoint.body = published(mint, path=tmp_path / "x")
-    async with verifying(endpoint.url) as tokens:
+    location = endpoint.url.replace("//", "//u:hunter2@") + "?key=hunter2"
+    async with verifying(location) as tokens:
         assert "ann" == (await tokens.verify(mint.token("ann"))).user_id
         for name, value in bad.items():
             setattr(endpoint, name, value)
@@ -256,7 +262,8 @@ async def test_known_keys_outlast_a_bad_answer(endpoint, tmp_path, caplog, bad):
         await until(lambda: tokens.key_source.warning() is None)
     told = [each for each in caplog.records if each.levelno == logging.WARNING]
     assert 1 == len(told)
-    assert "127.0.0.1" not in caplog.text
+    assert f" from {endpoint.url}: " in told[0].getMessage()
+    assert "hunter2" not in caplog.text
 
 
 async def problem(endpoint: Endpoint, path: str = "") -> str:
@@ -394,7 +401,8 @@ async def test_a_slow_download_delays_no_other_token(endpoint, tmp_path, monkeyp
 
         assert ticks > 10
         assert longest < 0.25
-        assert "the key set cannot be fetched: no answer in time" == tokens.key_source.warning()
+        said = f"the key set cannot be fetched from {endpoint.url}: no answer in time"
+        assert said == tokens.key_source.warning()
 
 
 async def test_a_flood_of_unknown_keys_is_one_download_per_interval(endpoint, tmp_path):
@@ -461,6 +469,19 @@ async def test_a_flood_of_bad_signatures_delays_no_other_request(keyed_service, 
     assert answers.index(cast.owner.id) < flood / 5
 
 
+async def test_a_certificate_that_is_not_trusted_is_said(tmp_path):
+    """A key set that is served with a certificate of its own is known by the words of TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certify(tmp_path))
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
+    async with server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks"
+        with pytest.raises(httpx.ConnectError) as refused:
+            await key_source.download(url)
+
+    assert "TLS: self-signed certificate" == key_source.describe(refused.value)
+
+
 async def test_an_outage_of_the_key_set_shows(keyed_service, cast, endpoint):
     """Metrics and /ready tell of the outage, and the service stays ready."""
     service, mint = keyed_service
@@ -473,7 +494,8 @@ async def test_an_outage_of_the_key_set_shows(keyed_service, cast, endpoint):
     owner = {"Authorization": f"Bearer {mint.token(cast.owner.id)}"}
 
     assert 200 == ready.status_code
-    assert "ready\nwarning: the key set cannot be fetched: HTTP status 503\n" == ready.text
+    said = f"the key set cannot be fetched from {endpoint.url}: HTTP status 503"
+    assert f"ready\nwarning: {said}\n" == ready.text
     assert "responder_key_set_failures_total 1.0" in metrics
     assert "responder_key_set_keys 1.0" in metrics
     assert cast.owner.id == (await service.ask("users.get", cast.owner.id, owner)).json["id"]

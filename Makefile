@@ -22,9 +22,15 @@ NPM_CI := $(NPM) ci --silent
 
 # Packages of npm for tests: Better Auth, which they ask and write to, and what reads documents.
 PACKAGES := $(patsubst %,tests/%/node_modules/.package-lock.json,better-auth documents)
+# What the examples are run with, as far as it is not Python's.
+EXAMPLES := examples/typescript/node_modules/.package-lock.json tests/go/.installed/ready
 
-tests/%/node_modules/.package-lock.json: tests/%/package-lock.json $(VENV)/ready
-	$(NPM_CI) --ignore-scripts --prefix tests/$*
+%/node_modules/.package-lock.json: %/package-lock.json $(VENV)/ready
+	$(NPM_CI) --ignore-scripts --prefix $*
+	touch $@
+
+tests/go/.installed/ready: tests/go/install tests/go/requirements.lock | $(VENV)/ready
+	$< $(CURDIR)/$(BIN)/python
 	touch $@
 
 run: setup ## everything, with real servers and demo people
@@ -44,7 +50,7 @@ test: setup $(PACKAGES) ## every test that takes a moment
 	$(if $(COVERAGE),$(BIN)/coverage erase)
 	$(PARALLEL) $(QUICK)
 
-test-heavy: setup $(PACKAGES) ## those that take longer
+test-heavy: setup $(PACKAGES) $(EXAMPLES) ## those that take longer
 	$(PARALLEL) -m heavy
 
 test-load: setup $(PACKAGES) ## those that need the machine for themselves
@@ -82,10 +88,6 @@ check: setup ## lint, types, imports, compose file
 
 # What the benchmark compares with, installed apart from ours.
 PEERS := benchmarks/peers/node_modules/.package-lock.json benchmarks/peers/.venv/ready
-
-benchmarks/peers/node_modules/.package-lock.json: benchmarks/peers/package-lock.json $(VENV)/ready
-	$(NPM_CI) --ignore-scripts --prefix benchmarks/peers
-	touch $@
 
 benchmarks/peers/.venv/ready: benchmarks/peers/requirements.lock
 	$(PYTHON) -m venv benchmarks/peers/.venv

@@ -20,23 +20,23 @@ Call: TypeAlias = Callable[[], object]
 
 
 class Afterwards:
-    """Calls functions once what is being read has been dealt with."""
+    """Calls functions once what is being read has been dealt with.
+
+    Attributes:
+        reading: set to True when something is being read; `end` has to follow.
+    """
 
     def __init__(self) -> None:
         self._call_soon = asyncio.get_running_loop().call_soon
-        self._reading = False
+        self.reading = False
         self._calls: list[Call] = []
 
     def call(self, function: Call) -> None:
         """Call a function at the end of the read, or in the next turn where there is none."""
-        if self._reading:
+        if self.reading:
             self._calls.append(function)
         else:
             self._call_soon(function)
-
-    def begin(self) -> None:
-        """Note that something is being read; `end` has to follow."""
-        self._reading = True
 
     def end(self) -> None:
         """Call what waits, and what is added meanwhile."""
@@ -46,4 +46,4 @@ class Afterwards:
                 calls.pop(0)()
             except Exception:
                 log.exception("what follows a read failed")
-        self._reading = False
+        self.reading = False

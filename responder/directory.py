@@ -303,7 +303,8 @@ class Directory:
 
 def _query(lookup: Users, keys: Sequence[str | None], asked: Sequence[Asked], *, cap: int) -> Query:
     organizations = [request.organization_id for request, _ in asked]
-    callers = [caller for _, caller in asked if caller]
+    # A batch is one of services, or one of callers.
+    callers = [caller for _, caller in asked if caller] if asked[0][1] else ()
     return lookup.query(keys, organizations, callers, cap=cap)
 
 

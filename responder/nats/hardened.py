@@ -91,6 +91,7 @@ class HardenedClient(TlsClient):
         self._ps = Parser(self)  # type: ignore[assignment]  # stands in for nats-py's own
         self._writing = False  # whether a write will follow in this turn of the loop
         self._turns: Turns | None = None
+        self._stream: asyncio.Transport | None = None
         self._unread = 0  # bytes that the server had not read when we last wrote
         self.afterwards = Afterwards()
 
@@ -183,7 +184,7 @@ class HardenedClient(TlsClient):
         if not (self._pending and self.is_connected and self._transport):
             return  # nats-py writes it after a reconnect
         try:
-            self._transport.writelines(self._pending)
+            (self._stream or self._transport).writelines(self._pending)
         except (OSError, RuntimeError):  # closed: the read loop will find out, too
             return
         self._pending, self._pending_data_size = [], 0
@@ -233,26 +234,28 @@ class HardenedClient(TlsClient):
 
         nats-py stops reading over a late PONG, or anything unexpected, and says nothing of it.
         """
-        self._turns, self._unread = None, 0
+        self._turns, self._stream, self._unread = None, None, 0
         reader = getattr(self._transport, "_io_reader", None)
         writer = getattr(self._transport, "_io_writer", None)
         if reader is not None and writer is not None:  # a websocket has neither
+            self._stream = writer.transport
             self._turns = Turns(writer.transport, self.backlog)
-            self._read_directly(reader, self._turns)
+            self._read_directly(reader, writer.transport, self._turns)
         await super()._read_loop()
         if self.is_connected:
             await self._process_op_err(errors.StaleConnectionError())
 
-    def _read_directly(self, reader: asyncio.StreamReader, turns: Turns) -> None:
+    def _read_directly(
+        self, reader: asyncio.StreamReader, stream: asyncio.Transport, turns: Turns
+    ) -> None:
         """Take messages as they arrive, instead of waking a task to read them.
 
         nats-py's loop is left what is no message, and notices the end of the connection.
         """
-        wait = reader.feed_data
 
         def take(data: bytes) -> None:
             turns.read(len(data))
-            self.afterwards.begin()
+            self.afterwards.reading = True
             if self.backlog.begin(len(data)):
                 self._pongs.append(_MeasuringPong())
                 self._append(PING_PROTO)
@@ -262,12 +265,14 @@ class HardenedClient(TlsClient):
                 reader.set_exception(error)
             else:
                 if rest:
-                    wait(rest)
+                    reader.feed_data(rest)
             finally:
                 self.afterwards.end()
 
         # What has arrived before is read, and parsed, before anything else can be.
-        reader.feed_data = take  # type: ignore[method-assign, assignment]  # as above
+        protocol: Any = stream.get_protocol()
+        protocol.data_received = take
+        stream.set_protocol(protocol)  # uvloop looks for the function here
 
     def receive_pong(self) -> bool:
         """Take a PONG if it is that of a measurement (called by the parser)."""

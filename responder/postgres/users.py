@@ -97,14 +97,19 @@ class Users:
             callers: of each key, or none at all for services.
             cap: bytes over which an image is left out.
         """
-        named = [each is not None for each in organizations]
-        possible = self.forms.organizations(organizations)
         if len(keys) == 1:
-            own = [each for caller in callers for each in self.forms.caller(caller)]
-            return self.one, (keys[0], possible[0], cap, named[0], *own)
-        if not any(named):  # unnest fills the shorter arrays up with nulls
-            possible, named = [], []
-        return self.many, (keys, possible, cap, named, *self._callers(callers))
+            organization = organizations[0]
+            named = organization is not None
+            if organization is not None:
+                organization = self.forms.organization(organization)
+            own = self.forms.caller(callers[0]) if callers else ()
+            return self.one, (keys[0], organization, cap, named, *own)
+        possible: Sequence[str | None] = ()  # unnest fills the shorter arrays up with nulls
+        all_named: Sequence[bool] = ()
+        if any(each is not None for each in organizations):
+            possible = self.forms.organizations(organizations)
+            all_named = [each is not None for each in organizations]
+        return self.many, (keys, possible, cap, all_named, *self._callers(callers))
 
     def _callers(self, callers: Sequence[Caller]) -> Sequence[Sequence[object]]:
         """Return the callers of a batch as arguments: each once, and the number of each key's."""

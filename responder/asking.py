@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -69,14 +69,14 @@ class Asker:
     prefix: str = "users"
     timeout: float = 2.0
 
-    async def reply(
+    def reply(
         self,
         endpoint: Endpoint[Any, Any],
         payload: bytes,
         *,
         headers: Mapping[str, str],
         timeout: float | None = None,
-    ) -> bytes:
+    ) -> Coroutine[Any, Any, bytes]:
         """Return the payload of an endpoint's reply as it came; raises the error that it is.
 
         Args:
@@ -85,7 +85,7 @@ class Asker:
             headers: of the request.
             timeout: seconds.
         """
-        return await reply_on(
+        return reply_on(
             self.transport,
             endpoint.subject(self.prefix),
             payload,

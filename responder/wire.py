@@ -159,6 +159,8 @@ def encode_headers(headers: Mapping[str, str], *, status: str = "") -> bytes:
 
 def on_one_line(value: str) -> str:
     """Return the value of a header, in which a line break would begin another."""
+    if "\n" not in value and "\r" not in value:
+        return value
     return value.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
 
 

@@ -64,6 +64,7 @@ class Admin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
+        # The checks are tasks (by `gather`), and all else needs none.
         await self._app(scope, receive, send)
 
     def show(self, observed: Observed) -> None:

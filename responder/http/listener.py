@@ -60,7 +60,7 @@ class _Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         state = self.server_state
-        self._shared = Shared(app, state.tasks, keep_alive=keep_alive)
+        self._shared = Shared(app, keep_alive=keep_alive)
         self._limit = limit
         self._drain_timeout = drain_timeout
         state.connections = self._shared.connections  # type: ignore[assignment]  # likewise closed
@@ -99,8 +99,7 @@ class _Server(uvicorn.Server):
         await self._all_closed(self._drain_timeout)
         for connection in list(self._shared.connections):
             connection.end()
-        for task in self.server_state.tasks:
-            task.cancel()  # it answers that it is too late
+            connection.give_up()
         await self._all_closed(2 * LINGER)
         for connection in list(self._shared.connections):
             connection.drop()

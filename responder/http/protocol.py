@@ -52,7 +52,6 @@ class Shared:
 
     Args:
         app: answers their requests (ASGI).
-        tasks: where the task of each request is kept while it is being answered.
         keep_alive: seconds that a connection may be idle between two requests.
 
     Attributes:
@@ -68,9 +67,8 @@ class Shared:
         dropped: likewise, where it is not even looked at.
     """
 
-    def __init__(self, app: ASGIApp, tasks: set[asyncio.Task[None]], *, keep_alive: float) -> None:
+    def __init__(self, app: ASGIApp, *, keep_alive: float) -> None:
         self.app = app
-        self.tasks = tasks
         self.keep_alive = keep_alive
         self.accepted = 0
         self.connections: set[Connection] = set()
@@ -96,6 +94,10 @@ class Shared:
             self.loop.call_soon(self._begin_turn)
         self._taken += 1
         return True
+
+    def postpone(self, connection: Connection) -> None:
+        """Call `go_on` in the next turn, because others have to have theirs."""
+        self._waiting.append(connection)
 
     def _begin_turn(self) -> None:
         self._taken = 0
@@ -151,8 +153,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._lingering is not None:
             self._lingering.cancel()
         if self._exchange is not None:
-            self._exchange.task.cancel()
-            self._exchange = None
+            exchange, self._exchange = self._exchange, None
+            exchange.cancel()
         if self._shared.freed is not None:
             self._shared.freed()
 
@@ -192,6 +194,11 @@ class Connection(asyncio.BufferedProtocol):
     def shutdown(self) -> None:
         """Make the answer to the request in hand, or to the next one, the last."""
         self._keep_alive = False
+
+    def give_up(self) -> None:
+        """Have the request in hand answered now, that it is too late for it."""
+        if self._exchange is not None:
+            self._exchange.cancel()
 
     def end(self) -> None:
         """Take no request from now on, if none is in hand."""
@@ -277,16 +284,18 @@ class Connection(asyncio.BufferedProtocol):
             self.deadline = self._shared.loop.time() + HEAD_TIMEOUT
 
     def _begin(self, head: Head) -> None:
-        """Have a request answered by a task."""
+        """Have a request answered."""
         shared = self._shared
         shared.idle.pop(self, None)
         self._keep_alive = self._keep_alive and head.keep_alive
         if head.body != 0:
             self._expect_body(head)
-        self._exchange = exchange = Exchange(head, self._answer)
-        exchange.task = shared.loop.create_task(exchange.run(shared.app))
-        shared.tasks.add(exchange.task)
-        exchange.task.add_done_callback(shared.tasks.discard)
+        self._exchange = Exchange(head, self._answer)
+        self._waiting = True  # an answer that is there at once begins no other request
+        self._exchange.begin(shared.app)
+        self._waiting = self._exchange is None and bool(self._rest)
+        if self._waiting:
+            shared.postpone(self)
 
     def _expect_body(self, head: Head) -> None:
         """Drop a body as it arrives, or let the connection end with the answer.
@@ -323,7 +332,7 @@ class Connection(asyncio.BufferedProtocol):
             self._linger()
 
     def _refuse(self, response: Response, *, bodiless: bool) -> None:
-        """Answer what is no request that could be answered, without a task; end the connection.
+        """Answer what is no request that could be answered, and end the connection.
 
         It ends because where the next request begins is known of a good one only.
         """

@@ -14,11 +14,13 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Any, Final
 
 from nats import errors
 
 from responder.asking import NoRespondersError
+from responder.errands import Prompt
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
 from responder.nats.hardened import HardenedClient, Receive, Refuse
 from responder.nats.login import variables_of, why
@@ -34,6 +36,7 @@ OUT_OF_REACH: Final = "NATS is out of reach"
 NO_INBOX: Final = (
     "NATS does not permit to hear replies: to subscribe to _INBOX.>, or as NATS_INBOX_PREFIX says"
 )
+TICK: Final = 0.01  # seconds that a request may be later than its deadline
 PING_INTERVAL: Final = 10  # seconds; after two without an answer the server is taken for dead
 FLUSH_TIMEOUT: Final = 10.0  # seconds
 LAST_FLUSH_TIMEOUT: Final = 2.0  # seconds; of the flush before closing
@@ -41,15 +44,12 @@ CLOSE_TIMEOUT: Final = 4.0  # seconds; of that flush, and of closing
 MOVE_TIMEOUT: Final = 5  # seconds; a server in lame duck mode gives at least ten
 
 
-class _Asked:
-    """A request of our own that has no reply yet."""
+class _Asked(Prompt[tuple[bytes, bytes]]):
+    """A request of our own, and its reply."""
 
-    __slots__ = ("answer", "begins", "others")
-
-    def __init__(self, begins: bytes, answer: asyncio.Future[tuple[bytes, bytes]]) -> None:
-        self.begins = begins  # see `wire.is_ours`
-        self.answer = answer
-        self.others = False  # whether a program that is no worker has answered
+    begins: bytes  # see `wire.is_ours`
+    deadline: float  # the loop's time
+    others = False  # whether a program that is no worker has answered
 
 
 @asynccontextmanager
@@ -122,6 +122,9 @@ class Connection:
         self._inbox = b""  # what the reply subjects of our own requests begin with
         self._numbers = itertools.count()
         self._requests: dict[bytes, _Asked] = {}  # by reply subject
+        self._now = asyncio.get_running_loop().time
+        self._alarm: asyncio.Handle | None = None  # of the next deadline
+        self._alarm_at = inf
         self.trouble = OUT_OF_REACH
         self.reconnects = 0
         self._refused = False  # whether that is the answer of a server
@@ -237,12 +240,13 @@ class Connection:
         if f"{self._inbox.decode()}*".lower() in self._client.denied:
             raise UnavailableError(NO_INBOX)
         reply = b"%b%d" % (self._inbox, next(self._numbers))
-        answer = asyncio.get_running_loop().create_future()
-        asked = self._requests[reply] = _Asked(begins, answer)
+        asked = self._requests[reply] = _Asked()
+        asked.begins, asked.deadline = begins, self._now() + timeout
+        if asked.deadline < self._alarm_at:
+            self._set_alarm(asked.deadline)
         try:
-            async with asyncio.timeout(timeout):
-                self.send(b"%b %b" % (subject.encode(), reply), payload, block)
-                reply_headers, body = await answer
+            self.send(b"%b %b" % (subject.encode(), reply), payload, block)
+            reply_headers, body = await asked
         except TimeoutError:
             if not self._client.is_connected:  # why is not for each caller to know
                 raise UnavailableError(OUT_OF_REACH) from None
@@ -256,9 +260,25 @@ class Connection:
             raise NoRespondersError
         return reply_headers, body
 
+    def _set_alarm(self, when: float) -> None:
+        # One for all requests: one for each would cost a tenth of what the bridge does.
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = when
+        self._alarm = asyncio.get_running_loop().call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        """End the requests whose deadline has passed."""
+        self._alarm, self._alarm_at = None, inf
+        now = self._now()
+        for asked in [each for each in self._requests.values() if each.deadline <= now]:
+            asked.settle(TimeoutError())
+        if left := [each.deadline for each in self._requests.values() if not each.done()]:
+            self._set_alarm(max(min(left), now + TICK))
+
     def _receive_reply(self, subject: bytes, _: bytes, headers: bytes, payload: bytes) -> None:
         asked = self._requests.get(subject)
-        if asked is None or asked.answer.done():
+        if asked is None:
             return
         # Nearly each reply is a value, which costs one comparison.
         if (
@@ -266,7 +286,7 @@ class Connection:
             or is_no_responders(headers)
             or is_ours(headers, payload, asked.begins)
         ):
-            asked.answer.set_result((headers, payload))
+            asked.settle((headers, payload))
         else:
             asked.others = True
 
@@ -310,7 +330,7 @@ class Connection:
                 await self.flush()
                 await self.answered()
                 if self._requests:
-                    await asyncio.wait([asked.answer for asked in self._requests.values()])
+                    await asyncio.wait(list(self._requests.values()))
                 await self.flush()
         except (TimeoutError, errors.Error) as error:
             log.warning("left a NATS server before all was answered: %s", type(error).__name__)

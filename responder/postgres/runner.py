@@ -8,10 +8,9 @@
 #
 # And a task is woken by the loop in its next turn, once the future it waits for is done. Here the
 # reads of the connection pass through Runner. asyncpg sets its future when it has read an answer to
-# the end; then the coroutine goes on, within that very read. So that no turn of the loop follows
-# for it, asyncpg's own callback is taken from the future; all it does is to end a timeout, or to
-# cancel the query of a future that was cancelled, and here there is neither. Any other future that
-# a coroutine waits for, such as that of a lock, wakes it as it would a task.
+# the end; then the coroutine goes on, within that very read (see `errands`). So that no turn of the
+# loop follows for it, asyncpg's own callback is taken from the future; all it does is to end a
+# timeout, or to cancel the query of a future that was cancelled, and here there is neither.
 #
 # pyproject.toml pins asyncpg to one version, whose insides these are, and only this module touches
 # them; the tests of this package fail if those of another version behave differently.
@@ -19,23 +18,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Sequence
+from typing import Any
 
 import asyncpg
 from asyncpg.protocol import NO_TIMEOUT
 
 from responder.afterwards import Afterwards
+from responder.errands import Errand
 
 Record = asyncpg.Record
-# Called once a coroutine has ended, with what it has raised.
-Ended: TypeAlias = Callable[[BaseException | None], None]
 
 
-class Runner(asyncio.Protocol):
-    """Stands between a connection of asyncpg and its transport.
-
-    It runs one coroutine at a time, which must not need to be a task: it has no timeouts.
+class Runner(Errand, asyncio.Protocol):
+    """Stands between a connection of asyncpg and its transport, and runs a coroutine at a time.
 
     Args:
         connection: of asyncpg.
@@ -50,9 +46,6 @@ class Runner(asyncio.Protocol):
         self._take = protocol.data_received
         self._bind_execute = protocol.bind_execute
         self._completed = protocol._on_waiter_completed
-        self._coroutine: Coroutine[Any, None, None] | None = None
-        self._ended: Ended | None = None
-        self._answer: asyncio.Future[Any] | None = None  # which the coroutine waits for
         connection._transport.set_protocol(self)
 
     def fetch(self, statement: Any, arguments: Sequence[object]) -> Awaitable[list[Record]]:
@@ -62,56 +55,29 @@ class Runner(asyncio.Protocol):
         )
         return rows
 
-    def run(self, coroutine: Coroutine[Any, None, None], ended: Ended) -> None:
-        """Run a coroutine: now, as far as it gets, and on whenever what it waits for is there."""
-        self._coroutine, self._ended = coroutine, ended
-        self._go_on()
-
-    def stop(self) -> None:
-        """Let the coroutine under way end where it is; `ended` is not called."""
-        coroutine, self._coroutine = self._coroutine, None
-        self._answer = None
-        if coroutine is not None:
-            coroutine.close()
-
-    def _go_on(self, _: object = None) -> None:
-        coroutine = self._coroutine
-        if coroutine is None:
-            return
-        self._answer = None
-        try:
-            future: Any = coroutine.send(None)
-        except StopIteration:
-            error = None
-        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - it is passed on
-            error = raised
-        else:
-            if future.remove_done_callback(self._completed):
-                self._answer = future
-            else:
-                future.add_done_callback(self._go_on)
-            return
-        self._coroutine = None
-        if self._ended is not None:
-            self._ended(error)
+    def _wait(self, future: Any) -> None:
+        if future is None or not future.remove_done_callback(self._completed):
+            super()._wait(future)
 
     # What the transport calls.
 
     def data_received(self, data: bytes) -> None:
         """Have asyncpg read, and go on with what waited for that."""
-        self.afterwards.begin()
+        self.afterwards.reading = True
         try:
             self._take(data)
-            if self._answer is not None and self._answer.done():
-                self._go_on()
+            self._look()
         finally:
             self.afterwards.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Go on with what waits for an answer in vain."""
         self._protocol.connection_lost(exc)
-        if self._answer is not None and self._answer.done():
-            self._go_on()
+        self._look()
+
+    def _look(self) -> None:
+        if self._awaited is not None and self._awaited.done():
+            self.go_on(self._awaited)
 
     def pause_writing(self) -> None:
         """Tell asyncpg."""

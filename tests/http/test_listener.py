@@ -132,8 +132,7 @@ async def test_what_waits_to_be_accepted_is_answered_when_a_listener_ends():
     """A connection that is in the backlog when the listener is told to end is served."""
     sock = listener.bind(("127.0.0.1", 0), setting="SETTING")
     address = sock.getsockname()
-    tasks: set[asyncio.Task[None]] = set()
-    accepting = acceptor.Acceptor(sock, protocol.Shared(soon, tasks, keep_alive=75), limit=1000)
+    accepting = acceptor.Acceptor(sock, protocol.Shared(soon, keep_alive=75), limit=1000)
     accepting.open()
     clients = [socket.create_connection(address) for _ in range(200)]  # the loop does not turn
     accepting.close()

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import product
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from responder import worker
+from responder.errors import ResponderError
 
 SUBJECTS = ("get", "by_email", "org_list", "get_many")  # which services ask
 EVERY_SUBJECT = pytest.mark.parametrize("subject", SUBJECTS)
@@ -344,3 +350,50 @@ async def test_work_whose_caller_has_given_up_never_reaches_postgresql(
     assert "not_found" == last.code
     assert "the last in line" in log
     assert "given-up" not in log
+
+
+LINES = (
+    "Authorization: Bearer a.b-c_d",
+    "authorization: Bearer a.b",
+    "Authorization: bearer a.b",
+    "Authorization: Bearer  a.b",
+    "Authorization: Bearer a b",
+    "Authorization: Basic a",
+    "Authorization: Bearer \x1f",
+    "Authorization: Bearer \xe4",
+    "traceparent: 00-1-2-01",
+    "traceparent:",
+    "Responder-Timeout-Ms: 1950",
+    "Responder-Timeout-Ms: 0",
+    "Responder-Timeout-Ms: 00",
+    "Responder-Timeout-Ms: -1",
+    "Responder-Timeout-Ms: \u0661",
+    "Responder-Timeout-Ms: 1234567890123",
+    "X: y",
+    "no header",
+    "",
+)
+
+
+def read(block: bytes) -> object:
+    try:
+        return worker._read_headers(block)
+    except ResponderError as error:
+        return type(error), error.message
+
+
+@given(
+    lines=st.lists(st.sampled_from(LINES), max_size=4),
+    first=st.sampled_from(["NATS/1.0", "NATS/1.0 ", "NATS/1.0 503", "NATS/1.1"]),
+    between=st.sampled_from(["\r\n", "\n", "\r"]),
+    end=st.sampled_from(["\r\n\r\n", "\r\n", "\n\n", ""]),
+)
+def test_the_quick_and_the_long_way_of_reading_headers_agree(lines, first, between, end):
+    """What clients send usually is read in one step, and never as anything else."""
+    block = (between.join([first, *lines]) + end).encode()
+    quick = read(block)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(worker, "_COMMON", re.compile(rb"(?!)"))
+        long = read(block)
+
+    assert long == quick

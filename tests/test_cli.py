@@ -1025,7 +1025,7 @@ async def words(printed: str, line: str, cwd: Path) -> list[str]:
     return (await shell(printed, f"printf '%s\\n' {line}", cwd)).out.removesuffix("\n").split("\n")
 
 
-def test_dev_is_brief(dev, temporary):
+async def test_dev_is_brief(dev, temporary):
     """All that is printed fits on a screen, `/docs` first, and no token is shown."""
     printed = dev.strip().splitlines()
 

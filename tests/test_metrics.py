@@ -32,6 +32,15 @@ class Figure(NamedTuple):
     labels: frozenset[str]
 
 
+def promtool(page: str) -> tuple[int, str, str]:
+    """What `promtool check metrics` ends with and prints."""
+    assert PROMTOOL
+    done = subprocess.run(
+        [PROMTOOL, "check", "metrics"], input=page, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
 def figures(page: str) -> dict[str, Figure]:
     """Each metric of a page, by its name, with its type and its labels."""
     return {
@@ -76,7 +85,7 @@ async def supervised(tmp_path):
         return (await client.get("/metrics")).text
 
 
-def test_every_metric_is_documented(scraped, supervised):
+async def test_every_metric_is_documented(scraped, supervised):
     """The table has each metric with its type and its labels, and no other."""
     documented = {
         name: Figure(type_, frozenset(filter(None, labels.split(", "))))
@@ -90,26 +99,16 @@ def test_every_metric_is_documented(scraped, supervised):
     assert {**figures(scraped), **of_supervisor} == documented
 
 
-def test_a_supervisor_tells_its_own_figures_from_those_of_workers(supervised):
+async def test_a_supervisor_tells_its_own_figures_from_those_of_workers(supervised):
     """Each figure of a process has the label `worker`, and that of the supervisor says so."""
     assert re.search(r'^process_open_fds{worker="supervisor"} \d', supervised, re.MULTILINE)
     assert re.search(r'^responder_build_info{.*worker="supervisor"', supervised, re.MULTILINE)
 
 
 @pytest.mark.skipif(not PROMTOOL, reason="promtool (Debian's package prometheus) is not installed")
-@pytest.mark.parametrize("page", ["scraped", "supervised"])
-def test_promtool_takes_it(page, request):
+async def test_promtool_takes_it(scraped, supervised):
     """`promtool check metrics` has nothing to say about names, types and help."""
-    assert PROMTOOL
-    checked = subprocess.run(
-        [PROMTOOL, "check", "metrics"],
-        input=request.getfixturevalue(page),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert (0, "", "") == (checked.returncode, checked.stdout, checked.stderr)
+    assert [(0, "", "")] * 2 == [promtool(page) for page in (scraped, supervised)]
 
 
 def value(page: str, sample: str) -> float:
@@ -117,7 +116,7 @@ def value(page: str, sample: str) -> float:
     return float(found)
 
 
-def test_a_query_and_its_batch_are_counted(scraped):
+async def test_a_query_and_its_batch_are_counted(scraped):
     """One request is one batch of one; its query took some time, as did the request."""
     assert 1 == value(scraped, "responder_batch_size_count")
     assert 1 == value(scraped, 'responder_batch_size_bucket{le="1.0"}')
@@ -128,7 +127,7 @@ def test_a_query_and_its_batch_are_counted(scraped):
     assert 32_768 == value(scraped, "responder_pending_requests_limit")
 
 
-def test_an_error_that_has_not_happened_is_zero(scraped):
+async def test_an_error_that_has_not_happened_is_zero(scraped):
     """So that Prometheus sees the first."""
     assert 0 == value(scraped, 'responder_errors_total{code="internal",endpoint="get"}')
 

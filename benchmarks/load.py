@@ -1,181 +1,148 @@
-"""Keep a number of requests outstanding over NATS, and measure what that costs each process."""
+"""Ask over NATS, in a closed loop or in an open one, and measure what that costs each process."""
 
 # The load speaks the NATS protocol itself: a client library would cost more than what it measures.
-#
-# The load is a closed loop: each slot sends its next request when it has the answer to its last.
 # What arrives in one read is answered with one write, as any busy client would do.
-#
-# Every answer is looked at: whether it is an error, and whether it holds the end of the key asked
-# for. Some answers are kept, and compared to the last field after the measurement.
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import json
 import random
 import time
-from array import array
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from figures import Figures, of
-from lookups import Lookup
-from processes import resident, spent, usages
+from figures import Figures
+from pace import Arrivals, Pace
+from traffic import Request, Stream, measured, mixed, undisturbed
 
-WARM_UP = 0.5  # seconds: connections, statements, plans
 PATIENCE = 5.0  # seconds for the last answers; what is missing then has failed
-KEEP = 499  # one answer of so many is compared whole
-KEPT = 200  # at most
 ERROR = b"Nats-Service-Error"
 REFUSED = b"NATS/1.0 503"  # no responders
-TELLING = 32  # bytes at the end of a key, which the answer must hold
 
 
 async def measure(
     nats_url: str,
-    subject: str,
-    lookup: Lookup,
+    streams: Sequence[Stream],
+    pace: Pace,
     *,
-    outstanding: int,
-    connections: int = 1,
     seconds: float,
     pids: Mapping[str, int],
-    fixed: bytes | None = None,
 ) -> Figures:
-    """Ask for keys at random; `fixed` is what every answer holds, if not the key.
-
-    `pids` are the processes whose CPU time is wanted; of the one called `worker` the memory too.
-    """
-    log = Log()
-    share = outstanding // connections
-    async with asking(
-        nats_url, subject, lookup, log, outstanding=share, connections=connections, fixed=fixed
-    ) as loads:
-        await asyncio.sleep(WARM_UP)
-        log.latencies = array("d")
-        before, began = usages(pids), time.perf_counter()
-        await asyncio.sleep(seconds)
-        latencies, log.latencies = log.latencies, array("d")
-        after, ended = usages(pids), time.perf_counter()
-        memory = resident(pids["worker"])
-        lost = await drained(loads)
-    if not latencies:
-        raise TimeoutError(f"not one answer on {subject}")
-    wrong = 0 if fixed else sum(not is_right(lookup, *each) for each in log.kept)
-    return of(
-        latencies,
-        seconds=ended - began,
-        cpu={name: spent(before[name], after[name]) for name in after},
-        memory=memory,
-        failures=log.failures + lost + wrong,
-    )
-
-
-def is_right(lookup: Lookup, key: bytes, answer: bytes) -> bool:
-    """Whether an answer is right, whatever it may be."""
-    try:
-        return lookup.is_right(key, answer)
-    except (ValueError, KeyError, AttributeError, TypeError):
-        return False
+    """Return the figures of the first stream, while all are asked for at a pace."""
+    async with asking(nats_url, streams, pace) as load:
+        return await measured(streams, load.drained, seconds=seconds, pids=pids)
 
 
 @asynccontextmanager
 async def asking(
-    nats_url: str,
-    subject: str,
-    lookup: Lookup,
-    log: Log,
-    *,
-    outstanding: int,
-    connections: int = 1,
-    fixed: bytes | None = None,
-) -> AsyncIterator[list[Load]]:
-    """Keep `outstanding` requests on each connection while the context is open."""
+    nats_url: str, streams: Sequence[Stream], pace: Pace, *, wanted: int | None = None
+) -> AsyncIterator[Load]:
+    """Ask while the context is open; its `reached` is set when as many as `wanted` are answered."""
     url = urlsplit(nats_url)
     loop = asyncio.get_running_loop()
-    keys = shuffled(lookup.keys)
-    connect = partial(Load, subject, lookup, keys, log, outstanding=outstanding, fixed=fixed)
-    loads: list[Load] = []
-    gc.collect()
-    gc.disable()  # a pause here would be a latency there
-    try:
-        for _ in range(connections):
-            made = await loop.create_connection(connect, url.hostname or "", url.port or 0)
-            loads.append(made[1])
-        yield loads
-    finally:
-        gc.enable()
-        for each in loads:
+    load = Load(mixed(streams), wanted)
+    with undisturbed():
+        try:
+            for _ in range(pace.connections):
+                await loop.create_connection(load.connection, url.hostname or "", url.port or 0)
+            load.begin(pace)
+            yield load
+        finally:
+            load.close()
+
+
+class Load:
+    """Connections to the NATS server over which requests are sent at a pace.
+
+    Args:
+        requests: whatever is to be asked.
+        wanted: set `reached` when there are so many answers.
+    """
+
+    def __init__(
+        self, requests: Iterator[tuple[Stream, Request]], wanted: int | None = None
+    ) -> None:
+        self.reached = asyncio.Event()
+        self._requests = requests
+        self._wanted = wanted
+        self._answers = 0
+        self._connections: list[Connection] = []
+        self._arrivals: Arrivals | None = None
+        self._stopping = False
+        self._last = asyncio.Event()  # the last answer has come
+
+    def connection(self) -> Connection:
+        """Return a protocol for one more connection."""
+        made = Connection(self)
+        self._connections.append(made)
+        return made
+
+    def begin(self, pace: Pace) -> None:
+        """Send the first requests."""
+        if pace.rate:
+            self._arrivals = Arrivals(pace.rate, self._due)
+            return
+        for each in self._connections:
+            each.send(self._next(pace.outstanding // pace.connections), time.perf_counter())
+
+    def answered(self, connection: Connection, count: int) -> None:
+        """Send as many requests as were answered, in a closed loop."""
+        self._answers += count
+        if self._wanted and self._answers >= self._wanted:
+            self.reached.set()
+        if self._stopping:
+            if not self._waiting():
+                self._last.set()
+        elif not self._arrivals:
+            connection.send(self._next(count), time.perf_counter())
+
+    async def drained(self) -> int:
+        """Send nothing more, and return how many requests never got an answer."""
+        self._stop()
+        if self._waiting():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self._last.wait()
+        return self._waiting()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._stop()
+        for each in self._connections:
             each.close()
 
+    def _stop(self) -> None:
+        self._stopping = True
+        if self._arrivals:
+            self._arrivals.close()
+            self._arrivals = None
 
-async def drained(loads: Iterable[Load]) -> int:
-    """Send nothing more, and return how many never got an answer."""
-    return sum(await asyncio.gather(*(each.drained() for each in loads)))
+    def _due(self, times: list[float]) -> None:
+        for meant in times:
+            random.choice(self._connections).send(self._next(1), meant)
 
+    def _next(self, count: int) -> Iterable[tuple[Stream, Request]]:
+        return itertools.islice(self._requests, count)
 
-def shuffled(keys: Sequence[bytes]) -> Iterator[bytes]:
-    """Return the keys in a random order, again and again."""
-    return itertools.cycle(random.sample(keys, len(keys)))
-
-
-class Log:
-    """What the connections of one measurement saw."""
-
-    def __init__(self, wanted: int | None = None) -> None:
-        self.latencies = array("d")
-        self.wanted = wanted
-        self.reached = asyncio.Event()  # as many answers as wanted
-        self.failures = 0
-        self.kept: list[tuple[bytes, bytes]] = []
+    def _waiting(self) -> int:
+        return sum(len(each.waiting) for each in self._connections)
 
 
-class Load(asyncio.Protocol):
-    """A connection to the NATS server with requests outstanding."""
+class Connection(asyncio.Protocol):
+    """A connection to the NATS server."""
 
     _transport: Any = None  # uvloop's own kind
 
-    def __init__(
-        self,
-        subject: str,
-        lookup: Lookup,
-        keys: Iterator[bytes],
-        log: Log,
-        *,
-        outstanding: int,
-        fixed: bytes | None = None,
-    ) -> None:
-        self._log = log
-        self._keys = keys
+    def __init__(self, load: Load) -> None:
+        self.waiting: dict[bytes, tuple[Stream, bytes, float]] = {}  # by the number of the request
+        self._load = load
         self._inbox = b"_INBOX.load%x." % random.getrandbits(64)
-        self._heads = [
-            b"PUB %b %b%d " % (subject.encode(), self._inbox, slot) for slot in range(outstanding)
-        ]
-        self._head, self._tail = b"\r\n" + lookup.head, lookup.tail + b"\r\n"
-        self._around = len(lookup.head) + len(lookup.tail)
-        self._fixed = fixed
-        self._asked = [b""] * outstanding
-        self._sent = [0.0] * outstanding
-        self._waiting = outstanding
-        self._until_kept = KEEP
-        self._stopping = False
-        self._drained = asyncio.Event()
+        self._numbers = itertools.count()
         self._rest = b""
-
-    async def drained(self) -> int:
-        """Send nothing more, and return how many never got an answer."""
-        self._stopping = True
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await self._drained.wait()
-        except TimeoutError:
-            return self._waiting
-        return 0
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -183,18 +150,25 @@ class Load(asyncio.Protocol):
             self._transport.close()
 
     def connection_made(self, transport: Any) -> None:
-        """Subscribe to the answers and send the first requests."""
+        """Subscribe to the answers."""
         self._transport = transport
         options = json.dumps({"verbose": False, "headers": True, "no_responders": True})
         transport.write(b"CONNECT %b\r\nSUB %b* 1\r\n" % (options.encode(), self._inbox))
-        self._send(range(len(self._heads)))
+
+    def send(self, requests: Iterable[tuple[Stream, Request]], meant: float) -> None:
+        """Send requests in one write; their latencies count from the time that was meant."""
+        messages = []
+        for stream, (key, token) in requests:
+            number = b"%d" % next(self._numbers)
+            self.waiting[number] = stream, key, meant
+            messages.append(self._message(stream, key, token, number))
+        self._transport.write(b"".join(messages))
 
     def data_received(self, data: bytes) -> None:
-        """Take the answers, and send as many requests."""
+        """Take the answers."""
         now = time.perf_counter()
         data = self._rest + data if self._rest else data
-        at = 0
-        answered = []
+        at = answered = 0
         while (end := data.find(b"\r\n", at)) >= 0:
             line = data[at:end]
             start, at = at, end + 2
@@ -204,48 +178,26 @@ class Load(asyncio.Protocol):
                 if len(data) < stop + 2:
                     at = start
                     break
-                slot = int(words[1][len(self._inbox) :])
                 body = at + int(words[-2]) if line.startswith(b"H") else at
-                self._take(slot, data[body:stop], now, headers=data[at:body])
-                answered.append(slot)
+                stream, key, meant = self.waiting.pop(words[1][len(self._inbox) :])
+                headers = data[at:body]
+                refused = headers.startswith(REFUSED) or ERROR in headers
+                stream.take(key, data[body:stop], now - meant, refused=refused)
+                answered += 1
                 at = stop + 2
             elif line == b"PING":
                 self._transport.write(b"PONG\r\n")
             elif line.startswith(b"-ERR"):
                 raise ConnectionError(line.decode())
         self._rest = data[at:]
-        if self._log.wanted and len(self._log.latencies) >= self._log.wanted:
-            self._log.reached.set()
-        if self._stopping:
-            self._waiting -= len(answered)
-            if not self._waiting:
-                self._drained.set()
-        elif answered:
-            self._send(answered)
+        if answered:
+            self._load.answered(self, answered)
 
-    def _take(self, slot: int, answer: bytes, now: float, *, headers: bytes) -> None:
-        log, key = self._log, self._asked[slot]
-        log.latencies.append(now - self._sent[slot])
-        if (
-            headers.startswith(REFUSED)
-            or ERROR in headers
-            or (self._fixed or key[-TELLING:]) not in answer
-        ):
-            log.failures += 1
-            return
-        self._until_kept -= 1
-        if not self._until_kept:
-            self._until_kept = KEEP
-            if len(log.kept) < KEPT:
-                log.kept.append((key, answer))
-
-    def _send(self, slots: Sequence[int]) -> None:
-        messages: list[bytes] = []
-        for slot, key in zip(slots, self._keys, strict=False):
-            self._asked[slot] = key
-            size = b"%d" % (self._around + len(key))
-            messages += self._heads[slot], size, self._head, key, self._tail
-        now = time.perf_counter()
-        for slot in slots:
-            self._sent[slot] = now
-        self._transport.write(b"".join(messages))
+    def _message(self, stream: Stream, key: bytes, token: bytes, number: bytes) -> bytes:
+        payload = stream.lookup.payload(key)
+        head = (stream.subject, self._inbox, number)
+        if not token:
+            return b"PUB %b %b%b %d\r\n%b\r\n" % (*head, len(payload), payload)
+        headers = b"NATS/1.0\r\nAuthorization: Bearer %b\r\n\r\n" % token
+        sizes = len(headers), len(headers) + len(payload)
+        return b"HPUB %b %b%b %d %d\r\n%b%b\r\n" % (*head, *sizes, headers, payload)

@@ -73,6 +73,12 @@ class Judge:
         """Whether this is the user with that id, all 14 fields of them."""
         return self._is_user(json.loads(answer), id=key.decode())
 
+    def colleague(self, key: bytes, answer: bytes) -> bool:
+        """Whether this is the user with that id, as another member may see them."""
+        user = json.loads(answer)
+        right = self._claimed(user)
+        return right is not None and user == {**right, "banReason": None, "id": key.decode()}
+
     def by_email(self, key: bytes, answer: bytes) -> bool:
         """Whether this is the user with that email."""
         return self._is_user(json.loads(answer), email=key.decode())
@@ -99,8 +105,9 @@ class Judge:
         )
 
     def _is_user(self, user: dict[str, Any], **asked: str) -> bool:
+        return user == self._claimed(user) and asked.items() <= user.items()
+
+    def _claimed(self, user: dict[str, Any]) -> dict[str, Any] | None:
         # The name says which user it claims to be, so that a million answers need not be kept.
         number = str(user.get("name", "")).rpartition(" ")[-1]
-        if not number.isdecimal():
-            return False
-        return user == self._people.user(int(number)) and asked.items() <= user.items()
+        return self._people.user(int(number)) if number.isdecimal() else None

@@ -7,8 +7,9 @@ from typing import Any
 
 from arena import arena, servers
 from contestants import RESPONDER
-from load import Log, asking
+from load import asking
 from nats_rounds import LOOKUPS
+from pace import Pace
 from processes import resident
 
 OUTSTANDING = 256
@@ -30,15 +31,12 @@ async def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         for number in range(1, SAMPLES + 1):
             for lookup, share in SHARES.items():
                 wanted = round(arguments.requests * share / SAMPLES)
+                streams = place.streams(RESPONDER.name, lookup, 0)
                 async with asking(
-                    shared.messages.url,
-                    f"{RESPONDER.prefix}.{lookup}",
-                    place.asked[lookup],
-                    log := Log(wanted),
-                    outstanding=OUTSTANDING,
-                ):
-                    await log.reached.wait()
-                failures += log.failures
+                    shared.messages.url, streams, Pace(OUTSTANDING), wanted=wanted
+                ) as load:
+                    await load.reached.wait()
+                failures += streams[0].failures
             found.append(
                 {
                     "requests": arguments.requests * number // SAMPLES,

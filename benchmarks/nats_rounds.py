@@ -12,6 +12,7 @@ import pgbench
 import rounds
 from arena import Arena, arena, servers
 from contestants import RESPONDER, contestants
+from pace import Pace
 
 LOOKUPS = ("get", "by_email", "get_many", "org_list")
 PGBENCH_CLIENTS = (1, 8)
@@ -37,8 +38,7 @@ async def run(arguments: argparse.Namespace) -> list[rounds.Row]:
                 place.measure,
                 name,
                 lookup,
-                outstanding=outstanding,
-                connections=connections,
+                Pace(outstanding, connections=connections),
                 seconds=arguments.seconds,
             )
             for lookup, (connections, outstanding), name in itertools.product(

@@ -30,6 +30,7 @@ import uvloop
 from arena import Arena, arena, servers
 from contestants import RESPONDER
 from lookups import Lookup
+from pace import Pace
 
 ADMIN = 18181
 SAMPLE = 0.1  # seconds between two looks at memory
@@ -126,7 +127,7 @@ async def measure(case: Case, arguments: argparse.Namespace) -> list[dict[str, A
             capacity = {
                 name: (
                     await place.measure(
-                        RESPONDER.name, name, outstanding=256, seconds=arguments.capacity_seconds
+                        RESPONDER.name, name, Pace(256), seconds=arguments.capacity_seconds
                     )
                 ).rate
                 for name in lookups

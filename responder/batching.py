@@ -133,7 +133,7 @@ class Batch(Generic[Key, Source]):
     It ends with one call of `answer`, `fail`, `retry` or `retry_once`.
     """
 
-    __slots__ = ("_batching", "line", "waiters")
+    __slots__ = ("_batching", "keys", "line", "waiters")
 
     def __init__(
         self,
@@ -144,11 +144,7 @@ class Batch(Generic[Key, Source]):
         self._batching = batching
         self.line = line
         self.waiters = waiters
-
-    @property
-    def keys(self) -> list[Key]:
-        """The keys, in order of arrival."""
-        return [waiter.key for waiter in self.waiters]
+        self.keys = [waiter.key for waiter in waiters]  # in order of arrival
 
     @property
     def retried(self) -> bool:
@@ -224,8 +220,7 @@ class Batching(Generic[Source]):
         self._under_way: set[Batch[Any, Source]] = set()
         self._free: list[Take[Source]] = []  # of each source that waits for a batch
         self._serving = False  # now, or at the end of the read
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._drained: list[asyncio.Future[None]] = []  # of each that waits until all is answered
         self._alarm: asyncio.Handle | None = None
         self._alarm_at = NEVER
         self._clock = 0.0  # seconds, of those in which batches are answered
@@ -261,7 +256,6 @@ class Batching(Generic[Source]):
         if full and not urgent and not self._has_room(line):
             raise RefusedError(TOO_MANY)
         if self.pending == 0:
-            self._idle.clear()
             self._ticked = self._now()
         self.pending += 1
         if not line.waiting:
@@ -270,7 +264,9 @@ class Batching(Generic[Source]):
         line.waiting.append(Waiter(key, deadline, callback, line.max_batch))
         if deadline < self._alarm_at:
             self._set_alarm(deadline)
-        self._serve_soon()
+        if self._free and not self._serving:
+            self._serving = True
+            self._afterwards.call(self._serve)
 
     def _has_room(self, line: Line[Any, Source]) -> bool:
         """Tell whether a full line has room for one who is spared."""
@@ -288,11 +284,6 @@ class Batching(Generic[Source]):
         if take in self._free:
             self._free.remove(take)
 
-    def _serve_soon(self) -> None:
-        if self._free and not self._serving:
-            self._serving = True
-            self._afterwards.call(self._serve)
-
     def _serve(self) -> None:
         # The last to become free takes all there is first: its connection is the warmest.
         self._serving = True  # a source may be free again at once
@@ -308,7 +299,10 @@ class Batching(Generic[Source]):
 
     async def drained(self) -> None:
         """Wait until every lookup has its answer."""
-        await self._idle.wait()
+        if self.pending:
+            drained = asyncio.get_running_loop().create_future()
+            self._drained.append(drained)
+            await drained
 
     def fail(self, error: ResponderError) -> None:
         """Give this error to every lookup that waits or is being answered."""
@@ -321,8 +315,10 @@ class Batching(Generic[Source]):
         if callback is None:
             return
         self.pending -= 1
-        if self.pending == 0:
-            self._idle.set()
+        while self._drained and not self.pending:
+            drained = self._drained.pop()
+            if not drained.done():
+                drained.set_result(None)
         callback(answer)
 
     def tick(self) -> None:
@@ -344,7 +340,9 @@ class Batching(Generic[Source]):
             if not batch.line.waiting:
                 self._turns.appendleft(batch.line)
             batch.line.waiting.extendleft(reversed(again))
-            self._serve_soon()
+            if not self._serving:
+                self._serving = True
+                self._afterwards.call(self._serve)
 
     def _head(self, line: Line[Key, Source]) -> list[Waiter[Key]]:
         """Take those that may go together; drop those that have their answer or are too late."""

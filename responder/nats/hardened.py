@@ -144,20 +144,19 @@ class HardenedClient(TlsClient):
             self.lost[TOO_LARGE] += 1
             repeated.error("dropped a message: it is larger than the server allows")
             return
-        self._put(b"%b%b\r\n" % (head, payload))
+        data = b"%b%b\r\n" % (head, payload)
+        unsent = self._pending_data_size + self._unread + len(data)
+        if unsent <= MAX_UNSENT or self._has_room(unsent, 1):
+            self._append(data)
 
     def send_to_all(self, subjects: Sequence[bytes], payload: bytes, headers: bytes) -> None:
         """Send the same message, with headers, to many subjects; it must be a small one."""
         size = len(headers)
         rest = b" %d %d\r\n%b%b\r\n" % (size, size + len(payload), headers, payload)
-        self._put(b"HPUB " + (rest + b"HPUB ").join(subjects) + rest, len(subjects))
-
-    def _put(self, data: bytes, messages: int = 1) -> None:
-        """Let messages leave at the end of this turn, if there is room for them."""
+        data = b"HPUB " + (rest + b"HPUB ").join(subjects) + rest
         unsent = self._pending_data_size + self._unread + len(data)
-        if unsent > MAX_UNSENT and not self._has_room(unsent, messages):
-            return
-        self._append(data)
+        if unsent <= MAX_UNSENT or self._has_room(unsent, len(subjects)):
+            self._append(data)
 
     def _append(self, data: bytes) -> None:
         self._pending.append(data)
@@ -181,10 +180,11 @@ class HardenedClient(TlsClient):
 
     def _write(self) -> None:
         self._writing = False
-        if not (self._pending and self.is_connected and self._transport):
+        stream = self._stream or self._transport
+        if not (self._pending and stream and self.is_connected):
             return  # nats-py writes it after a reconnect
         try:
-            (self._stream or self._transport).writelines(self._pending)
+            stream.writelines(self._pending)
         except (OSError, RuntimeError):  # closed: the read loop will find out, too
             return
         self._pending, self._pending_data_size = [], 0

@@ -168,7 +168,7 @@ class Pool:
         Raises RefusedError if too much is waiting, or PostgreSQL has been out of reach for longer
         than the timeout.
         """
-        if self.silent:
+        if self._pulse.silent:
             raise RefusedError(OUT_OF_REACH)
         self.batching.load(line, key, deadline=deadline, callback=callback)
 

@@ -66,16 +66,14 @@ class Runner(Errand, asyncio.Protocol):
         self.afterwards.reading = True
         try:
             self._take(data)
-            self._look()
+            if self._awaited is not None and self._awaited.done():
+                self.go_on(self._awaited)
         finally:
             self.afterwards.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Go on with what waits for an answer in vain."""
         self._protocol.connection_lost(exc)
-        self._look()
-
-    def _look(self) -> None:
         if self._awaited is not None and self._awaited.done():
             self.go_on(self._awaited)
 

@@ -23,7 +23,8 @@ NPM_CI := $(NPM) ci --silent
 # Packages of npm for tests: Better Auth, which they ask and write to, and what reads documents.
 PACKAGES := $(patsubst %,tests/%/node_modules/.package-lock.json,better-auth documents)
 # What the examples are run with, as far as it is not Python's.
-EXAMPLES := examples/typescript/node_modules/.package-lock.json tests/go/.installed/ready
+EXAMPLES := $(patsubst %,examples/%/node_modules/.package-lock.json,typescript better-auth) \
+	tests/go/.installed/ready
 
 %/node_modules/.package-lock.json: %/package-lock.json $(VENV)/ready
 	$(NPM_CI) --ignore-scripts --prefix $*

@@ -31,9 +31,18 @@ def compose() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
+def responders(compose) -> list[dict[str, Any]]:
+    return [each for name, each in compose["services"].items() if name.startswith("responder-")]
+
+
+@pytest.fixture(scope="module")
 def instructions() -> list[tuple[str, str]]:
     """The instructions of the Dockerfile, in order: each name and what follows it."""
-    text = (ROOT / "Dockerfile").read_text()
+    return instructions_of(ROOT / "Dockerfile")
+
+
+def instructions_of(file: Path) -> list[tuple[str, str]]:
+    text = file.read_text()
     joined = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE))
     found = [line.split(maxsplit=1) for line in joined.splitlines() if line.strip()]
     return [(name, rest) for name, rest in found]
@@ -56,90 +65,98 @@ def test_the_compose_file_is_valid(compose):
     assert [] == [each.message for each in validator_for(schema)(schema).iter_errors(compose)]
 
 
-def test_the_variables_are_settings(compose, instructions):
+def test_the_variables_are_settings(responders, instructions):
     """Each variable that the image or the compose file sets is a setting, and its value is good."""
     image = environment(instructions)
     image.pop("PATH")
-    service = compose["services"]["responder"]["environment"]
 
-    assert set() == (image.keys() | service.keys()) - NAMES
-    settings = Settings.read(image | service)
-    assert settings.http_listen
-    assert settings.admin_listen
-    assert ("0.0.0.0", "0.0.0.0") == (settings.http_listen[0], settings.admin_listen[0])
-    assert settings.dsn
-
-
-def test_tokens_are_required_but_in_a_trial(compose, instructions):
-    """The image requires tokens; the compose file does not, and says that it is for a trial."""
-    assert "RESPONDER_HTTP_AUTH" not in environment(instructions)
-    text = (ROOT / "docker-compose.yml").read_text()
-    assert re.search(
-        r"# For a trial only[^\n]*\n(\s+#[^\n]*\n)*\s+RESPONDER_HTTP_AUTH: disabled", text
-    )
+    assert 2 == len(responders)
+    for each in responders:
+        assert set() == (image.keys() | each["environment"].keys()) - NAMES
+        settings = Settings.read(image | each["environment"])
+        assert settings.http_listen
+        assert settings.admin_listen
+        assert ("0.0.0.0", "0.0.0.0") == (settings.http_listen[0], settings.admin_listen[0])
+        assert settings.dsn
 
 
-def test_what_is_mounted_exists(compose):
-    """Each file that the compose file mounts is in the project, and is mounted read-only."""
-    mounts = [
-        mount.split(":")
-        for service in compose["services"].values()
-        for mount in service.get("volumes", ())
+def test_tokens_are_required(responders, instructions):
+    """Neither the image nor the compose file lets HTTP be asked without a token."""
+    for each in (environment(instructions), *(each["environment"] for each in responders)):
+        assert "RESPONDER_HTTP_AUTH" not in each
+
+
+def test_nothing_is_published_beyond_this_machine(compose, responders):
+    """Every published port is on loopback, once, and leads to where responder listens."""
+    published = [
+        port.rpartition(":")
+        for each in compose["services"].values()
+        for port in each.get("ports", ())
     ]
 
-    assert mounts
-    for source, _, mode in mounts:
-        assert (source, True, "ro") == (source, (ROOT / source).is_file(), mode)
+    assert all(address.startswith("127.0.0.1:") for address, _, _ in published)
+    assert len(published) == len({address for address, _, _ in published})
+    for each in responders:
+        assert {"8080", "8081"} == {port.rpartition(":")[2] for port in each["ports"]}
 
 
-def test_nothing_is_published_beyond_this_machine(compose):
-    """Every published port is on loopback, and leads to where responder listens."""
-    for service in compose["services"].values():
-        for port in service["ports"]:
-            assert port.startswith("127.0.0.1:")
-    published = {port.rpartition(":")[2] for port in compose["services"]["responder"]["ports"]}
-    assert {"8080", "8081"} == published
-
-
-def test_responder_waits_for_postgres_and_nats(compose, instructions):
-    """Responder starts when PostgreSQL and NATS are healthy, each of which says when it is."""
+def test_each_waits_for_what_it_needs(compose, responders, instructions):
+    """Responder starts when NATS is healthy and people have signed up with the application."""
     services = compose["services"]
-    needed = services["responder"]["depends_on"]
 
-    assert {"postgres", "nats"} == needed.keys()
-    for name, how in needed.items():
-        assert "service_healthy" == how["condition"]
-        assert services[name]["healthcheck"]["test"]
+    for each in responders:
+        assert {"nats", "seed"} == each["depends_on"].keys()
+    assert {"better-auth"} == services["seed"]["depends_on"].keys()
+    assert {"postgres"} == services["better-auth"]["depends_on"].keys()
+    for service in services.values():
+        for name, how in service.get("depends_on", {}).items():
+            ends = "command" in services[name] and "healthcheck" not in services[name]
+            condition = "service_completed_successfully" if ends else "service_healthy"
+            assert condition == how["condition"]
     assert any(name == "HEALTHCHECK" for name, _ in instructions)
 
 
-def test_the_grace_period_is_longer_than_the_drain(compose):
+def test_the_grace_period_is_longer_than_the_drain(responders):
     """A stopped service has time to answer what has arrived before it is killed."""
-    grace = compose["services"]["responder"]["stop_grace_period"]
+    for each in responders:
+        grace = each["stop_grace_period"]
+        assert float(grace.removesuffix("s")) > Settings.read({}).drain_timeout
 
-    assert float(grace.removesuffix("s")) > Settings.read({}).drain_timeout
 
-
-def test_the_addresses_are_those_of_the_services(compose):
-    """Responder connects to PostgreSQL and NATS where the compose file runs them."""
-    variables = compose["services"]["responder"]["environment"]
-    database = httpx.URL(variables["DATABASE_URL"])
-    made = compose["services"]["postgres"]["environment"]
+def test_the_addresses_are_those_of_the_services(compose, responders):
+    """PostgreSQL, NATS and the keys are asked for where the compose file runs them."""
+    services = compose["services"]
+    made = services["postgres"]["environment"]
+    application = services["better-auth"]["environment"]
+    database = httpx.URL(application["DATABASE_URL"])
 
     assert (made["POSTGRES_USER"], made["POSTGRES_PASSWORD"], f"/{made['POSTGRES_DB']}") == (
         database.username,
         database.password,
         database.path,
     )
-    assert {database.host, httpx.URL(variables["NATS_URL"]).host} <= compose["services"].keys()
+    assert application == services["seed"]["environment"]
+    for each in responders:
+        variables = each["environment"]
+        keys = httpx.URL(variables["RESPONDER_JWKS_URL"])
+        hosts = {database.host, httpx.URL(variables["NATS_URL"]).host, keys.host}
+        assert hosts == {"postgres", "nats", "better-auth"}
+        for name in ("DATABASE_URL", "BETTER_AUTH_URL"):
+            assert application[name] == variables[name]
+        assert application["BETTER_AUTH_SECRET"] == variables["RESPONDER_JWT_SECRET"]
+        browsers = httpx.URL(variables["BETTER_AUTH_URL"])
+        assert [f"127.0.0.1:{browsers.port}:{keys.port}"] == services["better-auth"]["ports"]
 
 
-def test_the_image_has_what_it_copies(instructions):
-    """Each file that the image copies is in the project, and not left out by .dockerignore."""
-    rules = (ROOT / ".dockerignore").read_text().split()
+@pytest.mark.parametrize(
+    "folder", [ROOT, ROOT / "examples" / "better-auth"], ids=["ours", "theirs"]
+)
+def test_an_image_has_what_it_copies(folder):
+    """Each file that an image copies is in its folder, and not left out by .dockerignore."""
+    rules = (folder / ".dockerignore").read_text().split()
     copied = [
         source.removeprefix("./")
-        for name, rest in instructions
+        for name, rest in instructions_of(folder / "Dockerfile")
         if name == "COPY" and not rest.startswith("--from")
         for source in rest.split()[:-1]
     ]
@@ -147,10 +164,10 @@ def test_the_image_has_what_it_copies(instructions):
     assert copied
     for source in copied:
         # The last rule that matches decides.
-        ignored = [
+        ignored = [False] + [
             not rule.startswith("!") for rule in rules if fnmatch(source, rule.removeprefix("!"))
         ]
-        assert (source, True, False) == (source, (ROOT / source).exists(), ignored[-1])
+        assert (source, True, False) == (source, (folder / source).exists(), ignored[-1])
 
 
 def test_the_image_is_lean_and_unprivileged(instructions):

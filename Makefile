@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 .PHONY: setup run test test-heavy test-load test-least-privilege coverage sql check bench bench-compare
 .PHONY: attacks overload lock clean
-.PHONY: test-postgres faults
+.PHONY: test-postgres faults scaling
 
 setup: $(VENV)/ready
 
@@ -112,6 +112,10 @@ overload: setup ## what is answered when far more is asked than can be
 # RESPONDER_TEST_FAULTS=10 repeats ten times as often.
 faults: setup ## what callers notice when servers, workers and the network fail
 	$(BIN)/python -m pytest tests/faults
+
+# RESPONDER_TEST_SCALING=5 repeats five times as often.
+scaling: setup ## clusters, regions, the edge, standbys and poolers, with the files of deploy/scaling
+	$(BIN)/python -m pytest tests/scaling
 
 # With the hash of every file of a release, for whichever platform, and without an index.
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate \

@@ -20,7 +20,7 @@ import pytest
 
 from tests.faults.load import LOST, NO_WORKER, VALUE, Load, paced
 from tests.scaling.nodes import PASSWORD, Node, at, joined, node, ports, routes
-from tests.scaling.workers import caller, program
+from tests.scaling.workers import caller, program, until_answered
 from tests.test_supervisor import until_ready
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
@@ -114,6 +114,7 @@ async def test_nodes_and_workers_are_killed_in_turn(cluster, cast, note):
         loads: list[Load] = []
         for each, _ in list(cluster.nodes.values()):
             client = await stack.enter_async_context(caller(each))
+            await until_answered(client, cast.owner.id)
             loads.append(await stack.enter_async_context(paced(client, cast.owner.id, rate=RATE)))
         await asyncio.sleep(CALM)
         for number in range(3 * ROUNDS):

@@ -7,17 +7,19 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import nats as nats_py
 from nats.aio.client import Client
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeoutError
 
 from responder.app import Running, serving
 from responder.settings import Settings
-from tests.scaling.nodes import PASSWORD, Node, at, ports
+from tests.scaling.nodes import PASSWORD, PATIENCE, Node, at, ports
 from tests.test_supervisor import until_ready
 
 ANSWERED = re.compile(
@@ -113,3 +115,14 @@ async def program(
         if process.returncode is None:
             process.terminate()
         await process.wait()
+
+
+async def until_answered(client: Client, user_id: str) -> None:
+    """Wait until NATS has a worker for this program: nodes learn of each other's after a moment."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with suppress(NoRespondersError, NatsTimeoutError):
+                reply = await client.request("users.get", user_id.encode(), timeout=1)
+                if not reply.headers:
+                    return
+            await asyncio.sleep(0.01)

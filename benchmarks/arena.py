@@ -50,9 +50,12 @@ class Servers:
 
 
 @asynccontextmanager
-async def servers() -> AsyncIterator[Servers]:
-    """Run both while the context is open."""
-    async with postgres.running(settings=SETTINGS) as database, nats_server.running() as messages:
+async def servers(*, config: str = "") -> AsyncIterator[Servers]:
+    """Run both while the context is open, the NATS server with some configuration."""
+    async with (
+        postgres.running(settings=SETTINGS) as database,
+        nats_server.running(config=config) as messages,
+    ):
         yield Servers(database, messages)
 
 

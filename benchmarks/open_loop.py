@@ -28,6 +28,7 @@ import uvloop
 from figures import quantile
 
 TICK = 0.005  # seconds
+AT_ONCE = 16  # connections that send in a tick: more writes would take more of the NATS server
 IN_TIME = 2.0  # seconds
 LAST = 4.0  # seconds for the last answers
 SLOW = 0.1  # seconds: slower than this is not normal
@@ -35,7 +36,7 @@ KEPT = 128  # bytes: no mark is longer
 VALUE = re.compile(rb"(?:^|\r\n)MSG _INBOX\.\w+\.\w+\.(\d+) 1 \d+\r\n")
 ERROR = re.compile(rb"\r\nHMSG _INBOX\.\w+\.\w+\.(\d+) 1 ")
 CODE = b"Nats-Service-Error-Code: "
-CODES = (400, 401, 403, 404, 413, 500, 503, 504)
+CODES = (503, 400, 401, 504, 403, 404, 413, 500)  # those of floods first
 MARKS = {number: CODE + b"%d" % number for number in CODES}
 
 
@@ -50,7 +51,18 @@ class Streams:
         self.late = 0
         self.last_slow = 0.0  # when a request was last sent whose answer was not normal
         self.mark = request["mark"].encode()  # which each value holds once
-        self.payloads = [payload.encode() for payload in request["payloads"]]
+        self.requests = [
+            self.request_of(*(each.encode() for each in both))
+            for both in zip(request["headers"], request["payloads"], strict=True)
+        ]
+
+    @staticmethod
+    def request_of(headers: bytes, payload: bytes) -> tuple[bytes, bytes]:
+        """Return the verb of a request, and what comes after its reply subject."""
+        size = len(headers) + len(payload)
+        if not headers:
+            return b"PUB", b"%d\r\n%b\r\n" % (size, payload)
+        return b"HPUB", b"%d %d\r\n%b%b\r\n" % (len(headers), size, headers, payload)
 
     def answers(self, number: int, count: int, now: float) -> None:
         """Take values, one of which is the answer to that request."""
@@ -70,11 +82,11 @@ class Streams:
 
     def messages(self, count: int, inbox: bytes) -> Iterator[bytes]:
         """Write requests; each has the next number."""
-        subject, payloads = self.request["subject"].encode(), self.payloads
+        subject, requests = self.request["subject"].encode(), self.requests
         first = len(self.sent)
         for number in range(first, first + count):
-            payload = payloads[number % len(payloads)]
-            yield b"PUB %b %b.%d %d\r\n%b\r\n" % (subject, inbox, number, len(payload), payload)
+            verb, rest = requests[number % len(requests)]
+            yield b"%b %b %b.%d %b" % (verb, subject, inbox, number, rest)
 
     def report(self, seconds: float) -> dict[str, Any]:
         """Return what became of them."""
@@ -104,6 +116,7 @@ class Stream(asyncio.Protocol):
         self._inbox = b"_INBOX.load.%x" % random.getrandbits(64)
         self._rest = b""  # too little to hold a mark
         self._value = self._error = 0  # the requests last seen answered so
+        self._errors = 0  # of which the number has not been seen yet
 
     def connection_made(self, transport: Any) -> None:
         """Subscribe to the answers."""
@@ -133,7 +146,15 @@ class Stream(asyncio.Protocol):
             if found := VALUE.search(both):
                 self._value = int(found[1])
             streams.answers(self._value, values, now)
-        if counts := {number: count for number, mark in MARKS.items() if (count := new(mark))}:
+        self._errors += new(CODE)
+        counts: dict[int, int] = {}
+        for number, mark in MARKS.items():
+            if not self._errors:  # to look for the others would take time
+                break
+            if count := new(mark):
+                counts[number] = count
+                self._errors -= count
+        if counts:
             if found := ERROR.search(both):
                 self._error = int(found[1])
             streams.refusals(self._error, counts, now)
@@ -155,7 +176,7 @@ async def main(request: dict[str, Any]) -> None:
     began, sent = time.time(), 0
     while (passed := time.time() - began) < request["seconds"]:
         due = int(passed * request["rate"]) - sent
-        shares = min(len(made), due)
+        shares = min(len(made), due, AT_ONCE)
         for part in range(shares):
             next(turns).send(due // shares + (part < due % shares))
         sent += max(due, 0)

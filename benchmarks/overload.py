@@ -17,9 +17,10 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ import psutil
 import uvloop
 from arena import Arena, arena, servers
 from contestants import RESPONDER
-from lookups import Lookup
 from pace import Pace
+
+from responder.dev.tokens import Mint
 
 ADMIN = 18181
 SAMPLE = 0.1  # seconds between two looks at memory
@@ -41,6 +43,7 @@ HONEST = 1000.0  # requests a second
 STALLED = 20_000.0
 STALL = 0.3  # seconds
 INVALID = 150_000.0
+TOKENS = 50_000.0
 MB = 1e6
 MARKS = {"org_list": '{"users":'}  # what each value holds once
 
@@ -56,6 +59,7 @@ class Load:
         times: capacity, instead of a rate.
         connections: over which they are spread.
         payload: instead of the lookup's.
+        tokens: "good" ones of the users who are asked for, or "bad" ones with wrong signatures.
     """
 
     name: str
@@ -64,6 +68,7 @@ class Load:
     times: float = 0.0
     connections: int = 1
     payload: str | None = None
+    tokens: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,25 +78,33 @@ class Case:
     loads: Sequence[Load]
     workers: int = 1
     stalled: bool = False
+    tls: bool = False
 
 
-GETS = {
-    f"get {times}x, {connections} conn.": Case(
-        loads=[Load(name="get", times=times, connections=connections)]
-    )
-    for connections in (1, 64)
-    for times in (2, 4)
-}
 HONEST_GETS = Load(name="honest get", rate=HONEST)
 CASES = {
-    **GETS,
+    f"{name}, {connections} conn.": Case(
+        loads=[
+            replace(load, connections=connections),
+            *([] if load.name == "get" else [HONEST_GETS]),
+        ]
+    )
+    for name, load in {
+        "get 2x": Load(name="get", times=2),
+        "get 4x": Load(name="get", times=4),
+        "pages 4x beside honest": Load(name="org_list", lookup="org_list", times=4),
+        "invalid beside honest": Load(name="invalid", rate=INVALID, payload='{"id":7}'),
+    }.items()
+    for connections in (1, 64)
+} | {
     "get 4x beside honest": Case(loads=[Load(name="get", times=4), HONEST_GETS]),
-    "pages 4x beside honest": Case(
-        loads=[Load(name="org_list", lookup="org_list", times=4), HONEST_GETS]
+    "bad tokens beside honest": Case(
+        loads=[Load(name="bad token", rate=TOKENS, tokens="bad"), HONEST_GETS]
     ),
-    "invalid beside honest": Case(
-        loads=[Load(name="invalid", rate=INVALID, payload='{"id":7}'), HONEST_GETS]
+    "tokens beside honest": Case(
+        loads=[Load(name="with token", rate=TOKENS, tokens="good"), HONEST_GETS]
     ),
+    "TLS, get 4x beside honest": Case(loads=[Load(name="get", times=4), HONEST_GETS], tls=True),
     "stall": Case(loads=[Load(name="get", rate=STALLED)], stalled=True),
     "2 workers, get 2x": Case(loads=[Load(name="get", times=2, connections=64)], workers=2),
     "2 workers, get 4x": Case(loads=[Load(name="get", times=4, connections=64)], workers=2),
@@ -109,34 +122,55 @@ class Watched:
 
 async def measure(case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Return what became of each load of a case."""
-    contestant = replace(
-        RESPONDER,
-        command=(*RESPONDER.command, "--workers", str(case.workers)),
-        environment={
-            **RESPONDER.environment,
-            "RESPONDER_ADMIN_LISTEN": f"127.0.0.1:{ADMIN}",
-            **arguments.settings,
-        },
-    )
-    lookups = sorted({load.lookup for load in case.loads})
-    async with servers() as shared:
+    mint = Mint()
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        config = await certified(folder) if case.tls else ""
+        shared = await stack.enter_async_context(servers(config=config))
+        contestant = replace(
+            RESPONDER,
+            command=(*RESPONDER.command, "--workers", str(case.workers)),
+            environment={
+                **RESPONDER.environment,
+                "RESPONDER_ADMIN_LISTEN": f"127.0.0.1:{ADMIN}",
+                **mint.publish(folder / "jwks.json"),
+                **({"NATS_CA": str(folder / "ca.pem")} if case.tls else {}),
+                **arguments.settings,
+            },
+        )
         pin(shared.database.pid, shared.messages.pid)
-        async with arena(shared, [contestant], users=arguments.users, checked=lookups) as place:
-            pid = place.pids[RESPONDER.name]
-            pin(pid, shared.messages.pid)
-            capacity = {
-                name: (
-                    await place.measure(
-                        RESPONDER.name, name, Pace(256), seconds=arguments.capacity_seconds
-                    )
-                ).rate
-                for name in lookups
-            }
-            return await offer(case, place, capacity, arguments.seconds)
+        lookups = sorted({load.lookup for load in case.loads})
+        place = await stack.enter_async_context(
+            arena(shared, [contestant], users=arguments.users, checked=lookups)
+        )
+        pin(place.pids[RESPONDER.name], shared.messages.pid)
+        capacity = {
+            name: (
+                await place.measure(
+                    RESPONDER.name, name, Pace(256), seconds=arguments.capacity_seconds
+                )
+            ).rate
+            for name in lookups
+        }
+        return await offer(case, place, capacity, mint, arguments.seconds)
+
+
+async def certified(folder: Path) -> str:
+    """Make a certificate; return the configuration of a server that needs TLS of no client."""
+    key, certificate = folder / "key.pem", folder / "ca.pem"
+    process = await asyncio.create_subprocess_exec(
+        *("openssl", "req", "-x509", "-nodes", "-days", "1", "-subj", "/CN=localhost"),
+        *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+        *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    if await process.wait():
+        raise SystemExit("openssl made no certificate")
+    return f'allow_non_tls: true\ntls {{ cert_file: "{certificate}", key_file: "{key}" }}'
 
 
 async def offer(
-    case: Case, place: Arena, capacity: dict[str, float], seconds: float
+    case: Case, place: Arena, capacity: dict[str, float], mint: Mint, seconds: float
 ) -> list[dict[str, Any]]:
     """Offer the loads of a case, and a probe that outlasts them."""
     begin = time.time() + 3.0
@@ -144,11 +178,12 @@ async def offer(
     probe = Load(name="probe", rate=PROBE)
     watched = Watched()
     async with watching(place.pids[RESPONDER.name], watched):
+        asked = [request(load, place, capacity, mint) for load in (*case.loads, probe)]
+        lasting = [*(seconds for _ in case.loads), seconds + AFTER]
         running = [
-            asyncio.create_task(stream(load, place, capacity, begin, seconds))
-            for load in case.loads
+            asyncio.create_task(stream({**each, "begin": begin, "seconds": lasts}))
+            for each, lasts in zip(asked, lasting, strict=True)
         ]
-        running.append(asyncio.create_task(stream(probe, place, capacity, begin, seconds + AFTER)))
         if case.stalled:
             await asyncio.sleep(begin + seconds / 2 - time.time())
             with stopped(place.servers.database.pid):
@@ -167,36 +202,43 @@ async def offer(
     return found
 
 
-async def stream(
-    load: Load, place: Arena, capacity: dict[str, float], begin: float, seconds: float
-) -> dict[str, Any]:
-    """Send the requests of a load, from a process of its own."""
+def request(load: Load, place: Arena, capacity: dict[str, float], mint: Mint) -> dict[str, Any]:
+    """Return what a process of its own is to send."""
     lookup = place.asked[load.lookup]
-    keys = [] if load.payload else random.sample(lookup.keys, min(KEYS, len(lookup.keys)))
-    request = {
+    keys = random.sample(lookup.keys, min(KEYS, len(lookup.keys)))
+    payloads = [load.payload or lookup.payload(key).decode() for key in keys]
+    return {
         "url": place.servers.messages.url,
         "subject": f"{RESPONDER.prefix}.{load.lookup}",
         "mark": MARKS.get(load.lookup, '{"id":"'),
-        "payloads": [load.payload] if load.payload else payloads(lookup, keys),
+        "payloads": payloads,
+        "headers": headers(load.tokens, keys, mint) if load.tokens else [""] * len(keys),
         "connections": load.connections,
         "rate": load.rate or load.times * capacity[load.lookup],
-        "begin": begin,
-        "seconds": seconds,
     }
+
+
+def headers(kind: str, users: Sequence[bytes], mint: Mint) -> list[str]:
+    """Return headers with a token of each user."""
+    tokens = [mint.token(user.decode()).rpartition(".") for user in users]
+    after = 1 if kind == "bad" else 0  # whose signature each has
+    return [
+        f"NATS/1.0\r\nAuthorization: Bearer {claims}.{tokens[number - after][2]}\r\n\r\n"
+        for number, (claims, _, _) in enumerate(tokens)
+    ]
+
+
+async def stream(asked: dict[str, Any]) -> dict[str, Any]:
+    """Send the requests of a load, from a process of its own."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, Path(__file__).with_name("open_loop.py")),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
     pin_one(process.pid, 0)
-    said, _ = await process.communicate(json.dumps(request).encode())
+    said, _ = await process.communicate(json.dumps(asked).encode())
     found: dict[str, Any] = json.loads(said)
     return found
-
-
-def payloads(lookup: Lookup, keys: Sequence[bytes]) -> list[str]:
-    """Return the requests for some keys."""
-    return [lookup.payload(key).decode() for key in keys]
 
 
 @asynccontextmanager
@@ -259,10 +301,11 @@ def pin(worker: int, messages: int) -> None:
 
 
 def pin_one(pid: int, core: int) -> None:
-    """Give a process a core, where there are two."""
+    """Give a process, with its children, a core, where there are two."""
     if os.cpu_count() == 2:  # noqa: PLR2004 - each group has one
-        for each in tree(pid):
-            os.sched_setaffinity(each.pid, {core})
+        # The affinity is that of a thread: the NATS server has several, which would take both.
+        for thread in (thread for each in tree(pid) for thread in each.threads()):
+            os.sched_setaffinity(thread.id, {core})
 
 
 def row(case: str, each: dict[str, Any]) -> str:

@@ -1,7 +1,10 @@
 """A connection is read in turns, and not while the other end does not read."""
 
 # uvloop reads a socket as long as there is more in it. Meanwhile no answer of PostgreSQL is taken,
-# and none is sent. So what one large read brings is enough for a turn of the loop.
+# and none is sent. So reading ends once it has taken READING, and RESTING turns of the loop pass
+# without any, because a lookup takes several: each would be as long as a read. Reading must not end
+# much earlier: with answers a turn takes 10 ms or more in an overload, in which more comes than one
+# read brings, and what is not read waits, and grows old.
 #
 # And what is sent waits in memory while the NATS server does not read it. To take more requests,
 # whose answers do not leave, helps no caller: they are left to other workers. An example: the
@@ -11,10 +14,13 @@
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter
 from typing import Final
 
 from responder.nats.backlog import MUCH, Backlog
 
+READING: Final = 0.005  # seconds
+RESTING: Final = 2  # turns of the loop
 MANY_UNREAD: Final = 4 * 1024 * 1024  # bytes, while which wait to leave nothing is read
 CATCH_UP: Final = 0.01  # seconds between two looks at whether they have left
 
@@ -36,7 +42,7 @@ class Turns:
         self._backlog = backlog
         loop = asyncio.get_running_loop()
         self._call_soon, self._call_later = loop.call_soon, loop.call_later
-        self._paused = False
+        self._began = 0.0  # to read much; 0 before that
         self._has_read = False
 
     def wrote(self) -> int:
@@ -47,20 +53,28 @@ class Turns:
     def read(self, size: int) -> None:
         """So many bytes were read."""
         self._has_read = True
-        if (size >= MUCH or self.unread > MANY_UNREAD) and not self._paused:
-            self._paused = True
+        if size < MUCH and self.unread <= MANY_UNREAD:
+            return
+        now = perf_counter()
+        if not self._began:
+            self._began = now
+            self._call_soon(self._rest, RESTING)
+        if now - self._began >= READING or self.unread > MANY_UNREAD:
             self._stream.pause_reading()
-            self._call_soon(self._go_on)
 
-    def _go_on(self) -> None:
+    def _rest(self, turns: int) -> None:
+        """Do not read for so many turns of the loop, nor while too much waits to leave."""
         if self._stream.is_closing():
             return
-        if self.wrote() > MANY_UNREAD:
-            self._call_later(CATCH_UP, self._go_on)
-            return
-        self._paused = self._has_read = False
-        self._stream.resume_reading()
-        self._call_soon(self._look)  # in the next turn, after what can be read has been
+        if turns:
+            self._stream.pause_reading()
+            self._call_soon(self._rest, turns - 1)
+        elif self.wrote() > MANY_UNREAD:
+            self._call_later(CATCH_UP, self._rest, 0)
+        else:
+            self._began, self._has_read = 0.0, False
+            self._stream.resume_reading()
+            self._call_soon(self._look)  # in the next turn, after what can be read has been
 
     def _look(self) -> None:
         if not self._has_read:

@@ -182,6 +182,49 @@ async def test_nothing_is_read_while_too_much_waits_to_leave(monkeypatch):
     assert [b"0", b"1", b"2"] == got
 
 
+class Stream(asyncio.Transport):
+    """Tells whether it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = True
+
+    def pause_reading(self) -> None:
+        self.read = False
+
+    def resume_reading(self) -> None:
+        self.read = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def test_reading_ends_once_it_has_taken_its_time(monkeypatch):
+    """Large reads go on for a while, in which what is too much is refused; then others have turns,
+    and there is reading again.
+    """
+    stream = Stream()
+    times = [100.0, 100.0 + turns.READING / 2, 100.0 + 2 * turns.READING]
+    clock = iter(times)
+    monkeypatch.setattr(turns, "perf_counter", lambda: next(clock))
+    connection = turns.Turns(stream, Backlog(lambda: 0.0))
+
+    read = []
+    for _ in times:
+        connection.read(MUCH)
+        read.append(stream.read)
+    rested = 0
+    while not stream.read:
+        await asyncio.sleep(0)
+        rested += 1
+
+    assert [True, True, False] == read
+    assert turns.RESTING < rested <= turns.RESTING + 1
+
+
 async def test_a_ping_that_was_not_sent_is_not_sent_to_the_next_server():
     """After a reconnect no PONG arrives but those that are waited for."""
     async with nats.running() as first:

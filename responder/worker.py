@@ -10,16 +10,15 @@
 # What is too much is refused in two places. A request for which there is no room (in its line, see
 # `batching`, or within MAX_UNANSWERED) is refused once it is read, and those that came with it are
 # refused unread, but for those whose senders send little (see `nats.protocol`). And a request that
-# is OLD before it is read is refused, with all that came with it: it would be answered too late,
-# and would make the next late, too. Deadlines count from when the server had the request, as far as
-# that is known (see `nats.backlog`).
+# is OLD before it is read is refused likewise: more comes than is read, and each makes the next
+# later. Deadlines count from when the server had the request, as far as that is known (see
+# `nats.backlog`).
 #
-# An error is no less work for us than an answer, and needs no room in a line. So a flood of invalid
-# requests, or of bad tokens, is bounded otherwise: while what is read is older than it has to be
-# (CALM), those that came with one such request are refused unread likewise. An example: 150,000
-# invalid requests a second come from one client, 1,000 good ones from others. 100,000 can be read
-# and refused as invalid. Half a second's worth later what is read has waited for 0.05 s, and of the
-# flood only one in each read is looked at, until there is no backlog: the others are never refused.
+# An error is no less work for us than an answer, and needs no room in a line. So it is their age
+# that bounds a flood of invalid requests, or of bad tokens. An example: 150,000 invalid requests a
+# second come from one client, 1,000 good ones from others. 100,000 can be read and refused as
+# invalid. After 0.15 s what is read has waited for 0.05 s. Then the flood is refused unread, until
+# there is no backlog: the others are not.
 #
 # Worker listens and stops. What happens to one request in between stands in _Request, in the order
 # in which it happens.
@@ -65,9 +64,7 @@ repeated = ThrottledLog(__name__)
 # number of requests (RESPONDER_MAX_PENDING), but a request may be as large as a message, a megabyte
 # by default, and lists of 500 ids are 16 KiB.
 MAX_UNANSWERED: Final = 64 * 1024 * 1024  # bytes of the requests that are not answered yet
-# Shares of the timeout, for which the server had a request that is being read.
-CALM: Final = 0.025
-OLD: Final = 0.1
+OLD: Final = 0.025  # share of the timeout for which the server had a request, before it is read
 
 NO_ISSUER: Final = (
     "this worker cannot verify tokens: it needs BETTER_AUTH_URL, or RESPONDER_JWKS_URL with "
@@ -161,7 +158,7 @@ class Worker:
         """
         shared, timeout, now = self._shared, self._timeout, self._shared.now
         backlog, batching = self._connection.backlog, self._batching
-        calm, old = CALM * timeout, OLD * timeout
+        old = OLD * timeout
 
         def receive(_: bytes, reply: bytes, headers: bytes, payload: bytes) -> bool:
             if not reply:
@@ -169,7 +166,7 @@ class Worker:
             age = backlog.age
             request = _Request(shared, endpoint, reply, payload, now() + timeout - age)
             try:
-                if age > (2 * old if backlog.sparing else old):
+                if age > old and not backlog.sparing:
                     raise RefusedError(TOO_MANY)  # noqa: TRY301 - answered as any other error is
                 batching.sparing = backlog.sparing
                 request.accept(headers)
@@ -179,9 +176,6 @@ class Worker:
                 return True
             except Exception as error:  # noqa: BLE001 - every request is answered
                 request.fail(error)
-                if age > calm:
-                    shared.refusal = RefusedError(TOO_MANY)
-                    return True
             return False
 
         return receive

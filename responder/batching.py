@@ -60,6 +60,7 @@ PATIENCE: Final = 0.05  # share of the timeout, for which a key may have to wait
 FEW: Final = 256  # keys that are no overload if half of the timeout suffices for them
 SPARING: Final = 1.5  # times as many may wait, for those who are spared
 MEASURED: Final = 0.05  # seconds in which it is counted how many keys are taken
+STEADY: Final = 4  # measurements of which a line's room is about the mean
 FORGOTTEN: Final = 1.0  # seconds after which that says nothing any more
 UNKNOWN: Final = 128  # batches that may wait in a line of which nothing is known
 PAUSE: Final = 0.1  # seconds without an answer after which waiting is no sign of an overload
@@ -371,7 +372,9 @@ class Batching(Generic[Source]):
         if passed >= MEASURED:
             patience = line.patience * self._timeout + self._leniency
             rate = line.taken / passed
-            line.room = max(patience * rate, min(FEW, self._timeout / 2 * rate), CROWD)
+            room = max(patience * rate, min(FEW, self._timeout / 2 * rate), CROWD)
+            known = line.room < UNKNOWN * line.max_batch
+            line.room = line.room + (room - line.room) / STEADY if known else room
             line.taken, line.measured_from = 0, self._clock
             line.measured_at = self._clock
 

@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from responder.batching import ALONE, NEVER, Alone, Answer, Batch, Batching, Line, Waiter
+from responder.batching import (
+    ALONE,
+    MEASURED,
+    NEVER,
+    PATIENCE,
+    Alone,
+    Answer,
+    Batch,
+    Batching,
+    Line,
+    Waiter,
+)
 from responder.errors import InternalError, RequestTimeoutError, UnavailableError
 
 SOON = 10.0
@@ -274,6 +285,23 @@ async def test_a_burst_that_can_be_answered_in_time_is_no_overload():
         source.cancel()
 
     assert [b"%d" % n for n in range(200)] == answers
+
+
+async def test_a_moment_in_which_little_is_answered_takes_little_room():
+    """How many may wait changes step by step, because what is answered in a moment differs."""
+    bench = Bench()
+    for key in range(300):
+        bench.load(f"{key}")
+
+    rooms = []
+    for taken in (1000, 10):
+        bench.line.taken = taken
+        bench.batching._clock += MEASURED
+        bench.batching._measure(bench.line, 0)
+        rooms.append(bench.line.room)
+
+    assert PATIENCE * SOON * 1000 / MEASURED == pytest.approx(rooms[0])
+    assert rooms[0] * 3 / 4 <= rooms[1] < rooms[0]
 
 
 async def test_draining_waits_for_what_is_being_answered():

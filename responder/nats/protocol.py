@@ -85,6 +85,7 @@ class Parser:
         self._enough = 0  # bytes that it must have before it is worth looking at again
         self._waiting = 0  # bytes that `take` has returned, and that `parse` has not been given
         self._refused = set[bytes]()  # the subscriptions whose messages in this read are refused
+        self._half = 0.0  # of an equal share of what was refused lately
 
     def take(self, data: bytes) -> bytes:
         """Deliver the messages in some bytes, and return what has to wait for `parse`.
@@ -192,12 +193,13 @@ class Parser:
     def _refuse_most(self, data: bytes, senders: list[_Sent], silent: list[int]) -> None:
         """Refuse the messages of those who send much, and deliver the others."""
         full = [each for each in senders if each.sid in self._refused]
-        half = half_a_share(len(each.ends) for each in full)
+        # A small read may hold what one sender of little has sent, and nothing else.
+        self._half = max(half_a_share(len(each.ends) for each in full), self._half / 2)
         refused = defaultdict[bytes, list[bytes]](list)
         backlog = self._recipient.backlog
         for each in full:
             spared = 0
-            if len(each.ends) <= half:
+            if len(each.ends) <= self._half:
                 backlog.sparing = True
                 self._refused.discard(each.sid)
                 for start in each.starts:

@@ -275,6 +275,21 @@ def test_those_who_send_little_are_spared(room):
     assert sorted(of_flood + spared[room + 1 :]) == sorted(each[1] for each in listener.refused)
 
 
+def test_those_who_send_little_are_spared_in_a_read_of_their_own():
+    """A small read after a flood tells of no flood; its sender sends little all the same."""
+    flood = b"".join(asked(number) for number in range(50))
+    others = b"".join(spoken(FULL, b"users.get", b"_INBOX.b.%d" % n, b"", b"x") for n in range(3))
+    listener = Listener([FULL])
+    listener.spare = 2
+
+    received(listener, [flood, others])
+
+    assert [b"_INBOX.b.%d" % number for number in range(3)] == [
+        each[2] for each in listener.told[1:]
+    ]
+    assert {b"_INBOX.a"} == {each[1].rpartition(b".")[0] for each in listener.refused}
+
+
 def test_reply_subjects_of_all_forms_are_refused():
     """With a dot or without, with headers or without, each is refused by its very name."""
     replies = [b"plain", b"_INBOX.a.b.1", b"_INBOX.a.1", b".x", b"x.", b"7"]

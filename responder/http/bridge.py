@@ -232,17 +232,24 @@ def _passed_on(headers: Sequence[tuple[bytes, bytes]], *, token_required: bool) 
     Raises UnauthenticatedError without a token where one is required, for more than one, and for
     one that no worker would verify.
     """
-    token = bearer.read(_values(headers, b"authorization"))
+    sent: dict[bytes, list[str]] = {}
+    for name, value in headers:
+        if name in _PASSED_ON:
+            sent.setdefault(name, []).append(value.decode("latin-1"))
+    token = bearer.read(sent.get(b"authorization", ()))
     if token is None and token_required:
         raise UnauthenticatedError(bearer.NO_TOKEN)
     if token is not None and len(token) > MAX_TOKEN:
         raise UnauthenticatedError(f"the token is longer than {MAX_TOKEN} characters")
     passed_on = {} if token is None else {bearer.HEADER: f"Bearer {token}"}
-    if parents := _values(headers, b"traceparent"):
-        passed_on[wire.TRACEPARENT] = parents[0]
-        if states := _values(headers, b"tracestate"):  # which mean nothing alone
-            passed_on[wire.TRACESTATE] = ",".join(states)
+    if b"traceparent" in sent:
+        passed_on[wire.TRACEPARENT] = sent[b"traceparent"][0]
+        if b"tracestate" in sent:  # which means nothing alone
+            passed_on[wire.TRACESTATE] = ",".join(sent[b"tracestate"])
     return passed_on
+
+
+_PASSED_ON: Final = frozenset({b"authorization", b"traceparent", b"tracestate"})
 
 
 def _failure(error: ResponderError, scope: Scope) -> Response:

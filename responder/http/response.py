@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, NamedTuple, TypeAlias
 
@@ -39,7 +40,7 @@ class Response(NamedTuple):
 
 def raw(headers: Mapping[str, str]) -> Headers:
     """Return headers as they are on the wire."""
-    return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    return tuple((name.encode(), value.encode("latin-1")) for name, value in headers.items())
 
 
 def problem(
@@ -92,12 +93,7 @@ def encode(
 
     Raises ValueError for a line break in a header, which would begin another.
     """
-    parts = [_STATUS_LINES[status], always]
-    for name, value in headers:
-        if b"\n" in value or b"\r" in value:
-            raise ValueError("a line break in a header")
-        if name != b"content-length":
-            parts += (name, b": ", value, b"\r\n")
+    parts = [_STATUS_LINES[status], always, _lines(tuple(headers))]
     if last:
         parts.append(b"connection: close\r\n")
     if status in _BODILESS:
@@ -109,3 +105,15 @@ def encode(
         if not bodiless:
             parts.append(body)
     return [b"".join(parts)]
+
+
+# Nearly all answers have the same headers.
+@lru_cache(maxsize=64)
+def _lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    parts: list[bytes] = []
+    for name, value in headers:
+        if b"\n" in value or b"\r" in value:
+            raise ValueError("a line break in a header")
+        if name != b"content-length":
+            parts += (name, b": ", value, b"\r\n")
+    return b"".join(parts)

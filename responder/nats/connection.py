@@ -182,7 +182,7 @@ class Connection:
     async def open_inbox(self) -> None:
         """Listen to replies, so that `ask` may be called."""
         self._inbox = self._client.new_inbox().encode() + b"."
-        await self.listen(f"{self._inbox.decode()}*", self._receive_reply)
+        await self.listen(self._inbox_subject, self._receive_reply)
 
     async def close(self) -> None:
         """Send what waits to be sent, and close for good, within CLOSE_TIMEOUT seconds."""
@@ -237,7 +237,7 @@ class Connection:
         block = encode_headers(headers) if headers else b""
         if len(block) + len(payload) > self.max_payload:
             raise PayloadTooLargeError("the request does not fit into one message")
-        if f"{self._inbox.decode()}*".lower() in self._client.denied:
+        if self._client.denied and self._inbox_subject.lower() in self._client.denied:
             raise UnavailableError(NO_INBOX)
         reply = b"%b%d" % (self._inbox, next(self._numbers))
         asked = self._requests[reply] = _Asked()
@@ -309,8 +309,12 @@ class Connection:
             raise UnavailableError(f"NATS does not permit to subscribe to {self._denied}")
 
     @property
+    def _inbox_subject(self) -> str:
+        return f"{self._inbox.decode()}*"
+
+    @property
     def _denied(self) -> str:
-        inbox = f"{self._inbox.decode()}*".lower()
+        inbox = self._inbox_subject.lower()
         shown = ("its inbox" if each == inbox else each for each in self._client.denied)
         return visible(", ".join(sorted(shown)))
 

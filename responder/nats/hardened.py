@@ -37,6 +37,7 @@ Refuse: TypeAlias = Callable[[list[bytes]], None]
 
 SILENCE: Final = 20_000  # milliseconds after which TCP gives up on bytes that are not acknowledged
 MAX_UNSENT: Final = 8 * 1024 * 1024  # bytes kept for the time after a reconnect
+CROWD: Final = 32  # messages that are worth a turn of the loop, so that others leave with them
 MAX_UNREAD: Final = 32 * 1024 * 1024  # bytes kept while the server does not read (see `turns`)
 
 # Why a message did not leave.
@@ -94,6 +95,7 @@ class HardenedClient(TlsClient):
         self._stream: asyncio.Transport | None = None
         self._unread = 0  # bytes that the server had not read when we last wrote
         self.afterwards = Afterwards()
+        self._call_soon = loop.call_soon
 
     # In place of nats-py's own ways.
 
@@ -163,7 +165,7 @@ class HardenedClient(TlsClient):
         self._pending_data_size += len(data)
         if not self._writing:
             self._writing = True
-            self.afterwards.call(self._write)
+            self.afterwards.call(self._write_soon)
 
     def _has_room(self, unsent: int, messages: int) -> bool:
         if not self.is_connected:
@@ -177,6 +179,13 @@ class HardenedClient(TlsClient):
         else:
             return True
         return False
+
+    def _write_soon(self) -> None:
+        """Write what one read brought; of a crowd, together with what other reads bring."""
+        if len(self._pending) > CROWD:
+            self._call_soon(self._write)
+        else:
+            self._write()
 
     def _write(self) -> None:
         self._writing = False
@@ -256,10 +265,10 @@ class HardenedClient(TlsClient):
         def take(data: bytes) -> None:
             turns.read(len(data))
             self.afterwards.reading = True
-            if self.backlog.begin(len(data)):
-                self._pongs.append(_MeasuringPong())
-                self._append(PING_PROTO)
             try:
+                if self.backlog.begin(len(data)):
+                    self._pongs.append(_MeasuringPong())
+                    self._append(PING_PROTO)
                 rest = self._ps.take(data)  # type: ignore[attr-defined]  # our own
             except errors.ProtocolError as error:
                 reader.set_exception(error)

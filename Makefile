@@ -125,7 +125,7 @@ lock: setup ## pin what is installed now, and of that what the image needs
 	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip \
 		| $(COMPILE) --no-deps - -o requirements.lock
 	echo setuptools | $(COMPILE) --python-version 3.11 --constraint requirements.lock \
-		--extra server pyproject.toml - -o requirements-image.lock
+		--extra server --extra otel pyproject.toml - -o requirements-image.lock
 	touch $(VENV)/ready
 
 clean:

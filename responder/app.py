@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from socket import socket
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from responder.asking import Asker
 from responder.directory import Directory
@@ -41,9 +42,13 @@ from responder.tokens.key_source import KeySource
 from responder.tokens.verifier import TokenVerifier
 from responder.worker import Worker
 
+if TYPE_CHECKING:  # it is imported only where traces are wanted
+    from responder.tracing import Tracing
+
 log = logging.getLogger(__name__)
 
 POLL: Final = 0.1  # seconds between two looks at whether the service is ready
+TRACES_GO_TO: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +80,7 @@ async def serving(
     http_socket: socket | None = None,
     admin_socket: socket | None = None,
     demo_tokens: Mapping[str, str] | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[Running]:
     """Run worker, bridge and admin listener, or the bridge without the worker.
 
@@ -84,6 +90,7 @@ async def serving(
         http_socket: what the bridge listens on, instead of the settings' address.
         admin_socket: what the admin listener listens on, likewise.
         demo_tokens: what the page at /docs offers to ask with, by name.
+        tracing: makes spans of what happens, and exports them.
 
     Raises SettingsError if the settings cannot work.
     """
@@ -93,19 +100,14 @@ async def serving(
     admin_at, http_at = admin_socket or settings.admin_listen, http_socket or settings.http_listen
     dsn = settings.dsn if worker else None
     async with (
+        tracing.running() if tracing else nullcontext(),
         listening_for_admin(admin, admin_at, ended=ended)
         if admin_at
         else nullcontext() as admin_url,
-        connected(
-            settings.nats_url,
-            name="responder",
-            options=settings.nats_options(),
-            ended=ended,
-            asks=bool(http_at),
-        ) as connection,
+        _connected(settings, ended, asks=bool(http_at)) as connection,
     ):
-        parts = _WorkerParts(settings, dsn, connection) if dsn else None
-        bridge = _bridge(settings, connection, demo_tokens or {}) if http_at else None
+        parts = _WorkerParts(settings, dsn, connection, tracing) if dsn else None
+        bridge = _bridge(settings, connection, tracing, demo_tokens or {}) if http_at else None
         observed = _observed(settings, connection, parts, bridge)
         admin.show(observed)
         async with (
@@ -127,15 +129,19 @@ class _WorkerParts:
         settings: of the process.
         dsn: of the settings.
         connection: to NATS.
+        tracing: makes spans, if traces are wanted.
     """
 
-    def __init__(self, settings: Settings, dsn: Dsn, connection: Connection) -> None:
+    def __init__(
+        self, settings: Settings, dsn: Dsn, connection: Connection, tracing: Tracing | None
+    ) -> None:
         self._settings = settings
         self._dsn = dsn
         self._discovery = Discovery(
             overrides=settings.overrides, timezone=settings.timezone, rules=settings.rules
         )
-        self.pool = Pool(
+        make_pool = tracing.pool if tracing else Pool
+        self.pool: Pool = make_pool(
             dsn,
             self._discovery,
             connections=settings.connections,
@@ -163,6 +169,7 @@ class _WorkerParts:
             timeout=settings.timeout,
             drain_timeout=settings.drain_timeout / 2,
             version=version("better-auth-responder"),
+            request=tracing.request if tracing else None,
         )
 
     @asynccontextmanager
@@ -195,8 +202,21 @@ async def _first_discovery(discovery: Discovery, timeout: float) -> None:
         log.warning("started without the tables; they are looked for until they are there")
 
 
-def _bridge(settings: Settings, connection: Connection, demo_tokens: Mapping[str, str]) -> Bridge:
-    return Bridge(
+def _connected(
+    settings: Settings, ended: asyncio.Event, *, asks: bool
+) -> AbstractAsyncContextManager[Connection]:
+    options = settings.nats_options()
+    return connected(settings.nats_url, name="responder", options=options, ended=ended, asks=asks)
+
+
+def _bridge(
+    settings: Settings,
+    connection: Connection,
+    tracing: Tracing | None,
+    demo_tokens: Mapping[str, str],
+) -> Bridge:
+    make = tracing.bridge if tracing else Bridge
+    return make(
         Asker(transport=connection, prefix=settings.subject_prefix, timeout=settings.timeout),
         auth_required=settings.http_auth == "required",
         successors=settings.successors,
@@ -261,3 +281,21 @@ async def _nats_is_awaited() -> None:
 
 async def _it_stops() -> None:
     raise UnavailableError("it is shutting down")
+
+
+def wanted_tracing() -> Tracing | None:
+    """Return what exports traces, if the environment asks for that as OpenTelemetry has it."""
+    given = os.environ.get
+    if given("OTEL_SDK_DISABLED", "").lower() == "true" or given("OTEL_TRACES_EXPORTER") == "none":
+        return None
+    if not any(map(given, TRACES_GO_TO)):
+        return None
+    try:
+        from responder.tracing import Tracing  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "opentelemetry":
+            raise
+        # Clusters set such variables for all programs: it is no reason not to start.
+        log.warning("no traces are exported: pip install 'better-auth-responder[otel]'")
+        return None
+    return Tracing()

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import uvloop
 
 from responder import bearer, checks, logs
-from responder.app import Running, serving
+from responder.app import Running, serving, wanted_tracing
 from responder.asking import reply_on
 from responder.checks import display
 from responder.endpoints import ENDPOINTS
@@ -190,7 +190,12 @@ async def _serve(arguments: argparse.Namespace) -> int:
     if arguments.workers > 1:
         return await supervise(settings, count=arguments.workers)
     return await _run(
-        serving(settings, http_socket=arguments.http_socket, admin_socket=arguments.admin_socket)
+        serving(
+            settings,
+            http_socket=arguments.http_socket,
+            admin_socket=arguments.admin_socket,
+            tracing=wanted_tracing(),
+        )
     )
 
 
@@ -199,7 +204,7 @@ async def _bridge(_: argparse.Namespace) -> int:
     settings = Settings.read()
     logs.configure(settings.log_level, settings.log_format)
     raise_file_limit()
-    return await _run(serving(settings, worker=False))
+    return await _run(serving(settings, worker=False, tracing=wanted_tracing()))
 
 
 async def _run(service: AbstractAsyncContextManager[Running]) -> int:

@@ -162,7 +162,7 @@ def _postgres(worker: WorkerFigures) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "responder_postgres_up",
         "Whether PostgreSQL is connected, and has answered within the timeout.",
-        pool.connected > 0 and not pool.silent,
+        pool.connected > 0 and not pool.pulse.silent,
     )
     yield GaugeMetricFamily(
         "responder_tables_found", "Whether Better Auth's tables are there.", pool.has_tables
@@ -181,7 +181,7 @@ def _postgres(worker: WorkerFigures) -> Iterator[Metric]:
     yield _histogram(
         "responder_postgres_query_duration_seconds",
         "Queries, from sending one to its last row or its failure.",
-        pool.query_seconds,
+        pool.pulse.seconds,
     )
     yield _histogram("responder_batch_size", "Requests that shared a query.", pool.batch_sizes)
 

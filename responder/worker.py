@@ -20,7 +20,7 @@
 # invalid. After 0.15 s what is read has waited for 0.05 s. Then the flood is refused unread, until
 # there is no backlog: the others are not.
 #
-# Worker listens and stops. What happens to one request in between stands in _Request, in the order
+# Worker listens and stops. What happens to one request in between stands in Request, in the order
 # in which it happens.
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ class Worker:
         timeout: seconds within which a request is answered, unless its caller wants it sooner.
         drain_timeout: seconds that leaving may take.
         version: of the service.
+        request: makes one of what has arrived (see `tracing`).
     """
 
     def __init__(
@@ -101,7 +102,9 @@ class Worker:
         timeout: float,
         drain_timeout: float,
         version: str,
+        request: Callable[..., Request] | None = None,
     ) -> None:
+        self._request = request or Request
         self._shared = _Shared(connection, tokens, token_required)
         self._connection = connection
         self._batching = batching
@@ -157,14 +160,14 @@ class Worker:
         It returns whether others that came with one are to be refused.
         """
         shared, timeout, now = self._shared, self._timeout, self._shared.now
-        backlog, batching = self._connection.backlog, self._batching
+        backlog, batching, make_request = self._connection.backlog, self._batching, self._request
         old = OLD * timeout
 
         def receive(_: bytes, reply: bytes, headers: bytes, payload: bytes) -> bool:
             if not reply:
                 return False
             age = backlog.age
-            request = _Request(shared, endpoint, reply, payload, now() + timeout - age)
+            request = make_request(shared, endpoint, reply, payload, now() + timeout - age)
             try:
                 if age > old and not backlog.sparing:
                     raise RefusedError(TOO_MANY)  # noqa: TRY301 - answered as any other error is
@@ -259,7 +262,7 @@ class _Shared:
         self.verifying = Verifying(tokens) if tokens else None
 
 
-class _Request:
+class Request:
     """A request on its way through the worker: accepted, identified, loaded, answered."""
 
     __slots__ = (

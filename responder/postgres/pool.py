@@ -26,7 +26,7 @@ from functools import partial
 from typing import Any, Final
 
 from responder.afterwards import Afterwards
-from responder.batching import Answer, Batch, Batching, Callback, Key, Line
+from responder.batching import Alone, Answer, Batch, Batching, Callback, Key, Line
 from responder.errors import (
     InternalError,
     RefusedError,
@@ -72,6 +72,7 @@ class Pool:
 
     Attributes:
         warning: returns how a lookup has failed lately by SQL of the operator's (see `faults`).
+        pulse: whether PostgreSQL answers, and how long its queries take.
         connected: how many connections there are.
         lost: how many have been lost.
         batch_sizes: how many lookups of requests shared a query.
@@ -104,7 +105,7 @@ class Pool:
         self.connected = 0
         self.lost = 0
         self.batch_sizes = Histogram(SIZES)
-        self._pulse = Pulse(patience=timeout)
+        self.pulse = Pulse(patience=timeout)
         self._trouble = ""  # why the last attempt to connect failed
         self._told: set[str] = set()  # the ways in which an outage has shown so far
         self._faults = Faults()
@@ -125,7 +126,7 @@ class Pool:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Pool]:
         """Hold the connections; leaving gives up whatever is still being answered."""
-        self._pulse.start()
+        self.pulse.start()
         tasks = [
             asyncio.create_task(self._hold(), name=f"postgres-{n}")
             for n in range(self._connections)
@@ -138,22 +139,12 @@ class Pool:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self.batching.fail(UnavailableError("shutting down"))
-            self._pulse.stop()
-
-    @property
-    def silent(self) -> bool:
-        """Whether PostgreSQL has been out of reach for longer than the timeout."""
-        return self._pulse.silent
+            self.pulse.stop()
 
     @property
     def has_tables(self) -> bool:
         """Whether the tables have been found, and are there."""
         return self._discovery.schema is not None
-
-    @property
-    def query_seconds(self) -> Histogram:
-        """How long queries took, our own included."""
-        return self._pulse.seconds
 
     @property
     def statements(self) -> Statements:
@@ -168,7 +159,7 @@ class Pool:
         Raises RefusedError if too much is waiting, or PostgreSQL has been out of reach for longer
         than the timeout.
         """
-        if self._pulse.silent:
+        if self.pulse.silent:
             raise RefusedError(OUT_OF_REACH)
         self.batching.load(line, key, deadline=deadline, callback=callback)
 
@@ -183,7 +174,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
         answer: Answer = UnavailableError(OUT_OF_REACH)
-        if not self.silent:
+        if not self.pulse.silent:
             answer = await self._load_urgently(self._probes, None, within)
         if isinstance(answer, ResponderError) and not self.connected and self._trouble:
             raise UnavailableError(f"{OUT_OF_REACH}: {self._trouble}")
@@ -214,7 +205,7 @@ class Pool:
         return self._discovery.lost_within(2 * self._timeout)
 
     def _late(self) -> ResponderError:
-        if self.connected == 0 or self.silent:
+        if self.connected == 0 or self.pulse.silent:
             return UnavailableError(OUT_OF_REACH)
         return self._missing() or RequestTimeoutError()
 
@@ -243,7 +234,7 @@ class Pool:
         backoff = MIN_BACKOFF
         while True:
             try:
-                connection = await connect(self._dsn, timeout=self._timeout, pulse=self._pulse)
+                connection = await connect(self._dsn, timeout=self._timeout, pulse=self.pulse)
             except Exception as error:  # noqa: BLE001 - whatever keeps us from connecting may pass
                 self._tell(why(error))
                 await asyncio.sleep(backoff * random.random())  # noqa: S311 - jitter is no secret
@@ -268,7 +259,7 @@ class Pool:
     def _count(self, change: int) -> None:
         self.connected += change
         if self.connected == 0:
-            self._pulse.asked()
+            self.pulse.asked()
         elif change > 0 and self._told:
             log.info("connected to PostgreSQL")
             self._told.clear()
@@ -360,7 +351,7 @@ class Pool:
         if batch.line not in self._ours:
             self.batch_sizes.add(len(batch.waiters))
         try:
-            batch.answer(await batch.line.fetch(connection, batch.keys))
+            batch.answer(await self.fetch(connection, batch))
         except (ChangedError, NotAllowedError) as error:
             # A view or a policy may raise the same errors as tables that have changed.
             same = await self._explain(connection, error) is not None
@@ -373,6 +364,12 @@ class Pool:
             # Even if nothing has changed: between two renames of a migration a name may have been
             # gone while the query ran, and be there again when the catalog was read.
             batch.retry_once()
+
+    async def fetch(
+        self, connection: Connection, batch: Batch[Any, Connection]
+    ) -> Sequence[Answer | Alone]:
+        """Return the answers of a batch."""
+        return await batch.line.fetch(connection, batch.keys)
 
     async def _explain(self, connection: Connection, error: Exception) -> str | None:
         if self._discovery.schema is None:

@@ -52,7 +52,16 @@ def traceback_without_messages(error: BaseException | None) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """Writes a log line as text, its traceback without messages."""
+    """Writes a log line as text, its time in UTC (RFC 3339), its traceback without messages."""
+
+    def formatTime(  # noqa: N802 - the library's name
+        self,
+        record: logging.LogRecord,
+        datefmt: str | None = None,  # noqa: ARG002 - there is one format
+    ) -> str:
+        """Return the time of the line (called by `logging`)."""
+        written = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return written.replace("+00:00", "Z")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         """Return the line without the traceback (called by `logging`)."""
@@ -64,7 +73,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(TextFormatter):
-    """Writes a log line as a JSON object, its time in UTC (RFC 3339).
+    """Writes a log line as a JSON object, with the same time and traceback.
 
     Args:
         worker: the number of this process under its supervisor, if it has one.
@@ -77,8 +86,7 @@ class JsonFormatter(TextFormatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line (called by `logging`)."""
         line = {
-            "ts": f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S}"
-            f".{int(record.msecs):03}Z",
+            "ts": self.formatTime(record),
             "level": record.levelname.lower(),
             **self._worker,
             "logger": record.name,

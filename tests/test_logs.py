@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
+import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -34,3 +37,23 @@ def test_a_record_is_one_line_that_a_terminal_obeys_nothing_of(capsys, style, ho
 
     (line,) = capsys.readouterr().err.split("\n")[:-1]
     assert line.isprintable()
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_line_has_its_time_in_utc_and_the_number_of_its_worker(capsys, style, monkeypatch):
+    """RFC 3339, whatever the zone of the machine; the number is that under the supervisor."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    logs.configure("info", style, worker=3)
+    try:
+        before = datetime.now(UTC)
+        logging.getLogger("responder").info("it goes on")
+        line = capsys.readouterr().err
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+    written = re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line)
+    assert written
+    assert abs(datetime.fromisoformat(written[0]) - before) < timedelta(minutes=1)
+    assert re.search(r'worker 3: it goes on|"worker": 3,', line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import json
+import logging
 import re
 import shlex
 import textwrap
@@ -17,6 +18,7 @@ import pytest
 from responder import cli
 from responder.errors import BY_CODE
 from responder.http import acceptor, head, listener, protocol, target
+from responder.logs import JsonFormatter
 from responder.models import Identity, Membership, User
 from responder.settings import Settings
 from tests.markdown import ROOT, rows
@@ -24,6 +26,7 @@ from tests.roles import as_role
 
 SUBJECTS = (ROOT / "subjects.md").read_text()
 README = (ROOT / "README.md").read_text()
+OPERATING = (ROOT / "docs" / "operating.md").read_text()
 HTTP = (ROOT / "docs" / "http.md").read_text()
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"]
@@ -82,6 +85,26 @@ def test_every_error_is_documented():
     documented = {code: int(number) for code, number, _ in rows(SUBJECTS, "code")}
 
     assert {code: error.number for code, error in BY_CODE.items()} == documented
+
+
+def test_every_error_says_what_an_operator_does():
+    """docs/operating.md has each code, those of HTTP alone too, and no other."""
+    documented = [row[0] for row in rows(OPERATING, "code to an operator")]
+    sources = [path.read_text() for path in (ROOT / "responder" / "http").glob("*.py")]
+    of_http = re.findall(r"\bproblem\(\s*\d+,\s*\"(\w+)\"", "".join(sources))
+
+    assert {*BY_CODE, *of_http} == set(documented)
+    assert len(documented) == len(set(documented))
+
+
+def test_every_key_of_a_log_line_is_documented():
+    """docs/operating.md has the keys that a line with a traceback has, in their order."""
+    record = logging.LogRecord(
+        "responder", logging.ERROR, "", 1, "it failed", None, (ValueError, ValueError(), None)
+    )
+    line = json.loads(JsonFormatter(worker=1).format(record))
+
+    assert [*line] == [row[0] for row in rows(OPERATING, "key of a line")]
 
 
 def test_every_field_is_documented():

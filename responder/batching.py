@@ -277,7 +277,7 @@ class Batching(Generic[Source]):
     def offer(self, take: Take[Source]) -> None:
         """Let a source take a batch, once: now if keys wait, else as soon as they do."""
         self._free.append(take)
-        if not self._serving:
+        if self._turns and not self._serving:
             self._serve()
 
     def withdraw(self, take: Take[Source]) -> None:

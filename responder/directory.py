@@ -217,8 +217,11 @@ class Directory:
         """Look a key up for each request; one that is None matches nothing."""
         limit, additional = self._max_reply(), bool(statements.schema.additional)
         alone = len(keys) == 1
-        cap = limit if alone else replies.SMALL_IMAGE
-        sql, arguments = _query(lookup, keys, asked, cap=cap)
+        if alone:
+            request, caller = asked[0]
+            sql, arguments = lookup.lone(keys[0], request.organization_id, caller, cap=limit)
+        else:
+            sql, arguments = _query(lookup, keys, asked, cap=replies.SMALL_IMAGE)
         rows = await connection.fetch_checked(statements, sql, *arguments)
         answers: list[Answer | Alone] = [NOT_FOUND] * len(keys)
         images = fields = 0

@@ -27,7 +27,7 @@ from responder.postgres.dsn import Dsn, Server
 from responder.postgres.lookups import Statements
 from responder.postgres.pulse import Pulse, Watch
 from responder.postgres.quoting import literal
-from responder.postgres.runner import Runner
+from responder.postgres.runner import Fetch, Runner
 from responder.postgres.trust import trusting_the_system
 from responder.postgres.users import UserRow
 
@@ -141,6 +141,7 @@ class Connection:
         self._now = asyncio.get_running_loop().time
         self._watch = Watch(patience, self._give_up)  # of the query under way
         self._watch.start()
+        self._fetches: dict[str, Fetch] = {}  # by SQL
         self._statements: dict[str, asyncpg.prepared_stmt.PreparedStatement[Record]] = {}
         self._analysed: dict[str, int] = {}  # the stamp of each statement, by its SQL
         self._names = itertools.count()
@@ -164,7 +165,7 @@ class Connection:
                     rows = await self._execute(sql, arguments)
                 except _OUTDATED:
                     await self._connection.reload_schema_state()
-                    self._statements.pop(sql, None)
+                    self._fetches.pop(sql, None)
                     rows = await self._execute(sql, arguments)
         except Exception as error:
             ours = _ours(error, closed=self._connection.is_closed())
@@ -218,16 +219,15 @@ class Connection:
         self.terminate()  # which ends the query
 
     def _execute(self, sql: str, arguments: Sequence[object]) -> Awaitable[list[Record]]:
-        statement = self._statements.get(sql)
-        if statement is None:
-            return self._prepare(sql, arguments)
-        return self.runner.fetch(statement, arguments)
+        fetch = self._fetches.get(sql)
+        return fetch(arguments) if fetch else self._prepare(sql, arguments)
 
     async def _prepare(self, sql: str, arguments: Sequence[object]) -> list[Record]:
         # Without a name asyncpg would have it parsed and planned for each execution.
         name = f"responder_{next(self._names)}"
         statement = self._statements[sql] = await self._connection.prepare(sql, name=name)
-        return await self.runner.fetch(statement, arguments)
+        fetch = self._fetches[sql] = self.runner.prepared(statement)
+        return await fetch(arguments)
 
     async def _transact(
         self, settings: Sequence[str], sql: str, arguments: Sequence[object]

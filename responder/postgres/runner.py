@@ -18,8 +18,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.protocol import NO_TIMEOUT
@@ -28,6 +29,8 @@ from responder.afterwards import Afterwards
 from responder.errands import Errand
 
 Record = asyncpg.Record
+# Returns the rows for some arguments, once awaited.
+Fetch: TypeAlias = Callable[[Sequence[object]], Awaitable[list[Record]]]
 
 
 class Runner(Errand, asyncio.Protocol):
@@ -44,16 +47,19 @@ class Runner(Errand, asyncio.Protocol):
         self._protocol = protocol = connection._protocol
         self.afterwards = Afterwards()
         self._take = protocol.data_received
-        self._bind_execute = protocol.bind_execute
         self._completed = protocol._on_waiter_completed
         connection._transport.set_protocol(self)
 
-    def fetch(self, statement: Any, arguments: Sequence[object]) -> Awaitable[list[Record]]:
-        """Return the rows of a statement, once awaited."""
-        rows: Awaitable[list[Record]] = self._bind_execute(
-            statement._state, arguments, "", 0, False, NO_TIMEOUT
+    def prepared(self, statement: Any) -> Fetch:
+        """Return what fetches rows by a statement, while the statement is kept."""
+        return partial(
+            self._protocol.bind_execute,
+            statement._state,
+            portal_name="",
+            limit=0,
+            return_extra=False,
+            timeout=NO_TIMEOUT,
         )
-        return rows
 
     def _wait(self, future: Any) -> None:
         if future is None or not future.remove_done_callback(self._completed):

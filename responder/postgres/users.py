@@ -98,18 +98,23 @@ class Users:
             cap: bytes over which an image is left out.
         """
         if len(keys) == 1:
-            organization = organizations[0]
-            named = organization is not None
-            if organization is not None:
-                organization = self.forms.organization(organization)
-            own = self.forms.caller(callers[0]) if callers else ()
-            return self.one, (keys[0], organization, cap, named, *own)
+            return self.lone(keys[0], organizations[0], callers[0] if callers else None, cap=cap)
         possible: Sequence[str | None] = ()  # unnest fills the shorter arrays up with nulls
         all_named: Sequence[bool] = ()
         if any(each is not None for each in organizations):
             possible = self.forms.organizations(organizations)
             all_named = [each is not None for each in organizations]
         return self.many, (keys, possible, cap, all_named, *self._callers(callers))
+
+    def lone(
+        self, key: str | None, organization: str | None, caller: Caller | None, *, cap: int
+    ) -> Query:
+        """Return the query for a lone key, likewise."""
+        named = organization is not None
+        if organization is not None:
+            organization = self.forms.organization(organization)
+        own = self.forms.caller(caller) if caller else ()
+        return self.one, (key, organization, cap, named, *own)
 
     def _callers(self, callers: Sequence[Caller]) -> Sequence[Sequence[object]]:
         """Return the callers of a batch as arguments: each once, and the number of each key's."""

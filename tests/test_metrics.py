@@ -151,6 +151,7 @@ async def test_an_outage_of_nats_shows():
     assert [0, 1] == [value(after, name) for name in names]
 
 
+@pytest.mark.heavy
 async def test_an_outage_of_postgres_shows(start_with):
     """Tables that are gone, and connections that are lost, and the others that are made."""
     service = await start_with(RESPONDER_ADMIN_LISTEN="127.0.0.1:0", RESPONDER_TIMEOUT="0.5")

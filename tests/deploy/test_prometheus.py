@@ -15,6 +15,7 @@ import yaml
 from tests.markdown import ROOT, rows
 
 RUNBOOK = (ROOT / "docs" / "reliability.md").read_text()
+OPERATING = (ROOT / "docs" / "operating.md").read_text()
 RULES = ROOT / "deploy" / "prometheus" / "responder.yml"
 (GROUP,) = yaml.safe_load(RULES.read_text())["groups"]
 ALERTS = [pytest.param(each, id=each["alert"]) for each in GROUP["rules"]]
@@ -28,7 +29,7 @@ needs_promtool = pytest.mark.skipif(
 
 # By sample: the labels that it has, those of Prometheus included.
 SAMPLES: dict[str, set[str]] = {}
-for names, type_, labels, _ in rows((ROOT / "docs" / "operating.md").read_text(), "metric"):
+for names, type_, labels, _ in rows(OPERATING, "metric"):
     for name in names.split(", "):
         own = {*filter(None, labels.split(", ")), "job", "instance", "worker"}
         suffixes = ("_bucket", "_sum", "_count") if type_ == "histogram" else ("",)
@@ -144,6 +145,24 @@ def test_promtool_takes_the_rules():
 
     assert (0, "") == (checked.returncode, checked.stderr)
     assert f"{len(ALERTS)} rules found" in checked.stdout
+
+
+@needs_promtool
+def test_promtool_takes_the_configuration_of_the_documents(tmp_path):
+    """What docs/operating.md has to paste is valid, with the rules beside it."""
+    assert PROMTOOL
+    example = re.search("```yaml\n(scrape_configs.*?)```", OPERATING, re.DOTALL)
+    assert example
+    (tmp_path / "prometheus.yml").write_text(example[1])
+    (tmp_path / RULES.name).write_text(RULES.read_text())
+    checked = subprocess.run(
+        [PROMTOOL, "check", "config", tmp_path / "prometheus.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (0, "") == (checked.returncode, checked.stderr)
 
 
 @needs_promtool

@@ -82,11 +82,11 @@ async def serving(
     demo_tokens: Mapping[str, str] | None = None,
     tracing: Tracing | None = None,
 ) -> AsyncIterator[Running]:
-    """Run worker, bridge and admin listener, or the bridge without the worker.
+    """Run worker, bridge and admin listener.
 
     Args:
         settings: of the process.
-        worker: whether there is one.
+        worker: whether there is one, or the bridge alone.
         http_socket: what the bridge listens on, instead of the settings' address.
         admin_socket: what the admin listener listens on, likewise.
         demo_tokens: what the page at /docs offers to ask with, by name.
@@ -98,7 +98,6 @@ async def serving(
     ended = asyncio.Event()
     admin = Admin(Observed(checks=[_nats_is_awaited]))
     admin_at, http_at = admin_socket or settings.admin_listen, http_socket or settings.http_listen
-    dsn = settings.dsn if worker else None
     async with (
         tracing.running() if tracing else nullcontext(),
         listening_for_admin(admin, admin_at, ended=ended)
@@ -106,6 +105,7 @@ async def serving(
         else nullcontext() as admin_url,
         _connected(settings, ended, asks=bool(http_at)) as connection,
     ):
+        dsn = settings.dsn if worker else None
         parts = _WorkerParts(settings, dsn, connection, tracing) if dsn else None
         bridge = _bridge(settings, connection, tracing, demo_tokens or {}) if http_at else None
         observed = _observed(settings, connection, parts, bridge)
@@ -205,8 +205,14 @@ async def _first_discovery(discovery: Discovery, timeout: float) -> None:
 def _connected(
     settings: Settings, ended: asyncio.Event, *, asks: bool
 ) -> AbstractAsyncContextManager[Connection]:
-    options = settings.nats_options()
-    return connected(settings.nats_url, name="responder", options=options, ended=ended, asks=asks)
+    return connected(
+        settings.nats_url,
+        name="responder",
+        options=settings.nats_options(),
+        silence=settings.timeout,
+        ended=ended,
+        asks=asks,
+    )
 
 
 def _bridge(

@@ -355,10 +355,10 @@ class Request:
             # It fitted when it was written, before the server's limit changed.
             answer = PayloadTooLargeError("the answer does not fit into one message")
         if isinstance(answer, bytes):
-            connection.send(self._reply, answer)
+            connection.send(self._reply, answer, b"", self._deadline)
         else:
             headers, body = wire.encode_error(answer)
-            connection.send(self._reply, body, headers)
+            connection.send(self._reply, body, headers, self._deadline)
         error = None if isinstance(answer, bytes) else answer.code
         self._endpoint.statistics.count(perf_counter() - self._arrival, error)
 

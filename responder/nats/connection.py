@@ -59,6 +59,7 @@ async def connected(
     name: str,
     options: Mapping[str, Any] | None = None,
     patience: float | None = None,
+    silence: float = 2.0,
     ended: asyncio.Event | None = None,
     asks: bool = True,
 ) -> AsyncIterator[Connection]:
@@ -69,12 +70,14 @@ async def connected(
         name: shown in the server's list of connections.
         options: credentials and TLS, as arguments of nats-py's `connect`.
         patience: seconds to try for at first; None is for ever.
+        silence: seconds without a sign of life after which a server is given up, and the time for
+            which an outage is waited out.
         ended: set when the connection is closed for good.
         asks: whether requests are made on it, which takes an inbox for the replies.
 
     Raises UnavailableError if no server was reached in that time.
     """
-    connection = Connection(ended)
+    connection = Connection(silence, ended)
     try:
         await connection.open(servers, name=name, options=options or {}, patience=patience)
         if asks:
@@ -113,8 +116,8 @@ class Connection:
         reconnects: how often there was one again.
     """
 
-    def __init__(self, ended: asyncio.Event | None = None) -> None:
-        self._client = HardenedClient()
+    def __init__(self, silence: float, ended: asyncio.Event | None = None) -> None:
+        self._client = HardenedClient(silence)
         self.send, self.send_to_all = self._client.send, self._client.send_to_all
         self.backlog, self.afterwards = self._client.backlog, self._client.afterwards
         self.answered: Callable[[], Awaitable[None]] = _at_once
@@ -239,13 +242,15 @@ class Connection:
             raise PayloadTooLargeError("the request does not fit into one message")
         if self._client.denied and self._inbox_subject.lower() in self._client.denied:
             raise UnavailableError(NO_INBOX)
+        if self._client.pulse.silent:  # an outage has outlasted the time for which it is waited out
+            raise UnavailableError(OUT_OF_REACH)
         reply = b"%b%d" % (self._inbox, next(self._numbers))
         asked = self._requests[reply] = _Asked()
         asked.begins, asked.deadline = begins, self._now() + timeout
         if asked.deadline < self._alarm_at:
             self._set_alarm(asked.deadline)
         try:
-            self.send(b"%b %b" % (subject.encode(), reply), payload, block)
+            self.send(b"%b %b" % (subject.encode(), reply), payload, block, asked.deadline)
             reply_headers, body = await asked
         except TimeoutError:
             if not self._client.is_connected:  # why is not for each caller to know
@@ -344,7 +349,10 @@ class Connection:
     # What nats-py calls.
 
     async def _disconnected(self) -> None:
-        if not self._client.is_closed:
+        if self._client.pulse.silent:
+            patience = self._client.pulse.patience
+            log.warning("lost the connection to NATS: nothing was heard of it for %g s", patience)
+        elif not self._client.is_closed:
             log.warning("lost the connection to NATS")
 
     async def _reconnected(self) -> None:

@@ -17,14 +17,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from nats import errors
-from nats.aio.client import PING_PROTO
+from nats.aio.client import PING_PROTO, Client, Srv
 from nats.aio.subscription import Subscription
 
 from responder.afterwards import Afterwards
 from responder.nats.backlog import Backlog
 from responder.nats.protocol import Parser
+from responder.nats.pulse import Pulse
 from responder.nats.tls import TlsClient
 from responder.nats.turns import Turns
+from responder.nats.unsent import Unsent
 from responder.throttling import ThrottledLog
 
 repeated = ThrottledLog(__name__)
@@ -36,7 +38,6 @@ Receive: TypeAlias = Callable[[bytes, bytes, bytes, bytes], bool | None]
 Refuse: TypeAlias = Callable[[list[bytes]], None]
 
 SILENCE: Final = 20_000  # milliseconds after which TCP gives up on bytes that are not acknowledged
-MAX_UNSENT: Final = 8 * 1024 * 1024  # bytes kept for the time after a reconnect
 CROWD: Final = 32  # messages that are worth a turn of the loop, so that others leave with them
 MAX_UNREAD: Final = 32 * 1024 * 1024  # bytes kept while the server does not read (see `turns`)
 
@@ -68,8 +69,9 @@ class HardenedClient(TlsClient):
         server lets through, and the client stays "connected" and deaf. Here subject and headers
         stay bytes until the receiver reads them (see `protocol`).
 
-    Overridden, each for the reason it gives: `_read_loop`, `_process_connect_init`, `_send_ping`,
-    `_process_pong`, `_process_info` with `max_payload`, `_process_err`, `close`.
+    Overridden, each for the reason it gives: `_read_loop`, `_connect_to_server`,
+    `_process_connect_init`, `_send_ping`, `_process_pong`, `_process_info` with `max_payload`,
+    `_process_err`, `close`.
 
     Attributes:
         max_payload: bytes that a message may have, headers included.
@@ -77,20 +79,27 @@ class HardenedClient(TlsClient):
         lost: how many messages did not leave, by the reason.
         backlog: how old what is being received is.
         afterwards: ends each read.
+        pulse: whether the server is heard of.
+
+    Args:
+        patience: seconds for which nothing may be heard of the server before it is given up.
     """
 
     max_payload: int = 1024 * 1024
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float) -> None:
         super().__init__()
         self.denied: set[str] = set()
         self.lost: Counter[str] = Counter({DENIED: 0, TOO_LARGE: 0, NOT_CONNECTED: 0, UNREAD: 0})
         loop = asyncio.get_running_loop()
         self.backlog = Backlog(loop.time)
+        self.pulse = Pulse(patience, ask=self._ask_for_life, give_up=self._give_up)
         self._receivers: dict[int, Receive] = {}
         self._refusers: dict[int, Refuse] = {}
         self._ps = Parser(self)  # type: ignore[assignment]  # stands in for nats-py's own
         self._writing = False  # whether a write will follow in this turn of the loop
+        self._unsent = Unsent()
+        self._now = loop.time
         self._turns: Turns | None = None
         self._stream: asyncio.Transport | None = None
         self._unread = 0  # bytes that the server had not read when we last wrote
@@ -131,10 +140,13 @@ class HardenedClient(TlsClient):
         """Pass on what is refused unread (called by the parser)."""
         self._refusers[sid](replies)
 
-    def send(self, subject: bytes, payload: bytes, headers: bytes = b"") -> None:
+    def send(
+        self, subject: bytes, payload: bytes, headers: bytes = b"", until: float = 0.0
+    ) -> None:
         """Send a message; what is sent in one read or turn of the loop leaves in one write.
 
-        While there is no connection messages are kept, up to a bound, and then dropped.
+        While there is no connection messages are kept for the next, up to a bound, and dropped then
+        if `until`, the loop's time, has passed.
         """
         if headers:
             size = len(headers)
@@ -148,8 +160,10 @@ class HardenedClient(TlsClient):
             return
         data = b"%b%b\r\n" % (head, payload)
         unsent = self._pending_data_size + self._unread + len(data)
-        if unsent <= MAX_UNSENT or self._has_room(unsent, 1):
+        if self._status == Client.CONNECTED and unsent <= MAX_UNREAD:
             self._append(data)
+        else:
+            self._keep(data, 1, until)
 
     def send_to_all(self, subjects: Sequence[bytes], payload: bytes, headers: bytes) -> None:
         """Send the same message, with headers, to many subjects; it must be a small one."""
@@ -157,8 +171,19 @@ class HardenedClient(TlsClient):
         rest = b" %d %d\r\n%b%b\r\n" % (size, size + len(payload), headers, payload)
         data = b"HPUB " + (rest + b"HPUB ").join(subjects) + rest
         unsent = self._pending_data_size + self._unread + len(data)
-        if unsent <= MAX_UNSENT or self._has_room(unsent, len(subjects)):
+        if self._status == Client.CONNECTED and unsent <= MAX_UNREAD:
             self._append(data)
+        else:
+            self._keep(data, len(subjects), 0.0)
+
+    def _keep(self, data: bytes, messages: int, until: float) -> None:
+        """Keep a message for the next connection, if it says for how long, and there is room."""
+        if self._status == Client.CONNECTED:
+            self.lost[UNREAD] += messages
+            repeated.warning("dropped a message: the NATS server does not read what is sent")
+        elif not (until and self._unsent.keep(data, until)):
+            self.lost[NOT_CONNECTED] += messages
+            repeated.warning("dropped a message: no NATS server, or too much to send already")
 
     def _append(self, data: bytes) -> None:
         self._pending.append(data)
@@ -166,19 +191,6 @@ class HardenedClient(TlsClient):
         if not self._writing:
             self._writing = True
             self.afterwards.call(self._write_soon)
-
-    def _has_room(self, unsent: int, messages: int) -> bool:
-        if not self.is_connected:
-            self.lost[NOT_CONNECTED] += messages
-            repeated.warning(
-                "dropped a message: no connection to NATS, and too much to send already"
-            )
-        elif unsent > MAX_UNREAD:
-            self.lost[UNREAD] += messages
-            repeated.warning("dropped a message: the NATS server does not read what is sent")
-        else:
-            return True
-        return False
 
     def _write_soon(self) -> None:
         """Write what one read brought; of a crowd, together with what other reads bring."""
@@ -191,7 +203,7 @@ class HardenedClient(TlsClient):
         self._writing = False
         stream = self._stream or self._transport
         if not (self._pending and stream and self.is_connected):
-            return  # nats-py writes it after a reconnect
+            return
         try:
             stream.writelines(self._pending)
         except (OSError, RuntimeError):  # closed: the read loop will find out, too
@@ -224,19 +236,42 @@ class HardenedClient(TlsClient):
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE)
 
+    def _ask_for_life(self) -> None:
+        """Have the server say something, if there is a connection."""
+        if self._status == Client.CONNECTED:
+            passed_over = asyncio.get_running_loop().create_future()
+            passed_over.cancel()
+            self._pongs.append(passed_over)
+            self._append(PING_PROTO)
+
+    def _give_up(self) -> None:
+        """Drop the connection, with all that is on its way, if nothing comes by it any more."""
+        reader = getattr(self._transport, "_io_reader", None)
+        if self._status == Client.CONNECTED and self._turns is not None and reader is not None:
+            self._turns.reset()
+            reader.set_exception(TimeoutError())
+
     # What follows overrides nats-py.
 
-    async def _process_connect_init(self) -> None:
-        """Forget what another server has denied, and drop each PING that was not sent to it.
+    async def _connect_to_server(self, s: Srv) -> None:
+        """End what is left of an attempt that failed; nats-py leaves its socket open."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+        await super()._connect_to_server(s)
 
-        nats-py forgets whose those PINGs were, but sends them. Their PONGs would end later flushes
-        too early.
+    async def _process_connect_init(self) -> None:
+        """Forget what another server has denied, and what waits to be sent, but for what is kept.
+
+        nats-py sends all, even PINGs, whose PONGs would end later flushes too early.
         """
         self.denied.clear()
         await super()._process_connect_init()
-        self._pending = [each for each in self._pending if each is not PING_PROTO]
+        self._pending, dropped = self._unsent.take(self._now())
+        self.lost[NOT_CONNECTED] += dropped
         self._pending_data_size = sum(map(len, self._pending))
         self.backlog.reset()
+        self.pulse.begin()
 
     async def _read_loop(self) -> None:
         """Read; after the end of the loop, whatever its reason, connect again.
@@ -248,7 +283,7 @@ class HardenedClient(TlsClient):
         writer = getattr(self._transport, "_io_writer", None)
         if reader is not None and writer is not None:  # a websocket has neither
             self._stream = writer.transport
-            self._turns = Turns(writer.transport, self.backlog)
+            self._turns = Turns(writer.transport, self.backlog, self.pulse)
             self._read_directly(reader, writer.transport, self._turns)
         await super()._read_loop()
         if self.is_connected:
@@ -346,6 +381,7 @@ class HardenedClient(TlsClient):
 
     async def close(self) -> None:
         """Close for good, even if the connection is lost at the moment."""
+        self.pulse.stop()
         if not self.is_connected:  # nats-py would write it to a transport that is closed
             self._pending, self._pending_data_size = [], 0
         task = asyncio.current_task()

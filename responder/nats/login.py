@@ -7,13 +7,15 @@
 # Why a server refuses is said in its own words, where these are known words: others may be secret.
 #
 # Many clients lose a server at the same moment. So that they do not come back at the same moment,
-# again and again, the pause between two attempts is random.
+# again and again, the pause between two attempts is random. An attempt that has hung for long has
+# been a pause itself: then the next one follows soon, because the network may be well again.
 
 from __future__ import annotations
 
 import os
 import random
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -58,6 +60,7 @@ class LoginClient(Client):
         super().__init__()
         self._login: dict[str, Any] = {}
         self._tried: Srv | None = None
+        self._tried_at = 0.0
 
     async def connect(  # type: ignore[override]  # what follows is by name here
         self, servers: str | Sequence[str], **options: Any
@@ -76,9 +79,16 @@ class LoginClient(Client):
         uri = self._tried.uri if self._tried else None
         return visible(f"{uri.hostname}:{uri.port}") if uri else "no address"
 
+    async def _select_next_server(self) -> None:
+        """Wait only for a moment after an attempt that has taken long."""
+        if time.monotonic() - self._tried_at > MAX_PAUSE:
+            pause = random.uniform(0, MIN_PAUSE)  # noqa: S311 - as below
+            self.options["reconnect_time_wait"] = pause
+        await super()._select_next_server()
+
     async def _connect_to_server(self, s: Srv) -> None:
         """Note what is tried, and how long to wait until it is tried again."""
-        self._tried = s
+        self._tried, self._tried_at = s, time.monotonic()
         pause = random.uniform(MIN_PAUSE, MAX_PAUSE)  # noqa: S311 - jitter is no secret
         self.options["reconnect_time_wait"] = pause
         await super()._connect_to_server(s)

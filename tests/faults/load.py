@@ -16,7 +16,6 @@ from nats.aio.msg import Msg
 
 TICK = 0.01  # seconds
 DEADLINES = (2.0, 0.3, 1.0, 0.6)  # seconds, in turn
-GRACE = 0.05  # seconds by which an answer may be late
 SOON = 0.11  # seconds within which a healthy service answers
 VALUE, LOST, NO_WORKER = "value", "lost", "no worker"
 

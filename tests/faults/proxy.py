@@ -91,6 +91,8 @@ class Proxy:
                 if self.delay:
                     await asyncio.sleep(self.delay)
                 await self._open.wait()
+                if reader.exception():  # a reset takes back what has not arrived
+                    break
                 writer.write(data)
                 await writer.drain()
         except OSError:  # reset

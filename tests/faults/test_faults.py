@@ -2,6 +2,9 @@
 
 `make faults` has a table of what was counted. RESPONDER_TEST_FAULTS=10 is ten times as much of
 what is repeated.
+
+What is asserted has to hold on a machine that does much else, too: BUSY is how late all may be
+there. What holds on a quiet one is in the table.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ import psutil
 import pytest
 
 from responder.dev import nats, people, postgres, process, tables
-from tests.faults.load import GRACE, LOST, NO_WORKER, VALUE, full, paced
+from responder.errors import ResponderError
+from responder.nats.connection import connected
+from tests.faults.load import LOST, NO_WORKER, VALUE, Asked, full, paced
 from tests.faults.proxy import Proxy
 from tests.test_supervisor import free_port, until_ready
 
@@ -34,6 +39,7 @@ RATE = 500  # requests a second
 TIMEOUT = 2.0  # seconds that a request may take by default
 HOLE = 5.0  # seconds for which nothing passes
 BEFORE, AFTER = 0.3, 1.2  # seconds of load without a fault
+BUSY = 1.0  # seconds
 
 
 @dataclass
@@ -139,8 +145,10 @@ async def site(tmp_path_factory):
 
 def told(load, since: float) -> dict[str, object]:
     """Return what is noted of each fault."""
+    late = Counter(each.answer for each in load.asked if each.at and each.late > 0.05)
     return {
         **load.counts(),
+        "late": dict(late),
         "latest ms beyond its deadline": round(load.latest() * 1000),
         "normal after ms": round(load.normal_after(since) * 1000),
     }
@@ -156,31 +164,66 @@ async def test_postgres_in_a_black_hole(site, note):
         await asyncio.sleep(HOLE)
         healed = monotonic()
         site.to_postgres.heal()
-    refused = load.between(start + TIMEOUT + GRACE, healed - GRACE)
-    slowest = max(each.took for each in refused)
-    note(**told(load, healed), slowest_refusal_ms=round(slowest * 1000))
+    refused = load.between(start + TIMEOUT, healed)
+    note(**told(load, healed), **waited(refused))
 
+    refused = load.between(start + TIMEOUT + BUSY, healed - BUSY)
     assert {"unavailable"} == {each.answer for each in refused}
-    assert slowest < 0.1
+    assert max(each.took for each in refused) < BUSY
     assert {VALUE, "unavailable", "timeout"} >= set(load.counts())
-    assert load.latest() < GRACE
-    assert load.normal_after(healed) < 0.3
+    assert load.latest() < BUSY
+    assert load.normal_after(healed) < BUSY
+
+
+def waited(refused) -> dict[str, object]:
+    """Return what is noted of requests that should be refused at once."""
+    slow = [each.sent - refused[0].sent for each in refused if each.took > 0.05]
+    return {
+        "refused": len(refused),
+        "slowest refusal ms": round(1000 * max(each.took for each in refused)),
+        "refused at once after ms": round(1000 * max(slow, default=0)),
+    }
 
 
 async def test_nats_in_a_black_hole(site, note):
-    """What is asked meanwhile is answered once the network is well again, late; later requests
-    notice nothing.
+    """What is asked meanwhile is lost; a bridge refuses once it has lasted for a timeout. All is
+    well once the network is, and no answer comes late.
     """
-    async with site.load() as load:
-        site.to_nats.hold()
-        await asyncio.sleep(HOLE)
-        healed = monotonic()
-        site.to_nats.heal()
-    late = Counter(each.answer for each in load.asked if each.at and each.late > GRACE)
-    note(**told(load, healed), late=dict(late))
+    asked: list[Asked] = []
 
-    assert LOST not in load.counts()
-    assert load.normal_after(healed) < 0.5
+    async def ask(connection) -> None:
+        asked.append(each := Asked(monotonic(), TIMEOUT))
+        try:
+            payload = site.cast.owner.id.encode()
+            await connection.ask("users.get", payload, timeout=TIMEOUT)
+        except ResponderError as error:
+            each.answer = error.code
+        else:
+            each.answer = VALUE
+        each.at = monotonic()
+
+    url = f"nats://127.0.0.1:{site.to_nats.port}"
+    async with (
+        connected([url], name="bridge", silence=TIMEOUT) as connection,
+        asyncio.TaskGroup() as asking,
+        site.load() as load,
+    ):
+        site.to_nats.hold()
+        start = monotonic()
+        while (now := monotonic()) < start + HOLE:
+            asking.create_task(ask(connection))
+            await asyncio.sleep(0.02)
+        site.to_nats.heal()
+        healed = now
+    refused = [each for each in asked if each.sent > start + TIMEOUT]
+    note(**told(load, healed), **waited(refused))
+
+    refused = [each for each in refused if each.sent > start + TIMEOUT + BUSY]
+    assert {"unavailable"} == {each.answer for each in refused}
+    assert max(each.took for each in refused) < BUSY
+    assert {VALUE, LOST} == set(load.counts())
+    assert load.latest() < BUSY
+    assert load.normal_after(healed) < BUSY
 
 
 async def test_connections_reset_and_slow(site, note):
@@ -250,7 +293,7 @@ async def test_postgres_restarts_at_once(site, note):
     note(**told(load, healed), away_ms=round((healed - stopped) * 1000))
 
     assert {VALUE, "unavailable", "timeout"} >= set(load.counts())
-    assert load.latest() < GRACE
+    assert load.latest() < BUSY
 
 
 async def test_nats_restarts(site, note):
@@ -264,7 +307,7 @@ async def test_nats_restarts(site, note):
     note(**told(load, healed), away_ms=round((healed - stopped) * 1000))
 
     assert {VALUE, LOST, NO_WORKER} >= set(load.counts())
-    assert load.normal_after(healed) < 1.5
+    assert load.normal_after(healed) < 1 + BUSY
 
 
 async def test_a_worker_is_killed(site, note):
@@ -277,7 +320,7 @@ async def test_a_worker_is_killed(site, note):
     note(**told(load, killed))
 
     assert {VALUE, LOST} >= set(load.counts())
-    assert all(abs(each.sent - killed) < 0.1 for each in lost)
+    assert all(abs(each.sent - killed) < BUSY for each in lost)
 
 
 async def test_workers_are_replaced_under_full_load(site, note, tmp_path):

@@ -16,6 +16,7 @@ from responder.dev import nats
 from responder.nats import hardened, turns
 from responder.nats.backlog import INTERVAL, MUCH, Backlog
 from responder.nats.connection import connected
+from responder.nats.pulse import Pulse
 from responder.nats.senders import half_a_share, sender
 from tests.pausing import paused
 
@@ -139,7 +140,6 @@ async def test_a_server_that_does_not_read_is_sent_only_so_much(monkeypatch, cap
     """What a server that stands still does not read is kept up to a bound, then dropped and
     counted; once it reads again, all is as before.
     """
-    monkeypatch.setattr(hardened, "MAX_UNSENT", 100_000)
     monkeypatch.setattr(hardened, "MAX_UNREAD", 1_000_000)
     async with nats.running() as server, connected([server.url], name="test") as connection:
         client = connection._client
@@ -210,7 +210,9 @@ async def test_reading_ends_once_it_has_taken_its_time(monkeypatch):
     times = [100.0, 100.0 + turns.READING / 2, 100.0 + 2 * turns.READING]
     clock = iter(times)
     monkeypatch.setattr(turns, "perf_counter", lambda: next(clock))
-    connection = turns.Turns(stream, Backlog(lambda: 0.0))
+    pulse = Pulse(10, ask=asyncio.Event().set, give_up=asyncio.Event().set)
+    pulse.stop()
+    connection = turns.Turns(stream, Backlog(lambda: 0.0), pulse)
 
     read = []
     for _ in times:

@@ -6,16 +6,21 @@ import asyncio
 import os
 import signal
 from contextlib import AsyncExitStack, suppress
+from math import inf
+from typing import Any
 
 import nats as nats_py
+import psutil
 import pytest
 from nats.errors import Error
 
 from responder.asking import NoRespondersError
 from responder.dev import nats
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
-from responder.nats import hardened
+from responder.nats import login, unsent
 from responder.nats.connection import connected
+from responder.nats.pulse import BEATS
+from tests.faults.proxy import Proxy
 from tests.pausing import paused
 
 
@@ -254,9 +259,113 @@ async def test_the_server_that_restarts_is_found_again():
         await opening.__aexit__(None, None, None)
 
 
+async def test_a_server_of_which_nothing_is_heard_is_given_up(server, other, caplog):
+    """Where nothing passes for as long as requests are waited for, they are refused at once. What
+    was on its way is not delivered when the network is well again, and all works as before.
+    """
+    got: list[bytes] = []
+    port = int(server.url.rpartition(":")[2])
+    async with (
+        Proxy(port).listening() as proxy,
+        connected([f"nats://127.0.0.1:{proxy.port}"], name="test", silence=1) as connection,
+    ):
+        await echo(connection)
+        await connection.listen("stale", lambda *message: got.append(message[-1]))
+        await connection.flush()
+        proxy.hold()
+        connection.send(b"stale", b"theirs")
+        await other.publish("stale", b"ours")
+        async with asyncio.timeout(20):
+            while connection._client.is_connected:
+                await asyncio.sleep(0.01)
+        with pytest.raises(UnavailableError, match="out of reach"):
+            await connection.ask("echo", b"", timeout=60)
+        proxy.heal()
+        async with asyncio.timeout(20):
+            while not connection._client.is_connected:
+                await asyncio.sleep(0.01)
+        answer = await connection.ask("echo", b"hello", timeout=10)
+
+    assert (b"", b"hello") == answer
+    assert [] == got
+    assert "lost the connection to NATS: nothing was heard of it for 1 s" in caplog.text
+
+
+async def test_an_attempt_that_hangs_leaves_no_socket(server, monkeypatch):
+    """Of those who did not answer in time no connection stays open."""
+    monkeypatch.setattr(login, "MIN_PAUSE", 0.0)
+    monkeypatch.setattr(login, "MAX_PAUSE", 0.0)
+    async with (
+        Proxy(int(server.url.rpartition(":")[2])).listening() as proxy,
+        connected([f"nats://127.0.0.1:{proxy.port}"], name="test") as connection,
+    ):
+        client: Any = connection._client
+        client.options["connect_timeout"] = 0.05
+        proxy.hold()
+        proxy.reset()
+        async with asyncio.timeout(20):
+            while client._current_server.reconnects < 10:
+                await asyncio.sleep(0.01)
+        open_now = [each.raddr[1:] for each in psutil.Process().net_connections()]
+        proxy.heal()
+
+    assert open_now.count((proxy.port,)) <= 1
+
+
+async def test_a_server_that_says_nothing_by_itself_is_not_given_up(server):
+    """Silence is no sign of death where a PING is answered."""
+    asked = 0
+    async with connected([server.url], name="test", silence=1) as connection:
+        pulse = connection._client.pulse
+        ask = pulse._ask
+
+        def counted() -> None:
+            nonlocal asked
+            asked += 1
+            ask()
+
+        pulse._ask = counted
+        async with asyncio.timeout(20):
+            while asked < BEATS:
+                await asyncio.sleep(0.01)
+
+        assert connection.is_connected
+        assert 0 == connection.reconnects
+
+
+async def test_an_outage_keeps_nothing_that_is_too_late(server):
+    """What was to be sent while there was no server is sent to the next one only within its time,
+    and what says no time is not.
+    """
+    got: list[bytes] = []
+    async with Proxy(int(server.url.rpartition(":")[2])).listening() as proxy:
+        async with connected([f"nats://127.0.0.1:{proxy.port}"], name="test") as connection:
+            await connection.listen("many", lambda *message: got.append(message[-1]))
+            await connection.flush()
+            proxy.hold()
+            proxy.reset()
+            async with asyncio.timeout(20):
+                while connection._client.is_connected:
+                    await asyncio.sleep(0.01)
+            now = asyncio.get_running_loop().time()
+            connection.send(b"many", b"early", b"", now + 60)
+            connection.send(b"many", b"late", b"", now + 0.01)
+            connection.send(b"many", b"whenever")
+            await asyncio.sleep(0.02)
+            proxy.heal()
+            async with asyncio.timeout(20):
+                while not connection._client.is_connected:
+                    await asyncio.sleep(0.01)
+            await connection.flush()
+        lost = connection.lost["not_connected"]
+
+    assert [b"early"] == got
+    assert 2 == lost
+
+
 async def test_an_outage_keeps_only_so_much(monkeypatch, caplog):
     """What is sent while there is no server waits for one, up to a bound; the rest is dropped."""
-    monkeypatch.setattr(hardened, "MAX_UNSENT", 1000)
+    monkeypatch.setattr(unsent, "MAX_UNSENT", 1000)
     async with nats.running() as first:
         port = int(first.url.rpartition(":")[2])
         opening = connected([first.url], name="test")
@@ -268,7 +377,7 @@ async def test_an_outage_keeps_only_so_much(monkeypatch, caplog):
             while connection._client.is_connected:
                 await asyncio.sleep(0.01)
         for number in range(100):
-            connection.send(b"many", b"%100d" % number)
+            connection.send(b"many", b"%100d" % number, b"", inf)
         async with nats.running(port=port), asyncio.timeout(20):
             while not connection._client.is_connected:
                 await asyncio.sleep(0.01)

@@ -182,9 +182,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     end_on_signals(supervised=arguments.admin_socket is not None)
     if arguments.heartbeat_socket is not None:
         beat(arguments.heartbeat_socket)
-    settings = Settings.read()
-    if arguments.no_http:
-        settings = settings.model_copy(update={"http_listen": None})
+    settings = Settings.read(worker=True, http=not arguments.no_http)
     logs.configure(settings.log_level, settings.log_format, worker=arguments.worker)
     raise_file_limit()
     if arguments.workers > 1:
@@ -201,7 +199,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
 
 async def _bridge(_: argparse.Namespace) -> int:
     end_on_signals()
-    settings = Settings.read()
+    settings = Settings.read(worker=False)
     logs.configure(settings.log_level, settings.log_format)
     raise_file_limit()
     return await _run(serving(settings, worker=False, tracing=wanted_tracing()))

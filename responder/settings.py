@@ -90,6 +90,12 @@ def _key_set_source(value: str) -> str:
     return _http_url(value) if urls.is_http(value) or "://" in value else value
 
 
+def _refuse(problems: Iterable[str]) -> None:
+    """Raise SettingsError if there are problems, with a line for each."""
+    if lines := list(dict.fromkeys(problems)):
+        raise SettingsError("\n".join(lines))
+
+
 TableName = tuple[str, ...]
 ColumnNames = Mapping[str, Mapping[str, str | None]]
 NatsUrls = Annotated[list[Annotated[str, AfterValidator(_nats_url)]], BeforeValidator(_split)]
@@ -176,7 +182,12 @@ class Settings(BaseModel):
 
     @classmethod
     def read(
-        cls, environ: Mapping[str, str] | None = None, *, instead: Mapping[str, str] | None = None
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        instead: Mapping[str, str] | None = None,
+        worker: bool | None = None,
+        http: bool = True,
     ) -> Settings:
         """Read the settings from variables.
 
@@ -184,6 +195,8 @@ class Settings(BaseModel):
             environ: the variables; without them, those of the environment, and for what it does not
                 have those of `.env` in the working directory.
             instead: variables that replace those of the environment.
+            worker: whether a worker shall run with them, or a bridge alone; None if neither shall.
+            http: whether the worker has a bridge beside it, if the settings say so.
 
         Raises SettingsError, which names each variable that is wrong, and never shows its value.
         """
@@ -193,19 +206,42 @@ class Settings(BaseModel):
         # An empty variable is how many tools write "not set".
         given: dict[str, Any] = {key: value for key, value in environ.items() if value.strip()}
         problems = cls._misspelled(given)
+        wrong = cls._wrong(given)
+        problems += [f"{name}: {message}" for name, message in wrong]
+        names = {name for name, _ in wrong}
+        settings = cls.model_validate({key: given[key] for key in given if key not in names})
+        if not http:
+            settings = settings.model_copy(update={"http_listen": None})
+        found = settings.contradictions()
+        if worker is not None:
+            found += settings.problems(worker=worker)
+        # Of a variable that is wrong it is not said that it is missing, too.
+        problems += [each for each in found if each.partition(":")[0] not in names]
+        _refuse(problems)
+        return settings
+
+    @classmethod
+    def _wrong(cls, given: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Return the names of variables whose values are wrong, and why they are."""
         try:
-            settings = cls.model_validate(given)
+            cls.model_validate(given)
         except ValidationError as error:
             found = error.errors(include_url=False, include_input=False)
-            problems += [f"{each['loc'][0]}: {each['msg']}" for each in found]
-        else:
-            if settings.org_roles and settings.visibility == "all":
-                problems.append("RESPONDER_ORG_ROLES: cannot be set with RESPONDER_VISIBILITY=all")
-        if problems:
-            raise SettingsError("\n".join(dict.fromkeys(problems)))
-        if ANY_ORIGIN in settings.http_origins and settings.http_auth != "required":
-            raise SettingsError(f"RESPONDER_HTTP_ORIGINS: {ANY_ORIGIN} with tokens required only")
-        return settings
+            # To the message of an error of ours pydantic adds one of its own.
+            return [
+                (str(each["loc"][0]), str(each.get("ctx", {}).get("error", each["msg"])))
+                for each in found
+            ]
+        return []
+
+    def contradictions(self) -> list[str]:
+        """Return what is wrong with settings that do not go together."""
+        problems = []
+        if self.org_roles and self.visibility == "all":
+            problems.append("RESPONDER_ORG_ROLES: cannot be set with RESPONDER_VISIBILITY=all")
+        if ANY_ORIGIN in self.http_origins and self.http_auth != "required":
+            problems.append(f"RESPONDER_HTTP_ORIGINS: {ANY_ORIGIN} with tokens required only")
+        return problems
 
     @classmethod
     def _misspelled(cls, given: Iterable[str]) -> list[str]:
@@ -222,16 +258,46 @@ class Settings(BaseModel):
 
     def check(self, *, worker: bool) -> None:
         """Raise SettingsError if a process with these settings, a worker or not, cannot work."""
+        _refuse(self.problems(worker=worker))
+
+    def problems(self, *, worker: bool) -> list[str]:
+        """Return why a process with these settings, a worker or not, cannot work."""
+        problems = []
         if worker and not self.dsn:
-            raise SettingsError("DATABASE_URL: required, as the Better Auth application has it")
-        for file in self.dsn.files if worker and self.dsn else ():
-            if not os.access(file, os.R_OK):
-                raise SettingsError(
-                    "DATABASE_URL: a certificate or key that it names cannot be read"
-                )
+            problems.append("DATABASE_URL: required, as the Better Auth application has it")
+        if worker and self.dsn and not all(os.access(file, os.R_OK) for file in self.dsn.files):
+            problems.append("DATABASE_URL: a certificate or key that it names cannot be read")
         over_http = self.http_listen and self.http_auth == "required"
         if worker and (over_http or self.nats_auth == "required") and not self.issuer:
-            raise SettingsError(self.missing_issuer)
+            problems.append(self.missing_issuer)
+        return problems + self._nats_problems()
+
+    def _nats_problems(self) -> list[str]:
+        """Return what is wrong with the login at NATS, and with TLS."""
+        problems = [
+            f"{name}: cannot be read"
+            for name, file in (("NATS_CREDS", self.nats_creds), ("NATS_NKEY", self.nats_nkey))
+            if file is not None and not os.access(file, os.R_OK)
+        ]
+        if bool(self.nats_user) != bool(self.nats_password):
+            missing = "NATS_PASSWORD" if self.nats_user else "NATS_USER"
+            problems.append(f"{missing}: required, a name and a password are one login")
+        if self.nats_key and not self.nats_cert:
+            problems.append("NATS_KEY: is that of a certificate, which NATS_CERT names")
+        try:
+            self._nats_tls()
+        except OSError as error:  # ssl.SSLError is one
+            said = error.strerror or type(error).__name__
+            problems.append(f"NATS_CA, NATS_CERT, NATS_KEY: {said}")
+        return problems
+
+    def _nats_tls(self) -> ssl.SSLContext | None:
+        if not self.nats_ca and not self.nats_cert:
+            return None
+        context = ssl.create_default_context(cafile=self.nats_ca)
+        if self.nats_cert:
+            context.load_cert_chain(self.nats_cert, self.nats_key)
+        return context
 
     @property
     def additional_keys(self) -> list[str]:
@@ -255,33 +321,17 @@ class Settings(BaseModel):
 
         Raises SettingsError for a file that cannot be read, or is not what it should be.
         """
+        _refuse(self._nats_problems())
         options: dict[str, Any] = {
             "user": self.nats_user,
             "password": self.nats_password,
             "token": self.nats_token,
             "user_credentials": self.nats_creds,
             "nkeys_seed": self.nats_nkey,
+            "tls": self._nats_tls(),
             "tls_handshake_first": self.nats_tls_first or None,
             "inbox_prefix": self.nats_inbox_prefix,
         }
-        for name, file in (("NATS_CREDS", self.nats_creds), ("NATS_NKEY", self.nats_nkey)):
-            if file is not None and not os.access(file, os.R_OK):
-                raise SettingsError(f"{name}: cannot be read")
-        if bool(self.nats_user) != bool(self.nats_password):
-            missing = "NATS_PASSWORD" if self.nats_user else "NATS_USER"
-            raise SettingsError(f"{missing}: required, a name and a password are one login")
-        if self.nats_key and not self.nats_cert:
-            raise SettingsError("NATS_KEY: is that of a certificate, which NATS_CERT names")
-        if self.nats_ca or self.nats_cert:
-            try:
-                context = ssl.create_default_context(cafile=self.nats_ca)
-                if self.nats_cert:
-                    context.load_cert_chain(self.nats_cert, self.nats_key)
-            except OSError as error:  # ssl.SSLError is one
-                raise SettingsError(
-                    f"NATS_CA, NATS_CERT, NATS_KEY: {error.strerror or type(error).__name__}"
-                ) from None
-            options["tls"] = context
         return {name: value for name, value in options.items() if value is not None}
 
     @property

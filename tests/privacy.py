@@ -121,10 +121,13 @@ def pytest_configure() -> None:
         return made
 
     def noting_read(
-        environ: Mapping[str, str] | None = None, *, instead: Mapping[str, str] | None = None
+        environ: Mapping[str, str] | None = None,
+        *,
+        instead: Mapping[str, str] | None = None,
+        **use: bool | None,
     ) -> Settings:
         note_settings({**(environ or {}), **(instead or {})})
-        return read(environ, instead=instead)
+        return read(environ, instead=instead, **use)  # type: ignore[arg-type]  # as it is called
 
     Mint.token = noting_token  # type: ignore[method-assign]  # listens, and does the same
     Settings.read = noting_read  # type: ignore[method-assign]  # likewise

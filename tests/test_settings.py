@@ -189,8 +189,52 @@ def test_a_wrong_value_is_refused_by_name_and_never_shown(name, value):
     message = refusal(**{name: value})
 
     assert message.startswith(f"{name}: ")
+    assert "Value error" not in message
     assert "\n" not in message
     assert SECRET not in message
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path):
+    """Names, values, what does not go together and what is missing: a line each, in our words, and
+    of a variable that is wrong no line says that it is missing.
+    """
+    missing = str(tmp_path / SECRET)
+    wrong = {
+        "RESPONDER_TIMEOUTS": SECRET,
+        "DATABASE_URL": f"mysql://{SECRET}@x/y",
+        "NATS_URL": "wss://a,wss://b",
+        "RESPONDER_TIMEOUT": SECRET,
+        "RESPONDER_COLUMNS": "user.nmae=x",
+        "RESPONDER_ORG_ROLES": "owner",
+        "RESPONDER_VISIBILITY": "all",
+        "NATS_CREDS": missing,
+        "NATS_NKEY": missing,
+        "NATS_USER": "ann",
+        "NATS_KEY": missing,
+        "NATS_CA": missing,
+    }
+    with pytest.raises(SettingsError) as refused:
+        Settings.read(wrong, worker=True)
+    lines = str(refused.value).splitlines()
+
+    expected = [
+        "RESPONDER_TIMEOUTS is not a setting; did you mean RESPONDER_TIMEOUT?",
+        "DATABASE_URL: ",
+        "RESPONDER_COLUMNS: ",
+        "NATS_URL: expected nats:// URLs; special characters of a password as %xx",
+        "RESPONDER_TIMEOUT: ",
+        "RESPONDER_ORG_ROLES: cannot be set with RESPONDER_VISIBILITY=all",
+        "BETTER_AUTH_URL: required to verify tokens, or RESPONDER_JWT_SECRET",
+        "NATS_CREDS: cannot be read",
+        "NATS_NKEY: cannot be read",
+        "NATS_PASSWORD: required, a name and a password are one login",
+        "NATS_KEY: is that of a certificate, which NATS_CERT names",
+        "NATS_CA, NATS_CERT, NATS_KEY: No such file or directory",
+    ]
+    assert len(expected) == len(lines)
+    assert all(map(str.startswith, lines, expected)), lines
+    assert "Value error" not in str(refused.value)
+    assert SECRET not in str(refused.value)
 
 
 @pytest.mark.parametrize(

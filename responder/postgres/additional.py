@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple, Protocol
 
@@ -16,11 +15,11 @@ from responder.postgres.fields import (
     plain,
     refuse_secret,
 )
-from responder.postgres.quoting import shown, split, unquoted
+from responder.postgres.nearest import nearest
+from responder.postgres.quoting import split, unquoted
 from responder.terminal import visible
 
 SETTING: Final = "RESPONDER_ADDITIONAL_FIELDS"
-NEAR: Final = 5  # names that a message has at most
 SHOWN: Final = 64  # characters of what was not understood
 _TABLES: Final = {each.name: each for each in (USER, MEMBER)}
 
@@ -106,16 +105,8 @@ def problem(
         if columns is None:
             return f"{SETTING}: {each} is asked for, and there is no table of {each.table}s"
         if each.field not in columns:
-            return f"{SETTING}: no column is {each}; {_nearest(each.field, names)}"
+            return f"{SETTING}: no column is {each}; {nearest(each.field, names)}"
         for field in description.answered:
             if field in columns and columns[field].name == columns[each.field].name:
                 return f"{SETTING}: {each} is the column that every User has as {field}"
     return None
-
-
-def _nearest(wanted: str, names: Collection[str]) -> str:
-    plainly = {plain(name): name for name in names}
-    near = difflib.get_close_matches(plain(wanted), plainly, n=NEAR)
-    listed = sorted([plainly[each] for each in near] or names)
-    more = f" and {len(listed) - NEAR} more" if len(listed) > NEAR else ""
-    return f"{'near it' if near else 'it has'}: {', '.join(map(shown, listed[:NEAR]))}{more}"

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
@@ -16,11 +15,11 @@ from responder.errors import OperatorError
 from responder.postgres.additional import SETTING
 from responder.postgres.catalog import CatalogColumn
 from responder.postgres.fields import ANY, Description, Kind, plain
+from responder.postgres.nearest import nearest, some
 from responder.postgres.quoting import shown
 from responder.postgres.schema import TableName
 from responder.terminal import visible
 
-SHOWN: Final = 5  # how many names a message has: a schema for each tenant makes thousands
 _FLAG_OF_GUESTS: Final = ("isAnonymous", "anonymous")
 _BOOLEAN: Final = "B"  # pg_type.typcategory
 
@@ -127,19 +126,8 @@ def missing_column(
 ) -> OperatorError:
     """Return the error for a field that must have a column, and has none of the name wanted."""
     wanted = by_hand.get(field) or field
-    names = [column.name for column in columns]
-    plainly = {plain(name): name for name in names}
-    near = difflib.get_close_matches(plain(wanted), plainly, n=SHOWN)
-    listed = [plainly[each] for each in near] or names
     return OperatorError(
         f"{table} has no column {visible(wanted)}: "
         f"RESPONDER_COLUMNS={description.name}.{field}=… says what it is called there; "
-        f"{'near it' if near else 'it has'}: {some(map(shown, listed))}"
+        f"{nearest(wanted, [column.name for column in columns])}"
     )
-
-
-def some(names: Iterable[str]) -> str:
-    """Return the first of the names, and how many more there are."""
-    ordered = sorted(names)
-    more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
-    return ", ".join(ordered[:SHOWN]) + more

@@ -23,11 +23,12 @@ from typing import Protocol
 from responder.errors import OperatorError, SchemaError
 from responder.postgres.additional import fields_of, problem
 from responder.postgres.catalog import Catalog, CatalogColumn
-from responder.postgres.columns import SHOWN, holding, lacking, mapped, missing_column, some
+from responder.postgres.columns import holding, lacking, mapped, missing_column
 from responder.postgres.evidence import CONTROL, MemberEvidence, Tables, UserEvidence, Weighed, best
 from responder.postgres.fields import MEMBER, USER, Description, plain
 from responder.postgres.names import says_copy
 from responder.postgres.near import Hint, hints_of_fields, hints_of_members, near, setting
+from responder.postgres.nearest import SHOWN, some
 from responder.postgres.organizations import named_by
 from responder.postgres.overrides import NO_OVERRIDES, Overrides
 from responder.postgres.quoting import shown

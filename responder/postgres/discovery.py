@@ -23,10 +23,10 @@ from typing import Any, Protocol
 from responder.errors import OperatorError, SchemaError, UnavailableError
 from responder.postgres import catalog, decision
 from responder.postgres.catalog import Catalog, CatalogColumn, CatalogKey, CatalogReference
-from responder.postgres.columns import SHOWN
 from responder.postgres.fields import plain
 from responder.postgres.lookups import Statements, statements
 from responder.postgres.near import Hint
+from responder.postgres.nearest import SHOWN
 from responder.postgres.overrides import NO_OVERRIDES, Overrides
 from responder.postgres.schema import Schema
 from responder.postgres.search_path import schemas

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from responder.postgres.catalog import CatalogColumn
-from responder.postgres.columns import can_hold, holding, some
+from responder.postgres.columns import can_hold, holding
 from responder.postgres.evidence import REQUIRED, Piece, Tables, Weighed
 from responder.postgres.fields import MEMBER, Description, holds_secret, plain
 from responder.postgres.names import words
+from responder.postgres.nearest import some
 from responder.postgres.overrides import Overrides
 from responder.postgres.quoting import shown
 from responder.postgres.schema import Table, TableName

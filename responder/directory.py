@@ -36,6 +36,7 @@ from responder.paging import (
 from responder.postgres.connection import Connection, Record
 from responder.postgres.lookups import Statements
 from responder.postgres.pool import Pool
+from responder.postgres.unreadable import without_unreadable
 from responder.postgres.users import Query, UserRow, Users
 from responder.postgres.visibility import Caller
 from responder.replies import Fewer, WithAll, Written
@@ -46,6 +47,7 @@ APART: Final = 10.0  # seconds for which each goes alone after one was too slow,
 
 # Of each distinct id the key that is looked up, and how it was spelled.
 _Ids: TypeAlias = Sequence[tuple[str | None, str]]
+_Lookup: TypeAlias = Callable[[Statements, Sequence[Asked]], Users]
 _Fetch: TypeAlias = Callable[[Connection, Sequence[Asked]], Awaitable[Sequence[Answer | Alone]]]
 _Lines: TypeAlias = tuple[Line[Asked, Connection], Line[Asked, Connection]]
 
@@ -191,38 +193,48 @@ class Directory:
         self, connection: Connection, asked: Sequence[Asked]
     ) -> Awaitable[Sequence[Answer | Alone]]:
         statements = self._pool.statements
-        by_id = lookups_for(statements, asked).by_id
+        by_id = _by_id(statements, asked)
         keys = [
             by_id.key(caller.user_id if caller and isinstance(request, Myself) else request.id)
             for request, caller in asked
         ]
-        return self._fetch(connection, statements, by_id, keys, asked)
+        return self._fetch(connection, statements, _by_id, keys, asked)
 
     def _fetch_emails(
         self, connection: Connection, asked: Sequence[Asked]
     ) -> Awaitable[Sequence[Answer | Alone]]:
         statements = self._pool.statements
-        by_email = lookups_for(statements, asked).by_email
+        by_email = _by_email(statements, asked)
         keys = [by_email.key(request.email) for request, _ in asked]
-        return self._fetch(connection, statements, by_email, keys, asked)
+        return self._fetch(connection, statements, _by_email, keys, asked)
 
     async def _fetch(
         self,
         connection: Connection,
         statements: Statements,
-        lookup: Users,
+        lookup: _Lookup,
         keys: Sequence[str | None],
         asked: Sequence[Asked],
     ) -> Sequence[Answer | Alone]:
         """Look a key up for each request; one that is None matches nothing."""
         limit, additional = self._max_reply(), bool(statements.schema.additional)
         alone = len(keys) == 1
+        users = lookup(statements, asked)
         if alone:
             request, caller = asked[0]
-            sql, arguments = lookup.lone(keys[0], request.organization_id, caller, cap=limit)
+            sql, arguments = users.lone(keys[0], request.organization_id, caller, cap=limit)
         else:
-            sql, arguments = _query(lookup, keys, asked, cap=replies.SMALL_IMAGE)
-        rows = await connection.fetch_checked(statements, sql, *arguments)
+            sql, arguments = _query(users, keys, asked, cap=replies.SMALL_IMAGE)
+        try:
+            rows = await connection.fetch_checked(statements, sql, *arguments)
+        except Exception as error:
+            if not alone:
+                raise
+
+            def query(other: Statements) -> Query:
+                return _query(lookup(other, asked), keys, asked, cap=limit)
+
+            rows = await without_unreadable(connection, statements, error, query)
         answers: list[Answer | Alone] = [NOT_FOUND] * len(keys)
         images = fields = 0
         for row in rows:
@@ -282,8 +294,17 @@ class Directory:
         additional = bool(statements.schema.additional)
         of_each = [one for one, ids in zip(asked, lists, strict=True) for _ in ids]
         keys = [key for ids in lists for key, _ in ids]
-        sql, arguments = _query(lookups_for(statements, asked).by_id, keys, of_each, cap=cap)
-        rows = await connection.fetch_checked(statements, sql, *arguments)
+
+        def query(statements: Statements) -> Query:
+            return _query(_by_id(statements, asked), keys, of_each, cap=cap)
+
+        sql, arguments = query(statements)
+        try:
+            rows = await connection.fetch_checked(statements, sql, *arguments)
+        except Exception as error:
+            if len(asked) > 1:
+                raise
+            rows = await without_unreadable(connection, statements, error, query)
         found = {row[UserRow.ORDINAL]: row for row in rows}
         return [
             _batch(ids, [found.get(n) for n in numbers], one, limit, additional=additional)
@@ -302,6 +323,14 @@ class Directory:
         self.images_omitted += images
         self.additional_omitted += additional
         return reply
+
+
+def _by_id(statements: Statements, asked: Sequence[Asked]) -> Users:
+    return lookups_for(statements, asked).by_id
+
+
+def _by_email(statements: Statements, asked: Sequence[Asked]) -> Users:
+    return lookups_for(statements, asked).by_email
 
 
 def _query(lookup: Users, keys: Sequence[str | None], asked: Sequence[Asked], *, cap: int) -> Query:

@@ -24,19 +24,16 @@ from responder.errors import (
 from responder.models import OrgList
 from responder.postgres import ids
 from responder.postgres.connection import (
-    BusyError,
     Connection,
-    LostError,
     Record,
-    SlowError,
     ValueRefusedError,
     describe,
-    from_server,
 )
 from responder.postgres.lookups import Lookups, Statements
 from responder.postgres.memberships import MembershipRow, MembershipsWanted
-from responder.postgres.pages import PageRow, PageWanted
+from responder.postgres.pages import PageRow, Pages, PageWanted
 from responder.postgres.pool import Pool
+from responder.postgres.unreadable import may_be_of_values, without_unreadable
 from responder.postgres.users import Query
 from responder.postgres.visibility import Caller
 from responder.replies import Fewer, Written
@@ -149,23 +146,27 @@ class Paging:
     async def _page_rows(
         self, connection: Connection, asked: Sequence[Asked], wanted: Sequence[int], *, cap: int
     ) -> list[Record]:
-        lookups = lookups_for(self._pool.statements, asked)
-        of_roles = asked[0][0].request.roles is not None
-        pages = lookups.pages_of_roles if of_roles else lookups.pages
-        if pages is None:
-            raise UnavailableError(NO_MEMBERS)
-        query = pages.query(
-            [
-                PageWanted(
-                    page.request.organization_id, most, caller, *_place(page.after), page.roles
-                )
-                for (page, caller), most in zip(asked, wanted, strict=True)
-            ],
-            cap=cap,
-        )
-        if query is None:  # these tables have no such position
-            raise InvalidRequestError(cursors.BAD)
-        return await self._rows(connection, query, asked, pages.position, cursors.BAD)
+        statements = self._pool.statements
+        pages = _pages(statements, asked)
+        places = [
+            PageWanted(page.request.organization_id, most, caller, *_place(page.after), page.roles)
+            for (page, caller), most in zip(asked, wanted, strict=True)
+        ]
+
+        def query(statements: Statements) -> Query:
+            found = _pages(statements, asked).query(places, cap=cap)
+            if found is None:  # these tables have no such position
+                raise InvalidRequestError(cursors.BAD)
+            return found
+
+        try:
+            return await self._rows(
+                connection, query(statements), asked, pages.position, cursors.BAD
+            )
+        except Exception as error:
+            if len(asked) > 1:
+                raise
+            return await without_unreadable(connection, statements, error, query)
 
     async def _membership_rows(
         self, connection: Connection, asked: Sequence[Asked], wanted: Sequence[int]
@@ -186,25 +187,15 @@ class Paging:
         try:
             return await fetch(names=True)
         except Exception as error:
-            if not await self._is_of_names(connection, error):
+            statements = self._pool.statements
+            if statements.schema.organizations is None:
+                raise
+            if not await may_be_of_values(connection, statements, error):
                 raise
             rows = await fetch(names=False)
             cause = describe(error)
             repeated.warning("organizations have no names now: %s", cause, kind=cause)
             return rows
-
-    async def _is_of_names(self, connection: Connection, error: Exception) -> bool:
-        """Tell whether an error may be one of reading the names of organizations.
-
-        Raises ChangedError if the tables are not what they were.
-        """
-        statements = self._pool.statements
-        if statements.schema.organizations is None or not from_server(error):
-            return False
-        if isinstance(error, BusyError | LostError | SlowError):
-            return False
-        await connection.check_version(statements)
-        return True
 
     async def _rows(
         self,
@@ -227,6 +218,15 @@ class Paging:
                 raise
             raise InvalidRequestError(refusal) from None
         return sorted(rows, key=itemgetter(PageRow.ORDINAL))
+
+
+def _pages(statements: Statements, asked: Sequence[Asked]) -> Pages:
+    lookups = lookups_for(statements, asked)
+    of_roles = asked[0][0].request.roles is not None
+    pages = lookups.pages_of_roles if of_roles else lookups.pages
+    if pages is None:
+        raise UnavailableError(NO_MEMBERS)
+    return pages
 
 
 def _place(

@@ -8,9 +8,11 @@ import logging
 
 import pytest
 
+from responder.dev.tokens import Mint
 from responder.errors import SettingsError
 from responder.models import User
 from responder.postgres.grants import grants_for
+from tests.roles import as_role
 from tests.shapes import PLAIN
 
 # What Better Auth's generators make of string, number, boolean, date, string[], number[] and json
@@ -336,16 +338,91 @@ async def test_a_field_of_members_needs_a_table_of_members(start_with):
         await start_with(PLAIN, empty=True, RESPONDER_ADDITIONAL_FIELDS="member.title")
 
 
-async def test_the_role_of_grants_may_read_them(start_with, cast):
-    """`responder grants` names their columns, and with that role they are answered."""
-    service = await start_with(*EMPLOYEES, RESPONDER_ADDITIONAL_FIELDS=FIELDS)
-    owner = service.settings.model_copy()
-    sql = await grants_for(owner.dsn, owner.overrides, role="least_of_fields")
-    await service.database.execute(sql)
-    allowed = await service.database.fetchval(
-        "select bool_and(has_column_privilege('least_of_fields', t, c, 'select')) "
-        "from (values ('users', 'phone_number'), ('members', 'title')) v(t, c)"
-    )
+BROKEN = (
+    "create type level as enum ('low', 'broken')",
+    """create function level_as_json(level) returns json language plpgsql immutable as $$
+    begin
+      if $1::text = 'broken' then raise 'of a person'; end if;
+      return to_json($1::text);
+    end $$""",
+    "create cast (level as json) with function level_as_json(level)",
+    "alter table users add level level default 'low', add nick text default 'nick'",
+    "alter table members add since daterange default '[2020-01-01,)'",
+)
+BROKEN_FIELDS = "user.level,user.nick,member.since"
 
-    assert allowed
+
+async def test_what_cannot_be_made_json_is_null(start_with, cast, tmp_path, caplog):
+    """A value whose conversion raises is null, with a warning; other fields and users have theirs.
+
+    In a page, or a list, it is null in all its users.
+    """
+    person, other = cast.owner, cast.viewer
+    caplog.set_level(logging.WARNING, logger="responder")
+    mint = Mint()
+    service = await start_with(
+        *BROKEN,
+        f"update users set level = 'broken' where id = '{person.id}'",
+        RESPONDER_ADDITIONAL_FIELDS=BROKEN_FIELDS,
+        **mint.publish(tmp_path / "jwks.json"),
+    )
+    organization = {"organizationId": cast.organization.id}
+    token = {"Authorization": f"Bearer {mint.token(other.id)}"}
+
+    def levels(answer):
+        return {user["id"]: user["additionalFields"]["level"] for user in users_in(answer)}
+
+    for headers in (None, token):
+        beside = await asyncio.gather(
+            *(
+                service.ask("users.get", {"id": each.id}, headers)
+                for each in (other, person, other, person, other)
+            )
+        )
+        by_email = await service.ask("users.by_email", person.email, headers)
+        many = await service.ask("users.get_many", {"ids": [person.id, other.id]}, headers)
+        page = await service.ask("users.org_list", organization, headers)
+        role = await service.ask("users.org_list", {**organization, "roles": ["owner"]}, headers)
+
+        assert ["low", None, "low", None, "low"] == [
+            level for each in beside for level in levels(each).values()
+        ]
+        assert {person.id: None} == levels(by_email)
+        assert {person.id: None, other.id: None} == levels(many)
+        assert {None} == set(levels(page).values())
+        assert person.id in levels(role)
+        answers = (*beside, by_email, many, page, role)
+        found = [user["additionalFields"] for each in answers for user in users_in(each)]
+        assert {("nick", "[2020-01-01,)")} == {(each["nick"], each["since"]) for each in found}
+    await service.database.execute("update users set level = 'low'")
+    healed = await service.ask("users.org_list", organization)
+    warned = [record.getMessage() for record in caplog.records]
+    assert {"low"} == set(levels(healed).values())
+    assert "user.level cannot be read, and is null: RaiseError [P0001]" in warned
+    assert not [each for each in warned if "of a person" in each or "user.nick" in each]
+
+
+async def test_the_role_of_grants_may_read_them(start_with, start, cast):
+    """`responder grants` names their columns, and a service of that role answers them."""
+    owner = await start_with(*EMPLOYEES, RESPONDER_ADDITIONAL_FIELDS=FIELDS)
+    settings = owner.settings
+    sql = await grants_for(settings.dsn, settings.overrides, role="least_of_fields")
+    asked = {"id": cast.owner.id, "organizationId": cast.organization.id}
+    expected = (await owner.ask("users.get", asked)).json
+    await owner.database.execute(sql)
+    try:
+        service = await start(
+            as_role(owner.url, "least_of_fields"),
+            RESPONDER_ADDITIONAL_FIELDS=FIELDS,
+            RESPONDER_HTTP_LISTEN="off",
+            RESPONDER_ADMIN_LISTEN="off",
+        )
+        answer = await service.ask("users.get", asked)
+        page = await service.ask("users.org_list", {"organizationId": cast.organization.id})
+    finally:
+        await owner.database.execute("drop owned by least_of_fields; drop role least_of_fields")
+
+    assert expected == answer.json
+    assert "sv" == expected["additionalFields"]["locale"]
+    assert expected in users_in(page)
     assert '"phone_number"' in sql

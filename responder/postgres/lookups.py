@@ -27,9 +27,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from responder.postgres import memberships, pages, users
+from responder.postgres.additional import AdditionalField
 from responder.postgres.memberships import Memberships
 from responder.postgres.pages import Pages
 from responder.postgres.schema import Schema
@@ -57,6 +59,20 @@ class Statements:
     version: str
     services: Lookups
     callers: Lookups
+    timezone: str
+    rules: Rules
+    _variants: dict[tuple[AdditionalField, ...], Statements] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    def without(self, fields: Iterable[AdditionalField]) -> Statements:
+        """Return the same lookups, but that these additional fields are null in them."""
+        unreadable = tuple(fields)
+        if unreadable not in self._variants:
+            schema = replace(self.schema, unreadable=unreadable)
+            variant = statements(schema, timezone=self.timezone, rules=self.rules)
+            self._variants[unreadable] = variant
+        return self._variants[unreadable]
 
 
 def statements(
@@ -66,6 +82,8 @@ def statements(
     return Statements(
         schema=schema,
         version=version_of(schema),
+        timezone=timezone,
+        rules=rules,
         services=Lookups(
             *users.for_services(schema, timezone),
             pages.for_services(schema, timezone),

@@ -67,7 +67,8 @@ class Schema:
     `formers` are the names under which tables were found that have been renamed since, each with
     the version of the table that bears it now, or "" where there is none. Such a table may replace
     the renamed one: `users` became `people`, say, and a new `users` is being filled. `additional`
-    are the fields that are asked for besides those of the User; the column of one may be gone.
+    are the fields that are asked for besides those of the User; the column of one may be gone, and
+    those that are `unreadable` are null.
     """
 
     users: Table
@@ -75,6 +76,7 @@ class Schema:
     formers: tuple[tuple[TableName, str], ...] = ()
     additional: tuple[AdditionalField, ...] = ()
     organizations: Table | None = None
+    unreadable: tuple[AdditionalField, ...] = ()
 
     @property
     def tables(self) -> list[Table]:

@@ -13,7 +13,6 @@ from typing import Final, TypeAlias
 
 from responder.models import ADDITIONAL, User
 from responder.postgres import ids
-from responder.postgres.additional import AdditionalField
 from responder.postgres.expressions import Row
 from responder.postgres.fields import USER
 from responder.postgres.ids import Canonical
@@ -270,17 +269,19 @@ def fields(u: Row, m: Row, schema: Schema, timezone: str, *, secrets: str = "") 
     size = f"octet_length({image})"
     columns.append(f"case when {size} > $3::int then {size} end as image_size")
     if schema.additional:
-        columns.append(f'{_additional(schema.additional, u, m, timezone)} as "{ADDITIONAL}"')
+        columns.append(f'{_additional(schema, u, m, timezone)} as "{ADDITIONAL}"')
     return ",\n       ".join(columns)
 
 
-def _additional(fields: Sequence[AdditionalField], u: Row, m: Row, timezone: str) -> str:
+def _additional(schema: Schema, u: Row, m: Row, timezone: str) -> str:
     """Return additional fields as the text of a JSON object, or its size if that is over $3."""
     parts = []
-    for opening, each in zip("{" + "," * len(fields), fields, strict=False):
+    for opening, each in zip("{" + "," * len(schema.additional), schema.additional, strict=False):
         row = u if each.table == USER.name else m
         value = row.get(each.field)  # a column may have been dropped
-        written = f"coalesce({value.json(timezone)}, 'null')" if value else "'null'"
+        written = "'null'"
+        if value and each not in schema.unreadable:
+            written = f"coalesce({value.json(timezone)}, 'null')"
         key = literal(f"{opening}{json.dumps(each.key, ensure_ascii=False)}:")
         parts.append(f"{key} || {written}")
     written = " ||\n           ".join([*parts, "'}'"])

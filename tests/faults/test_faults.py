@@ -221,7 +221,8 @@ async def test_nats_in_a_black_hole(site, note):
     refused = [each for each in refused if each.sent > start + TIMEOUT + BUSY]
     assert {"unavailable"} == {each.answer for each in refused}
     assert max(each.took for each in refused) < BUSY
-    assert {VALUE, LOST} == set(load.counts())
+    # Healed, the server learns that the connections are reset before there are others.
+    assert {VALUE, LOST, NO_WORKER} >= set(load.counts())
     assert load.latest() < BUSY
     assert load.normal_after(healed) < BUSY
 

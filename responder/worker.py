@@ -36,7 +36,7 @@ from time import perf_counter
 from typing import Any, Final, Protocol
 from uuid import uuid4
 
-from responder import bearer, wire
+from responder import bearer, telling, wire
 from responder.batching import TOO_MANY, Answer, Batching, Callback
 from responder.directory import Directory
 from responder.endpoints import CONTRACT, DESCRIPTION, ENDPOINTS, SERVICE, Endpoint
@@ -257,6 +257,7 @@ class _Shared:
         self.tokens = tokens
         self.token_required = token_required
         self.now = asyncio.get_running_loop().time
+        self.tells = telling.is_wanted()
         self.unanswered = 0  # bytes
         self.refusal = RefusedError(TOO_MANY)  # the last one
         self.verifying = Verifying(tokens) if tokens else None
@@ -272,6 +273,7 @@ class Request:
         "_payload",
         "_reply",
         "_shared",
+        "_trace",
     )
 
     def __init__(
@@ -297,6 +299,8 @@ class Request:
             raise RefusedError(TOO_MANY)
         token = None
         if headers:
+            if self._shared.tells:
+                self._trace = telling.trace_of(headers)
             token, timeout = _read_headers(headers)
             if timeout is not None:
                 self._deadline = min(self._deadline, self._shared.now() + timeout)
@@ -360,7 +364,11 @@ class Request:
             headers, body = wire.encode_error(answer)
             connection.send(self._reply, body, headers, self._deadline)
         error = None if isinstance(answer, bytes) else answer.code
-        self._endpoint.statistics.count(perf_counter() - self._arrival, error)
+        took = perf_counter() - self._arrival
+        self._endpoint.statistics.count(took, error)
+        if self._shared.tells:
+            subject, trace = self._endpoint.statistics.subject, getattr(self, "_trace", "")
+            telling.tell(subject, error or "ok", took, trace)
 
 
 def _read_headers(block: bytes) -> tuple[str | None, float | None]:

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import base64
-import logging
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -42,10 +41,10 @@ from responder.http.origins import Origins
 from responder.http.parameters import Query
 from responder.http.response import Response, problem, raw
 from responder.http.target import decode_segment
+from responder.telling import is_wanted, tell, trace_of
 from responder.throttling import ThrottledLog
 from responder.tokens.identity import MAX_TOKEN
 
-log = logging.getLogger(__name__)
 repeated = ThrottledLog(__name__)
 
 NO_ROUTE: Final = "none"  # in place of one, where figures are told
@@ -90,6 +89,7 @@ class Bridge:
         demo_tokens: Mapping[str, str] | None = None,
     ) -> None:
         self.requests: Counter[tuple[str, str, int]] = Counter()
+        self._tells = is_wanted()
         self._asker = asker
         self._auth_required = auth_required
         self._successors = successors
@@ -127,8 +127,11 @@ class Bridge:
         if self._origins:
             response = self._origins.shared(method, scope["headers"], response)
         self.requests[method, template, response.status] += 1
-        self.seconds[template].add(perf_counter() - start)
-        log.debug("%s %s %d", method, template, response.status)
+        took = perf_counter() - start
+        self.seconds[template].add(took)
+        if self._tells:
+            sent = b"".join(b"\r\n%b:%b" % each for each in scope["headers"])
+            tell(f"{method} {template}", response.status, took, trace_of(sent))
         await response.send(send)
 
     async def _respond(self, scope: Scope, method: str) -> tuple[str, Response]:

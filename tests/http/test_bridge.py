@@ -964,7 +964,8 @@ async def test_logs_show_the_route_and_never_who_was_asked_for(people_service, c
     ):
         await send(people_service.running.http_url, f"GET {path}".encode("latin-1"))
 
-    lines = [each.getMessage() for each in caplog.records if each.name == "responder.http.bridge"]
+    told = [each.getMessage() for each in caplog.records if each.name == "responder.telling"]
+    lines = [re.sub(r" \d+\.\d ms$", "", each) for each in told if each.startswith("GET ")]
     assert [
         "GET /api/v1/users/email/{email} 200",
         "GET /api/v1/users/{id} 200",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -94,6 +95,35 @@ async def test_so_many_tokens_wait_to_be_verified(start_with, silent, monkeypatc
     late = ("unavailable", "the token could not be verified in time")
     assert [late] * 3 == found[:3]
     assert [("unavailable", verifying.TOO_MANY_WITHOUT_KEY)] * 2 == found[3:]
+
+
+async def test_each_request_is_told_of_at_debug_level(start_with, cast, caplog):
+    """A line has the subject, the code, milliseconds and the trace, and nothing of who is asked."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    traced = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    service = await start_with()
+
+    await service.ask("users.get", cast.owner.id, headers=traced)
+    await service.ask("users.by_email", f"no-{cast.owner.email}")
+    await service.ask("users.get", {"id": cast.owner.id, "wrong": cast.owner.email})
+
+    told = [each.getMessage() for each in caplog.records if each.name == "responder.telling"]
+    assert [
+        f"users.get ok # ms trace {trace}",
+        "users.by_email not_found # ms",
+        "users.get invalid_request # ms",
+    ] == [re.sub(r"\d+\.\d ms", "# ms", each) for each in told]
+    assert cast.owner.email not in caplog.text
+
+
+async def test_requests_are_not_told_of_at_other_levels(start_with, cast, caplog):
+    """At info level there is no line for a request."""
+    caplog.set_level(logging.INFO, "responder.telling")
+    service = await start_with()
+
+    assert (await service.ask("users.get", cast.owner.id)).code is None
+
+    assert [] == [each for each in caplog.records if each.name == "responder.telling"]
 
 
 async def test_a_bug_is_an_internal_error(start_with, monkeypatch, caplog):

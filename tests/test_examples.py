@@ -145,10 +145,27 @@ async def test_python(demo):
 
 @heavy
 async def test_python_that_does_not_await(demo):
-    """A person is asked for from a thread without an event loop."""
-    printed = await demo.run("python", EXAMPLES / "python/synchronous.py")
+    """A person is asked for from a thread without an event loop, or from many at once."""
+    first_calls = f"""
+from threading import Thread
+from synchronous import ask
 
-    assert [demo.zoe] == printed.splitlines()
+def greet():
+    print(ask(lambda users: users.get({ZOE!r})).email)
+
+threads = [Thread(target=greet) for _ in range(20)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+"""
+    folder = EXAMPLES / "python"
+
+    alone = await demo.run("python", "synchronous.py", cwd=folder)
+    together = await demo.run("python", "-c", first_calls, cwd=folder, PYTHONDONTWRITEBYTECODE="1")
+
+    assert [demo.zoe] == alone.splitlines()
+    assert [demo.zoe.split()[-2]] * 20 == together.splitlines()
 
 
 @heavy

@@ -6,9 +6,9 @@ python synchronous.py
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import cache
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, TypeVar
 
 import nats
@@ -16,24 +16,23 @@ import nats
 from responder import UsersClient
 
 T = TypeVar("T")
+opening = Lock()  # the first calls may come from several threads at once
 
 
-@cache  # at the first call, because neither loop nor connection outlives a fork
-def loop() -> asyncio.AbstractEventLoop:
-    made = asyncio.new_event_loop()
-    Thread(target=made.run_forever, daemon=True).start()
-    return made
+@cache  # at the first call, because neither a thread nor a connection outlives a fork
+def opened() -> tuple[asyncio.AbstractEventLoop, UsersClient]:
+    loop = asyncio.new_event_loop()
+    users = UsersClient(loop.run_until_complete(nats.connect(os.environ["NATS_URL"])))
+    Thread(target=loop.run_forever, daemon=True).start()
+    return loop, users
 
 
-def wait(answer: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run_coroutine_threadsafe(answer, loop()).result()
-
-
-@cache
-def users() -> UsersClient:
-    return UsersClient(wait(nats.connect(os.environ["NATS_URL"])))
+def ask(question: Callable[[UsersClient], Coroutine[Any, Any, T]]) -> T:
+    with opening:
+        loop, users = opened()
+    return asyncio.run_coroutine_threadsafe(question(users), loop).result()
 
 
 if __name__ == "__main__":
-    zoe = wait(users().get("KbO8WbOTItGbdi0KY5YfJyfimmurNJra"))  # of the demo
+    zoe = ask(lambda users: users.get("KbO8WbOTItGbdi0KY5YfJyfimmurNJra"))  # of the demo
     print(zoe.name, zoe.email, zoe.org_role)

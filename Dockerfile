@@ -5,7 +5,7 @@
 # `docker buildx imagetools inspect python:3.11-slim`. Renew it as you renew the locks.
 FROM python:3.11-slim AS build
 WORKDIR /source
-COPY pyproject.toml requirements-image.lock README.md LICENSE ./
+COPY pyproject.toml setup.py requirements-image.lock README.md LICENSE ./
 COPY responder ./responder
 # Nothing is installed whose hash is not in the lock, not even what builds our own package, which is
 # gone again afterwards.

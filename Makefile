@@ -5,15 +5,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: setup run test test-heavy test-load test-least-privilege coverage sql check bench bench-compare
-.PHONY: attacks overload lock clean
+.PHONY: attacks overload lock release clean
 .PHONY: test-postgres faults scaling
 
-setup: $(VENV)/ready
+setup: $(VENV)/ready ## what everything here needs
 
-$(VENV)/ready: requirements.lock pyproject.toml
+# What `responder dev` needs, which is a third of it.
+$(VENV)/running: requirements-run.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-run.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/ready: $(VENV)/running requirements.lock
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	touch $@
 
 # Node.js is in a wheel, and npm with it.
@@ -34,7 +39,7 @@ tests/go/.installed/ready: tests/go/install tests/go/requirements.lock | $(VENV)
 	$< $(CURDIR)/$(BIN)/python
 	touch $@
 
-run: setup ## everything, with real servers and demo people
+run: $(VENV)/running ## everything, with real servers and demo people
 	@exec $(BIN)/responder dev
 
 # Files of tests run three at once, because tests wait for servers as long as they compute: JOBS=1
@@ -120,13 +125,19 @@ scaling: setup ## clusters, regions, the edge, standbys and poolers, with the fi
 # With the hash of every file of a release, for whichever platform, and without an index.
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url
+PART := echo setuptools | $(COMPILE) --python-version 3.11 --constraint requirements.lock pyproject.toml -
 
-lock: setup ## pin what is installed now, and of that what the image needs
+lock: setup ## pin what is installed now, and of that what the image and `make run` need
 	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip \
 		| $(COMPILE) --no-deps - -o requirements.lock
-	echo setuptools | $(COMPILE) --python-version 3.11 --constraint requirements.lock \
-		--extra server --extra otel pyproject.toml - -o requirements-image.lock
-	touch $(VENV)/ready
+	$(PART) --extra server --extra otel -o requirements-image.lock
+	$(PART) --extra dev -o requirements-run.lock
+	touch $(VENV)/running $(VENV)/ready
+
+release: setup ## build what is released into dist, check it, and try it in an empty environment
+	rm -rf dist
+	$(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist
+	RESPONDER_TEST_DIST=$(CURDIR)/dist $(BIN)/python -m pytest tests/test_release.py
 
 clean:
 	rm -rf $(VENV) benchmarks/peers/.venv .coverage*

@@ -66,7 +66,8 @@ class Arena:
     servers: Servers
     url: str
     people: People
-    asked: dict[str, Lookup]
+    asked: dict[str, Lookup]  # of those without additional fields
+    asked_with: dict[str, dict[str, Lookup]]  # of those with some, by their names
     who: dict[str, Contestant]
     pids: dict[str, int]
 
@@ -89,9 +90,10 @@ class Arena:
             callers = self.callers[name]
             requests = callers.requests(kind, seconds)
             return [Stream(callers.lookup, requests, subject=f"{each.prefix}.get")]
+        asked = self.asked_with.get(name, self.asked)
         return [
             Stream(
-                self.asked[lookup],
+                asked[lookup],
                 subject=f"{each.prefix}.{lookup}",
                 fixed=each.fixed,
                 share=share,
@@ -121,6 +123,9 @@ async def arena(
             url=url,
             people=people,
             asked=asked,
+            asked_with={
+                each.name: lookups(People(users, each.fields)) for each in who if each.fields
+            },
             who={each.name: each for each in who},
             pids=pids,
             callers={each.name: Callers(people, each.mint) for each in who if each.mint},

@@ -68,8 +68,7 @@ async def main(arguments: argparse.Namespace, base: Path) -> None:
             shared,
             [each.contestant for each in sites.values()],
             users=arguments.users,
-            # Answers with additional fields are not those that are expected.
-            checked=[kind for kind in arguments.only if kind != HTTP and not arguments.fields],
+            checked=[kind for kind in arguments.only if kind != HTTP],
         ) as place:
             if HTTP in arguments.only:
                 for each in sites.values():
@@ -169,7 +168,9 @@ def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
-        "--fields", default="", help="RESPONDER_ADDITIONAL_FIELDS of this tree: what they cost"
+        "--fields",
+        default="",
+        help="RESPONDER_ADDITIONAL_FIELDS of this tree, of user.phoneNumber,member.title",
     )
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument(

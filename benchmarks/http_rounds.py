@@ -1,4 +1,4 @@
-"""One user over HTTP: responder's bridge beside Better Auth's own endpoint."""
+"""One user over HTTP: responder's bridge beside Better Auth's own endpoint and a static answer."""
 
 # Both answer platform admins, who may see every user: responder asks for a token of Better Auth's
 # jwt plugin, Better Auth for its own session token.
@@ -9,6 +9,7 @@ import argparse
 import itertools
 import json
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -65,7 +66,7 @@ class Site:
         """Ask the program for a while, on as many connections as requests are outstanding."""
         return await measure(
             self.port,
-            Stream(self.lookup),
+            Stream(self.lookup, fixed=self.contestant.fixed),
             self.tokens[:outstanding],
             seconds=seconds,
             pids=shared.processes(pid),
@@ -73,7 +74,7 @@ class Site:
 
 
 async def run(arguments: argparse.Namespace) -> list[rounds.Row]:
-    """Return the figures of both."""
+    """Return the figures of each."""
     people = People(arguments.users)
     callers = people.admins(max(arguments.outstanding))
     async with AsyncExitStack() as stack:
@@ -84,6 +85,7 @@ async def run(arguments: argparse.Namespace) -> list[rounds.Row]:
         sites = [
             site(ours, people, callers, messages.directory),
             await _better_auth(people, callers, url),
+            _static(people, callers),
         ]
         pids = {}
         for each in sites:
@@ -120,7 +122,7 @@ def site(contestant: Contestant, people: People, callers: Sequence[str], directo
             keys=people.ids(),
             head=b"GET /api/v1/users/",
             tail=b"",
-            is_right=Judge(people).get,
+            is_right=Judge(People(people.users, contestant.fields)).get,
         ),
         tokens=[mint.token(each, role="admin") for each in callers],
     )
@@ -160,6 +162,31 @@ async def _better_auth(people: People, callers: Sequence[str], url: str) -> Site
             is_right=is_right,
         ),
         tokens=tokens,
+    )
+
+
+def _static(people: People, callers: Sequence[str]) -> Site:
+    port = free_port()
+    return Site(
+        contestant=Contestant(
+            name="static",
+            command=(
+                *(sys.executable, "-m", "uvicorn", "static:app", "--app-dir", PEERS),
+                *("--port", str(port), "--loop", "uvloop", "--http", "httptools"),
+                *("--lifespan", "off", "--no-access-log", "--log-level", "warning"),
+            ),
+            prefix="",
+            fixed=b'"static"',
+        ),
+        port=port,
+        lookup=Lookup(
+            name="http",
+            keys=people.ids(),
+            head=b"GET /api/v1/users/",
+            tail=b"",
+            is_right=lambda _, answer: b'"static"' in answer,
+        ),
+        tokens=["none"] * len(callers),
     )
 
 

@@ -23,6 +23,7 @@ class Lookup:
     head: bytes
     tail: bytes
     is_right: Callable[[bytes, bytes], bool]  # the key, the answer
+    holds: bytes | None = None  # what every answer holds, if not the end of its key
 
     def payload(self, key: bytes) -> bytes:
         """Return the request for a key."""
@@ -51,6 +52,14 @@ def lookups(people: People) -> dict[str, Lookup]:
             tail=b'","limit":100}',
             is_right=judge.org_list,
         ),
+        Lookup(
+            name="memberships",
+            keys=[people.id(n) for n in people.club_members()],
+            head=b'{"id":"',
+            tail=b'"}',
+            is_right=judge.memberships,
+            holds=b'"organizationName"',
+        ),
     )
     return {each.name: each for each in every}
 
@@ -60,6 +69,7 @@ class Judge:
 
     def __init__(self, people: People) -> None:
         self._people = people
+        self._memberships = {people.id(n): people.memberships(n) for n in people.club_members()}
         self._organizations = {
             key.decode(): n
             for n, key in zip(
@@ -70,7 +80,7 @@ class Judge:
         }
 
     def get(self, key: bytes, answer: bytes) -> bool:
-        """Whether this is the user with that id, all 14 fields of them."""
+        """Whether this is the user with that id, with all fields and no others."""
         return self._is_user(json.loads(answer), id=key.decode())
 
     def colleague(self, key: bytes, answer: bytes) -> bool:
@@ -103,6 +113,11 @@ class Judge:
             and bool(page["nextCursor"])
             and page["users"] == self._people.page(self._organizations[key.decode()])
         )
+
+    def memberships(self, key: bytes, answer: bytes) -> bool:
+        """Whether these are the memberships of that user, each with its organization's name."""
+        right = self._memberships[key]
+        return bool(json.loads(answer) == {"memberships": right, "nextCursor": None})
 
     def _is_user(self, user: dict[str, Any], **asked: str) -> bool:
         return user == self._claimed(user) and asked.items() <= user.items()

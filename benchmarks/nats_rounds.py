@@ -14,7 +14,7 @@ from arena import Arena, arena, servers
 from contestants import RESPONDER, contestants
 from pace import Pace
 
-LOOKUPS = ("get", "by_email", "get_many", "org_list")
+LOOKUPS = ("get", "by_email", "get_many", "org_list", "memberships")
 PGBENCH_CLIENTS = (1, 8)
 MANY = 64  # outstanding, from which it makes sense to spread them over connections
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
@@ -17,13 +18,23 @@ NAMES = {
     "echo": "nats-py echo",
     "pgbench": "pgbench, the same SQL",
     "better-auth": "Better Auth under Bun",
+    "static": "uvicorn, a static answer",
 }
 TITLES = {
     "get": "`users.get`",
     "by_email": "`users.by_email`",
     "get_many": "`users.get_many` of 50",
     "org_list": "`users.org_list` of 100",
+    "memberships": "`users.memberships` of 5",
     "http": "`GET /api/v1/users/:id` with a token, beside `admin/get-user`",
+    "mix": "the mix, of which the latencies are those of `users.get`",
+}
+CALLERS = {
+    "get": "services",
+    "callers-1": "1 caller",
+    "callers-100": "100 callers",
+    "callers-10000": "10,000 callers",
+    "callers-new": "each token new",
 }
 FIGURES = (
     *("requests/s", "p50 ms", "p99 ms", "p99.9 ms"),
@@ -61,6 +72,14 @@ def _lines(results: dict[str, Any]) -> Iterator[str]:
                 for row in found
             ),
         )
+        yield from _ratios(found, ("connections", "outstanding"))
+    if fields := results.get("fields"):
+        yield from _fields(fields)
+    if arrivals := results.get("open"):
+        yield from _open(arrivals)
+    if callers := results.get("callers"):
+        yield from ("", "### With a token, on behalf of ever more callers, 64 outstanding", "")
+        yield from _callers(callers)
     if growth := results.get("growth"):
         yield from ("", "### With more users", "")
         yield from _table(
@@ -73,17 +92,7 @@ def _lines(results: dict[str, Any]) -> Iterator[str]:
     if walk := results.get("walk"):
         yield from _walk(walk)
     if isolation := results.get("isolation"):
-        yield from ("", "### One connection beside the flood of another", "")
-        yield from _table(
-            ("outstanding", "who", "flood", "requests/s", "p50 ms", "p99 ms", "p99.9 ms"),
-            (
-                (
-                    *(row["outstanding"], NAMES[row["who"]], row["flood"] or "none"),
-                    *_figures(row)[:4],
-                )
-                for row in isolation
-            ),
-        )
+        yield from _isolation(isolation)
     if memory := results.get("memory"):
         yield from ("", "### Memory of a worker", "")
         yield from _table(
@@ -93,6 +102,104 @@ def _lines(results: dict[str, Any]) -> Iterator[str]:
                 for row in memory
             ),
         )
+
+
+def _isolation(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield from ("", "### One connection beside the flood of another", "")
+    yield from _table(
+        ("outstanding", "who", "flood", "requests/s", "p50 ms", "p99 ms", "p99.9 ms"),
+        (
+            (
+                *(row["outstanding"], NAMES[row["who"]], row["flood"] or "none"),
+                *_figures(row)[:4],
+            )
+            for row in rows
+        ),
+    )
+
+
+def _fields(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for lookup in dict.fromkeys(row["lookup"] for row in rows):
+        found = [row for row in rows if row["lookup"] == lookup]
+        yield from ("", f"### {TITLES[lookup]}, with two additional fields", "")
+        yield from _table(
+            ("outstanding", "who", *FIGURES),
+            ((row["outstanding"], NAMES[row["who"]], *_figures(row)) for row in found),
+        )
+        yield from _ratios(found, ("outstanding",))
+
+
+def _open(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for lookup in dict.fromkeys(row["lookup"] for row in rows):
+        found = [row for row in rows if row["lookup"] == lookup]
+        yield from ("", f"### Independent arrivals: {TITLES[lookup]}", "")
+        yield from _table(
+            ("rate of arrivals", "who", *FIGURES),
+            ((row["rate of arrivals"], NAMES[row["who"]], *_figures(row)) for row in found),
+        )
+        yield from _ratios(found, ("rate of arrivals",))
+
+
+def _callers(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield from _table(
+        ("on behalf of", *FIGURES), ((CALLERS[row["callers"]], *_figures(row)) for row in rows)
+    )
+    by_kind = {row["callers"]: row for row in rows}
+    few = by_kind.pop("callers-100")
+    yield ""
+    yield from _table(
+        ("divided by 100 callers", *RATIOS),
+        (
+            (CALLERS[kind], *_compared(row["rounds"], few["rounds"]))
+            for kind, row in by_kind.items()
+        ),
+    )
+
+
+def _ratios(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Iterator[str]:
+    """Compare responder with each peer, round by round: the median, the least and the most."""
+    ours = {tuple(row[name] for name in names): row for row in rows if row["who"] == "responder"}
+    compared = [
+        (key, ours[key], row)
+        for row in rows
+        if (key := tuple(row[name] for name in names)) in ours and row["who"] != "responder"
+    ]
+    if not compared:
+        return
+    yield ""
+    yield from _table(
+        (*names, "responder divided by", *RATIOS),
+        (
+            (*key, NAMES[row["who"]], *_compared(mine["rounds"], row["rounds"]))
+            for key, mine, row in compared
+        ),
+    )
+
+
+def _compared(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for value in RATIOS.values():
+        ratios = [
+            mine / other
+            for a, b in zip(ours, theirs, strict=True)
+            if (mine := value(a)) and (other := value(b))
+        ]
+        if not ratios:  # pgbench tells no quantiles
+            yield "-"
+        else:
+            yield f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def _together(row: dict[str, Any]) -> float:
+    return float(sum(row["cpu"][name] for name in PROCESSES))
+
+
+RATIOS: dict[str, Callable[[dict[str, Any]], float | None]] = {
+    "requests/s": lambda row: row["rate"],
+    "p50": lambda row: row["p50"],
+    "p99": lambda row: row["p99"],
+    "p99.9": lambda row: row["p999"],
+    "together": _together,
+}
 
 
 def _machine(results: dict[str, Any]) -> Iterator[str]:
@@ -146,7 +253,7 @@ def _figures(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['rate']:,.0f}",
         *("-" if row[name] is None else f"{row[name]:.2f}" for name in ("p50", "p99", "p999")),
         *(f"{cpu[name]:,.1f}" for name in PROCESSES),
-        f"{sum(cpu[name] for name in PROCESSES):,.1f}",
+        f"{_together(row):,.1f}",
         f"{cpu['load']:,.1f}" if row["p50"] else "-",
         f"{row['memory']:.0f}",
         str(row["failures"]),

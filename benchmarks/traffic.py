@@ -36,7 +36,7 @@ class Stream:
         lookup: what is asked for.
         requests: without end, or as many as there can be; keys at random by default.
         subject: over NATS.
-        fixed: what every answer holds, if not the key.
+        fixed: what every answer holds, of a program that looks nothing up.
         share: of all requests, beside the shares of others.
     """
 
@@ -56,13 +56,14 @@ class Stream:
         self.latencies = array("d")
         self.failures = 0
         self._fixed = fixed
+        self._holds = fixed or lookup.holds
         self._kept: list[tuple[bytes, bytes]] = []
         self._until_kept = KEEP
 
     def take(self, key: bytes, answer: bytes, latency: float, *, refused: bool) -> None:
         """Take the answer to the request for a key, after so many seconds."""
         self.latencies.append(latency)
-        if refused or (self._fixed or key[-TELLING:]) not in answer:
+        if refused or (self._holds or key[-TELLING:]) not in answer:
             self.failures += 1
             return
         self._until_kept -= 1

@@ -8,7 +8,7 @@ import uvloop
 from nats.aio.msg import Msg
 
 USER = b'{"id":"echo","padding":"%b"}' % (b"." * 325)  # as long as a user
-USERS = {"get": 1, "by_email": 1, "get_many": 50, "org_list": 100}
+USERS = {"get": 1, "by_email": 1, "get_many": 50, "org_list": 100, "memberships": 4}
 
 
 async def main() -> None:

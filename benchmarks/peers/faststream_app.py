@@ -12,7 +12,20 @@ import asyncpg
 import queries
 from faststream import Context, ContextRepo, FastStream
 from faststream.nats import NatsBroker
-from models import ByEmail, ById, ByIds, OrgList, User, UserBatch, UserPage, batch, page
+from models import (
+    ByEmail,
+    ById,
+    ByIds,
+    MembershipPage,
+    MembershipsOf,
+    OrgList,
+    User,
+    UserBatch,
+    UserPage,
+    batch,
+    page,
+)
+from models import memberships as page_of_memberships
 
 CONNECTIONS = 10  # asyncpg's default
 
@@ -54,3 +67,10 @@ async def org_list(request: OrgList, pool: Pool) -> UserPage:
     """Answer with the first members of an organization."""
     rows = await pool.fetch(queries.ORG_LIST, request.organizationId, request.limit)
     return page(request, rows)
+
+
+@broker.subscriber("faststream.memberships", queue="faststream", max_workers=CONNECTIONS)
+async def memberships(request: MembershipsOf, pool: Pool) -> MembershipPage:
+    """Answer with the first memberships of a user."""
+    rows = await pool.fetch(queries.MEMBERSHIPS, request.id, request.limit)
+    return page_of_memberships(request, rows)

@@ -1,10 +1,14 @@
 // What the JavaScript peers share: the SQL as one would write it for these tables, and the replies.
 
+const ADDITIONAL =
+  `, json_build_object('phoneNumber', u."phoneNumber", 'title', m.title) as "additionalFields"`;
+
 const USER = `
   u.id, u.email, u."emailVerified", u.name, u.image,
   coalesce(u."isAnonymous", false) as "isAnonymous", coalesce(nullif(u.role, ''), 'user') as role,
   coalesce(u.banned, false) as banned, u."banReason", u."banExpires",
-  m."organizationId", m.role as "orgRole", m."managerId", m."departmentId"`;
+  m."organizationId", m.role as "orgRole", m."managerId", m."departmentId"
+  ${process.env.RESPONDER_ADDITIONAL_FIELDS ? ADDITIONAL : ""}`;
 
 const WITH_MEMBERSHIP = `
   select ${USER} from users u
@@ -25,6 +29,30 @@ export const ORG_LIST = `
   ) m
   join users u on u.id = m."userId"
   order by m."createdAt", m.id`;
+
+// One row without an organization, of a user without memberships; none where there is no user.
+export const MEMBERSHIPS = `
+  select m."organizationId", o.name as "organizationName", o.slug as "organizationSlug",
+    m.role as "orgRole", m."managerId", m."departmentId", m."createdAt", m.id as "memberId"
+  from users u
+  left join lateral (
+    select * from members where "userId" = u.id order by "createdAt", id limit $2::int + 1
+  ) m on true
+  left join organizations o on o.id = m."organizationId"
+  where u.id = $1
+  order by m."createdAt", m.id`;
+
+export function memberships(id, limit, rows) {
+  if (rows.length === 0) return undefined;
+  const found = rows.filter((row) => row.organizationId !== null);
+  let nextCursor = null;
+  if (found.length > limit) {
+    found.length = limit;
+    const { createdAt, memberId } = found[limit - 1];
+    nextCursor = Buffer.from(JSON.stringify([id, createdAt, memberId])).toString("base64url");
+  }
+  return { memberships: found.map(({ memberId, ...membership }) => membership), nextCursor };
+}
 
 export function batch(ids, rows) {
   const found = new Map(rows.map((row) => [row.id, row]));

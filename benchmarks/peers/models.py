@@ -74,6 +74,43 @@ class UserPage(BaseModel):
     nextCursor: str | None
 
 
+class MembershipsOf(BaseModel):
+    """Ask for the memberships of a user."""
+
+    id: str
+    limit: int = 100
+
+
+class Membership(BaseModel):
+    """A membership, with its organization's name."""
+
+    organizationId: str
+    organizationName: str | None
+    organizationSlug: str | None
+    orgRole: str | None
+    managerId: str | None
+    departmentId: str | None
+    createdAt: Instant | None
+
+
+class MembershipPage(BaseModel):
+    """The first memberships of a user."""
+
+    memberships: list[Membership]
+    nextCursor: str | None
+
+
+def memberships(request: MembershipsOf, rows: list[Any]) -> MembershipPage:
+    """Make a page of the rows, of which one has no organization where there is no membership."""
+    rows = [row for row in rows if row["organizationId"] is not None]
+    cursor = None
+    if len(rows) > request.limit:
+        rows = rows[: request.limit]
+        place = [request.id, str(rows[-1]["createdAt"]), rows[-1]["memberId"]]
+        cursor = base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
+    return MembershipPage(memberships=[Membership(**row) for row in rows], nextCursor=cursor)
+
+
 def batch(ids: list[str], rows: list[Any]) -> UserBatch:
     """Put the rows into the order of the request."""
     found = {row["id"]: row for row in rows}

@@ -2,7 +2,7 @@
 
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
-import { BY_EMAIL, GET, GET_MANY, ORG_LIST, batch, listen, page } from "./lookups.mjs";
+import { BY_EMAIL, GET, GET_MANY, MEMBERSHIPS, ORG_LIST, batch, listen, memberships, page } from "./lookups.mjs";
 
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL });
 const query = async (name, text, ...values) => (await pool.query({ name, text, values })).rows;
@@ -13,4 +13,6 @@ listen(await connect({ servers: process.env.NATS_URL }), "node", {
   get_many: async ({ ids }) => batch(ids, await query("get_many", GET_MANY, ids)),
   org_list: async ({ organizationId, limit = 100 }) =>
     page(organizationId, limit, await query("org_list", ORG_LIST, organizationId, limit)),
+  memberships: async ({ id, limit = 100 }) =>
+    memberships(id, limit, await query("memberships", MEMBERSHIPS, id, limit)),
 });

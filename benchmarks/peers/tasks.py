@@ -8,7 +8,8 @@ import asyncpg
 import nats
 import queries
 import uvloop
-from models import ByEmail, ById, ByIds, OrgList, User, batch, page
+from models import ByEmail, ById, ByIds, MembershipsOf, OrgList, User, batch, page
+from models import memberships as page_of_memberships
 from nats.aio.msg import Msg
 from pydantic import BaseModel
 
@@ -40,6 +41,13 @@ async def org_list(pool: asyncpg.Pool, data: bytes) -> BaseModel:
     return page(request, rows)
 
 
+async def memberships(pool: asyncpg.Pool, data: bytes) -> BaseModel | None:
+    """Answer with the first memberships of a user."""
+    request = MembershipsOf.model_validate_json(data)
+    rows = await pool.fetch(queries.MEMBERSHIPS, request.id, request.limit)
+    return page_of_memberships(request, rows) if rows else None
+
+
 async def main() -> None:
     """Answer until killed."""
     pool = await asyncpg.create_pool(os.environ["DATABASE_URL"])
@@ -59,7 +67,7 @@ async def main() -> None:
 
         await connection.subscribe(f"tasks.{answer.__name__}", queue="tasks", cb=handle)
 
-    for answer in (get, by_email, get_many, org_list):
+    for answer in (get, by_email, get_many, org_list, memberships):
         await listen(answer)
     await asyncio.Event().wait()
 

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 .PHONY: setup run test test-heavy test-load test-least-privilege coverage sql check bench bench-compare
 .PHONY: attacks overload lock release clean
-.PHONY: test-postgres faults scaling
+.PHONY: test-postgres faults scaling capacity
 
 setup: $(VENV)/ready ## what everything here needs
 
@@ -121,6 +121,10 @@ faults: setup ## what callers notice when servers, workers and the network fail
 # RESPONDER_TEST_SCALING=5 repeats five times as often.
 scaling: setup ## clusters, regions, the edge, standbys and poolers, with the files of deploy/scaling
 	$(BIN)/python -m pytest tests/scaling
+
+# ARGS=--measure measures what a request costs here, before; "--picture FILE" draws it.
+capacity: setup ## what it takes to answer so many requests, by simulation
+	$(BIN)/python benchmarks/capacity.py $(ARGS)
 
 # With the hash of every file of a release, for whichever platform, and without an index.
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate \

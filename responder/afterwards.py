@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-log = logging.getLogger(__name__)
+log: Final = logging.getLogger(__name__)
 
 Call: TypeAlias = Callable[[], object]
 
@@ -28,7 +28,7 @@ class Afterwards:
 
     def __init__(self) -> None:
         self._call_soon = asyncio.get_running_loop().call_soon
-        self.reading = False
+        self.reading: bool = False
         self._calls: list[Call] = []
 
     def call(self, function: Call) -> None:

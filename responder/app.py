@@ -45,7 +45,7 @@ from responder.worker import Worker
 if TYPE_CHECKING:  # it is imported only where traces are wanted
     from responder.tracing import Tracing
 
-log = logging.getLogger(__name__)
+log: Final = logging.getLogger(__name__)
 
 POLL: Final = 0.1  # seconds between two looks at whether the service is ready
 TRACES_GO_TO: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")

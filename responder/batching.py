@@ -52,7 +52,6 @@ Source = TypeVar("Source")
 Answer: TypeAlias = bytes | ResponderError
 Callback: TypeAlias = Callable[[Answer], None]
 
-
 CROWD: Final = 32  # keys that are no crowd yet
 NEVER: Final = float("inf")
 TICK: Final = 0.01  # seconds that an answer may be later than its deadline
@@ -104,11 +103,12 @@ class Line(Generic[Key, Source]):
         self.max_batch = max_batch
         self.crowd = crowd
         self.apart = apart
-        self.apart_until = 0.0  # the loop's time
+        self.apart_until: float = 0.0  # the loop's time
         self.waiting: deque[Waiter[Key]] = deque()
         self.room: float = UNKNOWN * max_batch  # so many keys may wait
         self.taken = 0  # keys since the measurement began
-        self.measured_from = self.measured_at = 0.0  # by the clock of Batching
+        self.measured_from: float = 0.0  # by the clock of Batching, as is the next
+        self.measured_at: float = 0.0
 
     def keep_apart(self) -> None:
         """Let keys go alone for a while, because one was too slow."""
@@ -121,11 +121,11 @@ class Waiter(Generic[Key]):
     __slots__ = ("callback", "deadline", "key", "largest_batch", "retried")
 
     def __init__(self, key: Key, deadline: float, callback: Callback, largest_batch: int) -> None:
-        self.key = key
-        self.deadline = deadline
+        self.key: Key = key
+        self.deadline: float = deadline
         self.callback: Callback | None = callback  # None once it has its answer
-        self.largest_batch = largest_batch  # that it may be in
-        self.retried = False  # whether its batch has been asked once more as it was
+        self.largest_batch: int = largest_batch  # that it may be in
+        self.retried: bool = False  # whether its batch has been asked once more as it was
 
 
 class Batch(Generic[Key, Source]):
@@ -143,9 +143,9 @@ class Batch(Generic[Key, Source]):
         waiters: Sequence[Waiter[Key]],
     ) -> None:
         self._batching = batching
-        self.line = line
-        self.waiters = waiters
-        self.keys = [waiter.key for waiter in waiters]  # in order of arrival
+        self.line: Line[Key, Source] = line
+        self.waiters: Sequence[Waiter[Key]] = waiters
+        self.keys: list[Key] = [waiter.key for waiter in waiters]  # in order of arrival
 
     @property
     def retried(self) -> bool:
@@ -208,7 +208,7 @@ class Batching(Generic[Source]):
         late: Callable[[], ResponderError],
         afterwards: Afterwards | None = None,
     ) -> None:
-        self.pending = 0
+        self.pending: int = 0
         self.sparing = False
         self._now = asyncio.get_running_loop().time
         self._afterwards = afterwards or Afterwards()

@@ -35,7 +35,10 @@ from responder.models import (
 from responder.nats.tls import TlsClient
 
 CLOSING: Final = 2.0  # seconds that closing a connection may take
-DEFAULTS: Final = {"name": "responder-client", "max_reconnect_attempts": -1}  # for ever
+DEFAULTS: Final[dict[str, Any]] = {
+    "name": "responder-client",
+    "max_reconnect_attempts": -1,
+}  # for ever
 
 
 class UsersClient:

@@ -62,8 +62,8 @@ class Directory:
     """
 
     def __init__(self, pool: Pool, *, max_reply: Callable[[], int], max_batch: int) -> None:
-        self.images_omitted = 0
-        self.additional_omitted = 0  # of so many users
+        self.images_omitted: int = 0
+        self.additional_omitted: int = 0  # of so many users
         self._pool = pool
         self._max_reply = max_reply
         self._users = self._lines(self._fetch_users, max_batch=max_batch)

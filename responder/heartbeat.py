@@ -53,10 +53,11 @@ class Heart:
 
     def __init__(self, kill: Callable[[], None]) -> None:
         self.kill = kill
+        self.theirs: socket.socket
         self._ours, self.theirs = socket.socketpair()
         self._ours.setblocking(False)
-        self.begun = False
-        self.silence = 0.0
+        self.begun: bool = False
+        self.silence: float = 0.0
         asyncio.get_running_loop().add_reader(self._ours, self._hear)
 
     def _hear(self) -> None:

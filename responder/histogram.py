@@ -28,7 +28,7 @@ class Histogram:
     __slots__ = ("_bounds", "_counts", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        self.sum = 0.0
+        self.sum: float = 0.0
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
 

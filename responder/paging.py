@@ -39,7 +39,7 @@ from responder.postgres.visibility import Caller
 from responder.replies import Fewer, Written
 from responder.throttling import ThrottledLog
 
-repeated = ThrottledLog(__name__)
+repeated: Final = ThrottledLog(__name__)
 
 NOT_FOUND: Final = NotFoundError("no such user")
 NO_ORGANIZATION: Final = NotFoundError("no such organization")

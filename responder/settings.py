@@ -8,7 +8,7 @@ import ssl
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -113,7 +113,7 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 class Settings(BaseModel):
     """The settings of a process; each is an environment variable, named by its alias."""
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True, extra="ignore", hide_input_in_errors=True, arbitrary_types_allowed=True
     )
 

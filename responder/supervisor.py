@@ -47,7 +47,7 @@ from responder.http.listener import BACKLOG, bind, listening_for_admin, url_of
 from responder.metrics import process
 from responder.settings import Settings
 
-log = logging.getLogger(__name__)
+log: Final = logging.getLogger(__name__)
 
 MIN_PAUSE, MAX_PAUSE = 0.1, 10.0  # seconds before a child is started again
 HEALTHY: Final = 10.0  # seconds after which a child has not failed to start
@@ -127,8 +127,8 @@ class Child:
         drain_timeout: float,
     ) -> None:
         self.number = number
-        self.restarts = 0
-        self.running = False
+        self.restarts: int = 0
+        self.running: bool = False
         self.heart: Heart | None = None  # of the process, while there is one
         self._path = path
         self._bridge = bridge

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
+from typing import Final
 
-log = logging.getLogger(__name__)
+log: Final = logging.getLogger(__name__)
 
 _TRACE = re.compile(rb"(?:^|\r\n)traceparent:\s*[0-9a-f]{2}-([0-9a-f]{32})-", re.IGNORECASE)
 

@@ -52,7 +52,7 @@ from responder.postgres.connection import Connection
 from responder.postgres.pool import Pool
 from responder.worker import Request
 
-log = logging.getLogger(__name__)
+log: Final = logging.getLogger(__name__)
 
 LAST: Final = 3.0  # seconds that exporting the last spans may take
 SERVER_ERROR: Final = 500  # HTTP statuses from here on are ours, and so are the codes of errors

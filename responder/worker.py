@@ -57,8 +57,8 @@ from responder.throttling import ThrottledLog
 from responder.tokens.verifier import TokenVerifier
 from responder.tokens.verifying import Verifying
 
-log = logging.getLogger(__name__)
-repeated = ThrottledLog(__name__)
+log: Final = logging.getLogger(__name__)
+repeated: Final = ThrottledLog(__name__)
 
 # What a worker may hold; a request beyond that is refused. Batching has a bound of its own, for the
 # number of requests (RESPONDER_MAX_PENDING), but a request may be as large as a message, a megabyte
@@ -123,7 +123,7 @@ class Worker:
             )
             for each in ENDPOINTS
         ]
-        self.service = Service(
+        self.service: Service = Service(
             name=SERVICE,
             id=uuid4().hex,
             version=version,
@@ -256,11 +256,11 @@ class _Shared:
         self.connection = connection
         self.tokens = tokens
         self.token_required = token_required
-        self.now = asyncio.get_running_loop().time
-        self.tells = telling.is_wanted()
+        self.now: Callable[[], float] = asyncio.get_running_loop().time
+        self.tells: bool = telling.is_wanted()
         self.unanswered = 0  # bytes
-        self.refusal = RefusedError(TOO_MANY)  # the last one
-        self.verifying = Verifying(tokens) if tokens else None
+        self.refusal: RefusedError = RefusedError(TOO_MANY)  # the last one
+        self.verifying: Verifying | None = Verifying(tokens) if tokens else None
 
 
 class Request:

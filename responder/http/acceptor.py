@@ -22,7 +22,7 @@ from typing import Final
 
 from responder.http.protocol import Connection, Shared
 
-log = logging.getLogger(__name__)
+log: Final = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 10_000
 RESERVED: Final = 256  # file descriptors for everything but the connections of the bridge

@@ -45,7 +45,7 @@ from responder.telling import is_wanted, tell, trace_of
 from responder.throttling import ThrottledLog
 from responder.tokens.identity import MAX_TOKEN
 
-repeated = ThrottledLog(__name__)
+repeated: Final = ThrottledLog(__name__)
 
 NO_ROUTE: Final = "none"  # in place of one, where figures are told
 VARY: Final = {"vary": "Authorization"}
@@ -117,7 +117,9 @@ class Bridge:
         home = _redirect("docs")
         routes["/"] = {"GET": home, "HEAD": home}
         self._routes = [_route(template, methods) for template, methods in routes.items()]
-        self.seconds = {template: Histogram(SECONDS) for template in (*routes, NO_ROUTE)}
+        self.seconds: dict[str, Histogram] = {
+            template: Histogram(SECONDS) for template in (*routes, NO_ROUTE)
+        }
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""

@@ -19,14 +19,14 @@ from responder.models import (
     WhoAmI,
 )
 
-PARAMETERS: Final = {
+PARAMETERS: Final[dict[str, str | int]] = {
     "id": "KbO8WbOTItGbdi0KY5YfJyfimmurNJra",
     "email": "zoe.lindqvist@lumen.example.com",
     "organizationId": "9RBGxYHOUXWoEsPAMPIvebNnIeXT3iud",
     "role": "owner",
     "limit": 100,
 }
-PROBLEM: Final = {
+PROBLEM: Final[dict[str, str | int]] = {
     "type": "about:blank",
     "title": "Not Found",
     "status": 404,

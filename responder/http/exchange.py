@@ -16,7 +16,7 @@ from responder.errands import Errand
 from responder.http.head import Head
 from responder.http.response import Headers, problem
 
-log = logging.getLogger(__name__)
+log: Final = logging.getLogger(__name__)
 
 INTERNAL: Final = problem(500, "internal", "internal error")
 SHUTTING_DOWN: Final = problem(503, "unavailable", "shutting down", headers={"retry-after": "1"})
@@ -47,7 +47,7 @@ class Exchange(Errand):
     )
 
     def __init__(self, head: Head, answer: Callable[[Exchange, int, Headers, bytes], None]) -> None:
-        self.bodiless = head.method == "HEAD"
+        self.bodiless: bool = head.method == "HEAD"
         self._head = head
         self._answer = answer
         self._answered = False

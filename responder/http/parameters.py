@@ -65,7 +65,7 @@ class Query:
     """
 
     def __init__(self, request: type[Request], *, in_path: str | None) -> None:
-        self.parameters = [
+        self.parameters: list[Parameter] = [
             _parameter(field)
             for field in cast(inspect.StructType, inspect.type_info(request)).fields
             if field.encode_name != in_path

@@ -77,11 +77,11 @@ class Shared:
         self.headers = b""
         self.freed: Callable[[], None] | None = None
         self.stopping = False
-        self.heads = HeadParser()
-        self.buffer = bytearray(READ)
-        self.received = memoryview(self.buffer)
-        self.dropped = bytearray(DROP)
-        self.loop = asyncio.get_running_loop()
+        self.heads: HeadParser = HeadParser()
+        self.buffer: bytearray = bytearray(READ)
+        self.received: memoryview = memoryview(self.buffer)
+        self.dropped: bytearray = bytearray(DROP)
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._taken = 0  # heads in this turn of the loop
         self._waiting: deque[Connection] = deque()  # for the next one
 
@@ -119,7 +119,8 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     def __init__(self, shared: Shared) -> None:
-        self.idle_since = self.deadline = math.inf
+        self.idle_since: float = math.inf
+        self.deadline: float = math.inf
         self._shared = shared
         self._transport: Any = None  # uvloop's own kind
         self._rest = b""  # received, and not parsed yet

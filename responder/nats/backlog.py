@@ -35,7 +35,7 @@ class Backlog:
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self.age = 0.0
+        self.age: float = 0.0
         self.sparing = False
         self._now = now
         self._sent: deque[float] = deque()  # when each PING was sent that has no PONG yet

@@ -15,13 +15,15 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from nats import errors
 
+from responder.afterwards import Afterwards
 from responder.asking import NoRespondersError
 from responder.errands import Prompt
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
+from responder.nats.backlog import Backlog
 from responder.nats.hardened import HardenedClient, Receive, Refuse
 from responder.nats.login import variables_of, why
 from responder.nats.tls import NoTlsError
@@ -29,8 +31,8 @@ from responder.terminal import visible
 from responder.throttling import ThrottledLog
 from responder.wire import encode_headers, is_no_responders, is_ours
 
-log = logging.getLogger(__name__)
-repeated = ThrottledLog(__name__)
+log: Final = logging.getLogger(__name__)
+repeated: Final = ThrottledLog(__name__)
 
 OUT_OF_REACH: Final = "NATS is out of reach"
 NO_INBOX: Final = (
@@ -102,6 +104,15 @@ def _heed_cancellation() -> None:
         raise asyncio.CancelledError
 
 
+class Send(Protocol):
+    """What sends a message."""
+
+    def __call__(
+        self, subject: bytes, payload: bytes, headers: bytes = b"", until: float = 0.0
+    ) -> None:
+        """Send a message (see `HardenedClient.send`)."""
+
+
 class Connection:
     """A connection to NATS, as `connected` opens it.
 
@@ -118,8 +129,10 @@ class Connection:
 
     def __init__(self, silence: float, ended: asyncio.Event | None = None) -> None:
         self._client = HardenedClient(silence)
-        self.send, self.send_to_all = self._client.send, self._client.send_to_all
-        self.backlog, self.afterwards = self._client.backlog, self._client.afterwards
+        self.send: Send = self._client.send
+        self.send_to_all: Callable[[Sequence[bytes], bytes, bytes], None] = self._client.send_to_all
+        self.backlog: Backlog = self._client.backlog
+        self.afterwards: Afterwards = self._client.afterwards
         self.answered: Callable[[], Awaitable[None]] = _at_once
         self._ended = ended
         self._inbox = b""  # what the reply subjects of our own requests begin with
@@ -128,8 +141,8 @@ class Connection:
         self._now = asyncio.get_running_loop().time
         self._alarm: asyncio.Handle | None = None  # of the next deadline
         self._alarm_at = inf
-        self.trouble = OUT_OF_REACH
-        self.reconnects = 0
+        self.trouble: str = OUT_OF_REACH
+        self.reconnects: int = 0
         self._refused = False  # whether that is the answer of a server
         self._login = ""  # the variables that it is from
         self._logged: set[str] = set()  # the ways in which an outage has shown so far

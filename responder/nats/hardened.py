@@ -29,7 +29,7 @@ from responder.nats.turns import Turns
 from responder.nats.unsent import Unsent
 from responder.throttling import ThrottledLog
 
-repeated = ThrottledLog(__name__)
+repeated: Final = ThrottledLog(__name__)
 
 # Called with subject, reply subject, headers and payload; must not wait, and should not raise. What
 # has room for no other message of the kind now returns True: see `protocol`.
@@ -92,8 +92,8 @@ class HardenedClient(TlsClient):
         self.denied: set[str] = set()
         self.lost: Counter[str] = Counter({DENIED: 0, TOO_LARGE: 0, NOT_CONNECTED: 0, UNREAD: 0})
         loop = asyncio.get_running_loop()
-        self.backlog = Backlog(loop.time)
-        self.pulse = Pulse(patience, ask=self._ask_for_life, give_up=self._give_up)
+        self.backlog: Backlog = Backlog(loop.time)
+        self.pulse: Pulse = Pulse(patience, ask=self._ask_for_life, give_up=self._give_up)
         self._receivers: dict[int, Receive] = {}
         self._refusers: dict[int, Refuse] = {}
         self._ps = Parser(self)  # type: ignore[assignment]  # stands in for nats-py's own
@@ -103,7 +103,7 @@ class HardenedClient(TlsClient):
         self._turns: Turns | None = None
         self._stream: asyncio.Transport | None = None
         self._unread = 0  # bytes that the server had not read when we last wrote
-        self.afterwards = Afterwards()
+        self.afterwards: Afterwards = Afterwards()
         self._call_soon = loop.call_soon
 
     # In place of nats-py's own ways.

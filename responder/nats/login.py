@@ -98,7 +98,7 @@ class LoginClient(Client):
         if self._login:
             server = self._current_server
             login = (_login_of(server.uri) if server else {}) or self._login
-            self.options |= {"user": None, "password": None, "token": None, **login}
+            self.options.update({"user": None, "password": None, "token": None, **login})
         return super()._connect_command()
 
 

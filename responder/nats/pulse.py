@@ -36,9 +36,9 @@ class Pulse:
     def __init__(
         self, patience: float, *, ask: Callable[[], None], give_up: Callable[[], None]
     ) -> None:
-        self.heard = True
-        self.silent = False
-        self.patience = max(patience, MIN_PATIENCE)
+        self.heard: bool = True
+        self.silent: bool = False
+        self.patience: float = max(patience, MIN_PATIENCE)
         self._ask, self._give_up = ask, give_up
         self._missed = 0
         self._call_later = asyncio.get_running_loop().call_later

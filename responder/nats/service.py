@@ -27,8 +27,8 @@ class Statistics:
         self.name = name
         self.subject = subject
         self.metadata = metadata
-        self.seconds = Histogram(SECONDS)  # of each request
-        self.last_error = ""
+        self.seconds: Histogram = Histogram(SECONDS)  # of each request
+        self.last_error: str = ""
         self.errors: Counter[str] = Counter()
 
     def count(self, seconds: float, error: str | None) -> None:

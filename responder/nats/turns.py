@@ -42,7 +42,7 @@ class Turns:
     """
 
     def __init__(self, stream: asyncio.Transport, backlog: Backlog, pulse: Pulse) -> None:
-        self.unread = 0
+        self.unread: int = 0
         self._stream = stream
         self._backlog = backlog
         self._pulse = pulse

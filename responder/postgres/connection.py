@@ -31,7 +31,7 @@ from responder.postgres.runner import Fetch, Runner
 from responder.postgres.trust import trusting_the_system
 from responder.postgres.users import UserRow
 
-log = logging.getLogger(__name__)
+log: Final = logging.getLogger(__name__)
 
 # One plan for all values, by an index wherever there is one, and not by what the tables held when a
 # statement was first used: planning a lone lookup each time costs more than executing it. A bitmap
@@ -135,7 +135,7 @@ class Connection:
         self, connection: asyncpg.Connection[Record], *, patience: float, pulse: Pulse
     ) -> None:
         self._connection = connection
-        self.runner = Runner(connection)
+        self.runner: Runner = Runner(connection)
         self._pulse = pulse
         self._patience = patience
         self._now = asyncio.get_running_loop().time

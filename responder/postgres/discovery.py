@@ -18,7 +18,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from responder.errors import OperatorError, SchemaError, UnavailableError
 from responder.postgres import catalog, decision
@@ -33,8 +33,8 @@ from responder.postgres.search_path import schemas
 from responder.postgres.visibility import DEFAULT_RULES, Rules
 from responder.throttling import ThrottledLog
 
-log = logging.getLogger(__name__)
-repeated = ThrottledLog(__name__)
+log: Final = logging.getLogger(__name__)
+repeated: Final = ThrottledLog(__name__)
 
 # How soon the catalog is read again (seconds): while there are no tables, and unasked; less often
 # where it is so large that reading it would take more than this share of a connection's time. It is
@@ -110,7 +110,7 @@ class Discovery:
         self, *, overrides: Overrides, timezone: str, rules: Rules = DEFAULT_RULES
     ) -> None:
         self.schema: Schema | None = None
-        self.settled = asyncio.Event()
+        self.settled: asyncio.Event = asyncio.Event()
         """Set once the catalog has been read, with a good result or a bad one."""
         self._overrides = overrides
         self._timezone = timezone

@@ -34,7 +34,7 @@ class Value:
         self.column = column
         self._sql = f"{alias}.{ident(column.name)}"
         # In the order of answers citext is text, and so compared by PostgreSQL's own operators.
-        self.sortable = f"{self}::text" if column.type == "citext" else str(self)
+        self.sortable: str = f"{self}::text" if column.type == "citext" else str(self)
 
     def __str__(self) -> str:
         return self._sql
@@ -134,7 +134,7 @@ class Row:
         self._table = table
         self._columns = table.columns if table else {}
         self._alias = alias
-        self.source = f"{table.quoted} {alias}" if table else ""
+        self.source: str = f"{table.quoted} {alias}" if table else ""
 
     def __getitem__(self, field: str) -> Value:
         return Value(self._alias, self._columns[field])

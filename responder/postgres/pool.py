@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -56,8 +56,8 @@ from responder.postgres.reading import CatalogReader
 from responder.postgres.refusals import why
 from responder.throttling import ThrottledLog
 
-log = logging.getLogger(__name__)
-repeated = ThrottledLog(__name__)
+log: Final = logging.getLogger(__name__)
+repeated: Final = ThrottledLog(__name__)
 
 OUT_OF_REACH: Final = "PostgreSQL is out of reach"
 MIN_BACKOFF: Final = 0.05  # between attempts to connect (seconds)
@@ -102,18 +102,18 @@ class Pool:
         self._connections = connections
         self._timeout = timeout
         self._afterwards = afterwards or Afterwards()
-        self.connected = 0
-        self.lost = 0
-        self.batch_sizes = Histogram(SIZES)
-        self.pulse = Pulse(patience=timeout)
+        self.connected: int = 0
+        self.lost: int = 0
+        self.batch_sizes: Histogram = Histogram(SIZES)
+        self.pulse: Pulse = Pulse(patience=timeout)
         self._trouble = ""  # why the last attempt to connect failed
         self._told: set[str] = set()  # the ways in which an outage has shown so far
         self._faults = Faults()
-        self.warning = self._faults.warning
+        self.warning: Callable[[], str | None] = self._faults.warning
         self._probes = Line[None, Connection](self._fetch_probe, max_batch=max_pending)
         self._samples = Line[None, Connection](self._fetch_sample, max_batch=max_pending)
         self._changes = Line[None, Connection](self._fetch_changes, max_batch=1)
-        self.batching = Batching[Connection](
+        self.batching: Batching[Connection] = Batching(
             max_pending=max_pending,
             timeout=timeout,
             late=self._late,

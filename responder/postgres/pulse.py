@@ -80,8 +80,8 @@ class Pulse:
     """
 
     def __init__(self, *, patience: float) -> None:
-        self.silent = False
-        self.seconds = Histogram(SECONDS)
+        self.silent: bool = False
+        self.seconds: Histogram = Histogram(SECONDS)
         self._now = asyncio.get_running_loop().time
         self._watch = Watch(patience, self._fall_silent)
 

@@ -45,7 +45,7 @@ class Runner(Errand, asyncio.Protocol):
 
     def __init__(self, connection: Any) -> None:  # its stubs leave out what is private
         self._protocol = protocol = connection._protocol
-        self.afterwards = Afterwards()
+        self.afterwards: Afterwards = Afterwards()
         self._take = protocol.data_received
         self._completed = protocol._on_waiter_completed
         connection._transport.set_protocol(self)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import jwt
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -73,7 +73,7 @@ class KeySet:
         if not isinstance(keys, list):
             raise ValueError("not a key set")  # noqa: TRY004 - bad input, not a wrong argument
         self.document = document
-        self.keys = [key for each in keys if (key := _parse_key(each))]
+        self.keys: list[Key] = [key for each in keys if (key := _parse_key(each))]
         if not self.keys:
             raise ValueError("no key that can be used")
         self._by_id: dict[str | None, list[Key]] = {}
@@ -83,7 +83,7 @@ class KeySet:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, KeySet) and other._content() == self._content()
 
-    __hash__ = None  # type: ignore[assignment]  # as Python has it for what has only __eq__
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # as Python has it for what has only __eq__
 
     def verifying_keys(self, kid: str | None, algorithm: str) -> Sequence[jwt.PyJWK]:
         """Return the keys, each once, that may verify a token with this `kid` and `alg`.

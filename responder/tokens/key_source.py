@@ -38,7 +38,7 @@ from responder.errors import ResponderError, UnauthenticatedError, UnavailableEr
 from responder.tokens import urls
 from responder.tokens.key_set import KeySet, UnknownKeyError
 
-log = logging.getLogger(__name__)
+log: Final = logging.getLogger(__name__)
 
 REFRESH: Final = 240.0  # seconds from one download that succeeded to the next
 INTERVAL: Final = 1.0  # seconds between downloads, at least
@@ -70,8 +70,8 @@ class KeySource:
         refresh: float = REFRESH,
     ) -> None:
         self.key_set: KeySet | None = None
-        self.downloads = 0
-        self.failures = 0
+        self.downloads: int = 0
+        self.failures: int = 0
         self.problem: str | None = None  # of the last download
         self._succeeded_at = monotonic()
         self._location = location

@@ -34,7 +34,7 @@ class SharedSecrets:
     def __init__(self, secrets: Sequence[str]) -> None:
         if not 1 <= len(secrets) <= MAX_SECRETS:
             raise ValueError(f"expected 1 to {MAX_SECRETS} secrets")
-        self.has_blank_ends = any(each != each.strip() for each in secrets)
+        self.has_blank_ends: bool = any(each != each.strip() for each in secrets)
         self._secrets = [_prepared(each) for each in secrets]
 
     def __len__(self) -> int:

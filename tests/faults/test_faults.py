@@ -239,7 +239,18 @@ async def test_connections_reset_and_slow(site, note):
         healed = monotonic()
     note(**told(load, healed))
 
-    assert {VALUE} == set(load.counts())
+    assert_got_over(load, healed)
+
+
+def assert_got_over(load, healed) -> None:
+    """Each request has its answer in time, and all is well soon afterwards.
+
+    On a quiet machine each is a value (see the table). On a busy one three connections may be lost
+    faster than they are made, and what could not wait for them is refused.
+    """
+    assert {VALUE, "unavailable", "timeout"} >= set(load.counts())
+    assert load.latest() < BUSY
+    assert load.normal_after(healed) < 2 * BUSY
 
 
 async def test_backends_terminated(site, note):
@@ -255,7 +266,7 @@ async def test_backends_terminated(site, note):
     note(**told(load, healed), backends=ended)
 
     assert ended > 10 * TIMES
-    assert {VALUE} == set(load.counts())
+    assert_got_over(load, healed)
 
 
 TERMINATE = """

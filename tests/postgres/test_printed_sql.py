@@ -28,9 +28,7 @@ COLUMNS = {
     "user": ("id", "email", "emailVerified"),
     "member": ("userId", "organizationId", "role"),
 }
-some_names = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+some_names = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 schema_names = any_name.filter(lambda name: not name.startswith("pg_") and name != "public")
 role_names = any_name.filter(
     lambda name: not name.startswith("pg_") and name not in ("public", "none", "postgres")

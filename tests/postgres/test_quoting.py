@@ -14,9 +14,7 @@ from responder.postgres.overrides import column_names, table_name
 from responder.postgres.quoting import ident, literal, qualified, regclass, shown, unquoted
 from tests.names import NASTY, any_name, raw
 
-each_name = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+each_name = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 any_text = st.one_of(
     st.sampled_from(NASTY), st.text(st.characters(exclude_characters="\0", codec="utf-8"))
 )

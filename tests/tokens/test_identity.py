@@ -6,7 +6,7 @@ import json
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from responder.errors import UnauthenticatedError
@@ -310,7 +310,6 @@ def test_no_mutation_of_a_token_verifies(data):
             check(mutated)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # on a machine that is busy
 @given(
     st.dictionaries(
         st.sampled_from([*CLAIMS, "nbf"]),

@@ -58,7 +58,8 @@ TICK: Final = 0.01  # seconds that an answer may be later than its deadline
 PATIENCE: Final = 0.05  # share of the timeout, for which a key may have to wait
 FEW: Final = 256  # keys that are no overload if half of the timeout suffices for them
 SPARING: Final = 1.5  # times as many may wait, for those who are spared
-MEASURED: Final = 0.05  # seconds in which it is counted how many keys are taken
+MEASURED: Final = 0.05  # seconds in which it is counted how many keys are taken, at least
+SEVERAL: Final = 8  # batches, likewise: the first and the last may be anywhere in that time
 STEADY: Final = 4  # measurements of which a line's room is about the mean
 FORGOTTEN: Final = 1.0  # seconds after which that says nothing any more
 UNKNOWN: Final = 128  # batches that may wait in a line of which nothing is known
@@ -106,7 +107,7 @@ class Line(Generic[Key, Source]):
         self.apart_until: float = 0.0  # the loop's time
         self.waiting: deque[Waiter[Key]] = deque()
         self.room: float = UNKNOWN * max_batch  # so many keys may wait
-        self.taken = 0  # keys since the measurement began
+        self.taken = self.batches = 0  # keys, and batches of them, since the measurement began
         self.measured_from: float = 0.0  # by the clock of Batching, as is the next
         self.measured_at: float = 0.0
 
@@ -261,7 +262,7 @@ class Batching(Generic[Source]):
         self.pending += 1
         if not line.waiting:
             self._turns.append(line)
-            line.taken, line.measured_from = 0, self._clock
+            line.taken, line.batches, line.measured_from = 0, 0, self._clock
         line.waiting.append(Waiter(key, deadline, callback, line.max_batch))
         if deadline < self._alarm_at:
             self._set_alarm(deadline)
@@ -349,9 +350,8 @@ class Batching(Generic[Source]):
         """Take those that may go together; drop those that have their answer or are too late."""
         now = self._now()
         head: list[Waiter[Key]] = []
-        waiting = line.waiting
-        share = ceil(len(waiting) / len(self._free))
-        most = 1 if now < line.apart_until else max(share, line.crowd)
+        waiting, free = line.waiting, len(self._free)
+        most = 1 if now < line.apart_until else max(ceil(len(waiting) / free), line.crowd)
         while waiting and len(head) < (most := min(most, waiting[0].largest_batch)):
             waiter = waiting.popleft()
             if waiter.deadline <= now:
@@ -367,15 +367,15 @@ class Batching(Generic[Source]):
             if self._clock - line.measured_at > FORGOTTEN:
                 line.room = UNKNOWN * line.max_batch
             return
-        line.taken += taken
+        line.taken, line.batches = line.taken + taken, line.batches + 1
         passed = self._clock - line.measured_from
-        if passed >= MEASURED:
+        if passed >= MEASURED and line.batches >= SEVERAL:
             patience = line.patience * self._timeout + self._leniency
             rate = line.taken / passed
             room = max(patience * rate, min(FEW, self._timeout / 2 * rate), CROWD)
             known = line.room < UNKNOWN * line.max_batch
             line.room = line.room + (room - line.room) / STEADY if known else room
-            line.taken, line.measured_from = 0, self._clock
+            line.taken, line.batches, line.measured_from = 0, 0, self._clock
             line.measured_at = self._clock
 
     def _set_alarm(self, when: float) -> None:

@@ -15,6 +15,7 @@ from responder.batching import (
     MEASURED,
     NEVER,
     PATIENCE,
+    SEVERAL,
     Alone,
     Answer,
     Batch,
@@ -287,6 +288,19 @@ async def test_a_burst_that_can_be_answered_in_time_is_no_overload():
     assert [b"%d" % n for n in range(200)] == answers
 
 
+async def test_few_batches_say_nothing_of_what_is_answered():
+    """On a machine that is busy a moment may pass for each: hundreds may wait all the same."""
+    bench = Bench(max_batch=8)
+    for key in range(300):
+        bench.load(f"{key}")
+
+    for _ in range(SEVERAL - 1):
+        bench.batching._clock += MEASURED
+        await bench.answer_one()
+
+    assert [bench.load(f"more {key}") for key in range(300)]
+
+
 async def test_a_moment_in_which_little_is_answered_takes_little_room():
     """How many may wait changes step by step, because what is answered in a moment differs."""
     bench = Bench()
@@ -295,7 +309,7 @@ async def test_a_moment_in_which_little_is_answered_takes_little_room():
 
     rooms = []
     for taken in (1000, 10):
-        bench.line.taken = taken
+        bench.line.taken, bench.line.batches = taken, SEVERAL
         bench.batching._clock += MEASURED
         bench.batching._measure(bench.line, 0)
         rooms.append(bench.line.room)

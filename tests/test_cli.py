@@ -428,7 +428,7 @@ async def run_patched(name: str, cwd: Path) -> Ended:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", code),
         cwd=cwd,
-        env=environment(DATABASE_URL="postgres://db/main"),
+        env=environment(DATABASE_URL="postgres://db/main", RESPONDER_HTTP_AUTH="disabled"),
         stdout=PIPE,
         stderr=PIPE,
     )

@@ -209,6 +209,11 @@ class Connection:
             return False
         return True
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return self._connection.is_closed()
+
     def terminate(self) -> None:
         """Close at once, without a word to the server."""
         self._watch.stop()

@@ -290,14 +290,21 @@ class Pool:
             connection.runner.run(self._answer(connection, batch), partial(ended, batch))
 
         def ended(batch: Batch[Any, Connection], error: BaseException | None) -> None:
-            if error is None:
+            if error is None and not connection.closed:
                 self.batching.offer(take)
                 return
             if isinstance(error, LostError):
                 batch.retry_once()
-            if not lost.done():
-                lost.set_exception(error)
+            end(error)
 
+        def end(error: BaseException | None = None) -> None:
+            if not lost.done():
+                lost.set_exception(error or LostError())
+
+        # One that ends while it has nothing to do is replaced at once, and not by the next lookup.
+        connection.runner.lost = end
+        if connection.closed:
+            end()
         self.batching.offer(take)
         try:
             await lost

@@ -41,7 +41,10 @@ class Runner(Errand, asyncio.Protocol):
 
     Attributes:
         afterwards: ends each read.
+        lost: called when the connection is lost while no coroutine runs.
     """
+
+    lost: Callable[[], None] | None = None
 
     def __init__(self, connection: Any) -> None:  # its stubs leave out what is private
         self._protocol = protocol = connection._protocol
@@ -82,6 +85,8 @@ class Runner(Errand, asyncio.Protocol):
         self._protocol.connection_lost(exc)
         if self._awaited is not None and self._awaited.done():
             self.go_on(self._awaited)
+        elif self._coroutine is None and self.lost is not None:
+            self.lost()
 
     def pause_writing(self) -> None:
         """Tell asyncpg."""

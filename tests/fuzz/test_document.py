@@ -110,6 +110,8 @@ async def answers(url: object, drawn: list[tuple[Any, ...]]) -> list[Answer]:
     return await asyncio.gather(*(one(method, request) for _, method, request in drawn))
 
 
+# The service runs in another thread meanwhile, and uses `random`, of which Hypothesis would warn.
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
 async def test_every_answer_is_one_that_the_document_describes(site):
     """Status, type, headers and body of each answer are those of the document, and none is 500."""
     service, document, tokens, texts = site

@@ -41,7 +41,8 @@ from responder.postgres.users import Query, UserRow, Users
 from responder.postgres.visibility import Caller
 from responder.replies import Fewer, WithAll, Written
 
-FEW: Final = 8  # pages, or lists, that may share a query
+FEW: Final = 8  # pages of users, or lists, that may share a query
+SOME: Final = 32  # pages of memberships, likewise: nearly every user has a handful
 PATIENT: Final = 0.125  # share of the timeout, for which they may wait: each takes longer
 APART: Final = 10.0  # seconds for which each goes alone after one was too slow, as without an index
 
@@ -77,7 +78,11 @@ class Directory:
             for kind in product((False, True), ("first", "after", "after a null"))
         }
         self._memberships = self._lines(
-            paging.fetch_memberships, max_batch=few, crowd=1, apart=APART, patience=PATIENT
+            paging.fetch_memberships,
+            max_batch=min(SOME, max_batch),
+            crowd=1,
+            apart=APART,
+            patience=PATIENT,
         )
         self._lists = self._lines(
             self._fetch_lists, max_batch=few, crowd=1, apart=APART, patience=PATIENT

@@ -451,5 +451,25 @@ def cast(template) -> people.Cast:
     return template[1]
 
 
+ROWS: list[tuple[str, str]] = []  # what was counted, and by which test
+
+
+@pytest.fixture
+def note(request):
+    """A function that adds what was seen to the table."""
+
+    def add(**figures: object) -> None:
+        ROWS.append((request.node.name, ", ".join(f"{k} {v}" for k, v in figures.items())))
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    if ROWS:
+        terminalreporter.section("counted")
+        for name, figures in ROWS:
+            terminalreporter.line(f"{name}: {figures}")
+
+
 def pytest_report_header() -> str:
     return f"asyncio debug: {os.environ.get('PYTHONASYNCIODEBUG', 'off')}"

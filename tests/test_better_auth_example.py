@@ -126,7 +126,7 @@ async def composed(services, create_database) -> AsyncIterator[Composed]:
 
 
 async def token(composed: Composed, path: str, sign_in: str, **person: str) -> str:
-    """Sign somebody in, and return a token of theirs."""
+    """Sign a person in, and return a token of theirs."""
     async with httpx.AsyncClient(base_url=composed.application, trust_env=False) as client:
         assert (await client.post(f"/api/auth/sign-in/{sign_in}", json=person)).is_success
         found: str = (await client.get(path)).json()["token"]

@@ -1,4 +1,4 @@
-"""What the tests of topologies share: the table of what was counted, and workers."""
+"""What the tests of topologies share: workers."""
 
 from __future__ import annotations
 
@@ -8,25 +8,6 @@ from contextlib import AsyncExitStack
 import pytest
 
 from tests.scaling.workers import Start, worker
-
-ROWS: list[tuple[str, str]] = []
-
-
-@pytest.fixture
-def note(request):
-    """A function that adds what was seen to the table."""
-
-    def add(**figures: object) -> None:
-        ROWS.append((request.node.name, ", ".join(f"{k} {v}" for k, v in figures.items())))
-
-    return add
-
-
-def pytest_terminal_summary(terminalreporter) -> None:
-    if ROWS:
-        terminalreporter.section("scaling")
-        for name, figures in ROWS:
-            terminalreporter.line(f"{name}: {figures}")
 
 
 @pytest.fixture

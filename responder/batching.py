@@ -45,6 +45,7 @@ from math import ceil
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from responder.afterwards import Afterwards
+from responder.alarm import Alarm
 from responder.errors import RefusedError, ResponderError
 
 Key = TypeVar("Key")
@@ -53,8 +54,6 @@ Answer: TypeAlias = bytes | ResponderError
 Callback: TypeAlias = Callable[[Answer], None]
 
 CROWD: Final = 32  # keys that are no crowd yet
-NEVER: Final = float("inf")
-TICK: Final = 0.01  # seconds that an answer may be later than its deadline
 PATIENCE: Final = 0.05  # share of the timeout, for which a key may have to wait
 FEW: Final = 256  # keys that are no overload if half of the timeout suffices for them
 SPARING: Final = 1.5  # times as many may wait, for those who are spared
@@ -223,8 +222,7 @@ class Batching(Generic[Source]):
         self._free: list[Take[Source]] = []  # of each source that waits for a batch
         self._serving = False  # now, or at the end of the read
         self._drained: list[asyncio.Future[None]] = []  # of each that waits until all is answered
-        self._alarm: asyncio.Handle | None = None
-        self._alarm_at = NEVER
+        self._alarm = Alarm(self._waiters, lambda waiter: self.answer(waiter, late()))
         self._clock = 0.0  # seconds, of those in which batches are answered
         self._ticked = 0.0  # the loop's time
         self._pause, self._resumed = 0.0, 0.0  # how long the last pause was; the clock at its end
@@ -264,8 +262,8 @@ class Batching(Generic[Source]):
             self._turns.append(line)
             line.taken, line.batches, line.measured_from = 0, 0, self._clock
         line.waiting.append(Waiter(key, deadline, callback, line.max_batch))
-        if deadline < self._alarm_at:
-            self._set_alarm(deadline)
+        if deadline < self._alarm.at:
+            self._alarm.set(deadline)
         if self._free and not self._serving:
             self._serving = True
             self._afterwards.call(self._serve)
@@ -377,22 +375,6 @@ class Batching(Generic[Source]):
             line.room = line.room + (room - line.room) / STEADY if known else room
             line.taken, line.batches, line.measured_from = 0, 0, self._clock
             line.measured_at = self._clock
-
-    def _set_alarm(self, when: float) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm_at = when
-        self._alarm = asyncio.get_running_loop().call_at(when, self._expire)
-
-    def _expire(self) -> None:
-        self._alarm, self._alarm_at = None, NEVER
-        now = self._now()
-        for waiter in self._waiters():
-            if waiter.deadline <= now:
-                self.answer(waiter, self._late())
-        if left := [waiter.deadline for waiter in self._waiters()]:
-            # Not at each deadline: in an overload each lookup has its own.
-            self._set_alarm(max(min(left), now + TICK))
 
     def _waiters(self) -> list[Waiter[Any]]:
         lines, batches = self._lines, self._under_way

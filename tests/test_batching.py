@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import pytest
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 from responder.batching import (
     ALONE,
     MEASURED,
-    NEVER,
     PATIENCE,
     SEVERAL,
     Alone,
@@ -384,7 +384,7 @@ async def test_a_crowd_is_shared_among_those_who_are_free(free, sizes):
     taking = [asyncio.create_task(taken(batching)) for _ in range(free)]
     await asyncio.sleep(0)
     for key in range(100):
-        batching.load(lookup, key, deadline=NEVER, callback=lambda _: None)
+        batching.load(lookup, key, deadline=inf, callback=lambda _: None)
 
     batches = [await batch for batch in taking]
 

@@ -14,12 +14,12 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from math import inf
 from typing import Any, Final, Protocol
 
 from nats import errors
 
 from responder.afterwards import Afterwards
+from responder.alarm import Alarm
 from responder.asking import NoRespondersError
 from responder.errands import Prompt
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
@@ -38,7 +38,6 @@ OUT_OF_REACH: Final = "NATS is out of reach"
 NO_INBOX: Final = (
     "NATS does not permit to hear replies: to subscribe to _INBOX.>, or as NATS_INBOX_PREFIX says"
 )
-TICK: Final = 0.01  # seconds that a request may be later than its deadline
 PING_INTERVAL: Final = 10  # seconds; after two without an answer the server is taken for dead
 FLUSH_TIMEOUT: Final = 10.0  # seconds
 LAST_FLUSH_TIMEOUT: Final = 2.0  # seconds; of the flush before closing
@@ -139,8 +138,7 @@ class Connection:
         self._numbers = itertools.count()
         self._requests: dict[bytes, _Asked] = {}  # by reply subject
         self._now = asyncio.get_running_loop().time
-        self._alarm: asyncio.Handle | None = None  # of the next deadline
-        self._alarm_at = inf
+        self._alarm = Alarm(self._requests.values, lambda asked: asked.settle(TimeoutError()))
         self.trouble: str = OUT_OF_REACH
         self.reconnects: int = 0
         self._refused = False  # whether that is the answer of a server
@@ -260,8 +258,8 @@ class Connection:
         reply = b"%b%d" % (self._inbox, next(self._numbers))
         asked = self._requests[reply] = _Asked()
         asked.begins, asked.deadline = begins, self._now() + timeout
-        if asked.deadline < self._alarm_at:
-            self._set_alarm(asked.deadline)
+        if asked.deadline < self._alarm.at:
+            self._alarm.set(asked.deadline)
         try:
             self.send(b"%b %b" % (subject.encode(), reply), payload, block, asked.deadline)
             reply_headers, body = await asked
@@ -277,22 +275,6 @@ class Connection:
         if is_no_responders(reply_headers):
             raise NoRespondersError
         return reply_headers, body
-
-    def _set_alarm(self, when: float) -> None:
-        # One for all requests: one for each would cost a tenth of what the bridge does.
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm_at = when
-        self._alarm = asyncio.get_running_loop().call_at(when, self._expire)
-
-    def _expire(self) -> None:
-        """End the requests whose deadline has passed."""
-        self._alarm, self._alarm_at = None, inf
-        now = self._now()
-        for asked in [each for each in self._requests.values() if each.deadline <= now]:
-            asked.settle(TimeoutError())
-        if left := [each.deadline for each in self._requests.values() if not each.done()]:
-            self._set_alarm(max(min(left), now + TICK))
 
     def _receive_reply(self, subject: bytes, _: bytes, headers: bytes, payload: bytes) -> None:
         asked = self._requests.get(subject)

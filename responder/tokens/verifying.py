@@ -37,6 +37,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Final, TypeAlias, TypeVar
 
+from responder.alarm import Alarm
 from responder.errors import ResponderError, UnauthenticatedError, UnavailableError
 from responder.models import Identity
 from responder.tokens.identity import Unverified
@@ -46,8 +47,6 @@ from responder.tokens.verifier import MAX_DOUBTED, TokenVerifier
 # A lookup takes about five turns of the loop, which are so much longer in a flood of tokens. With
 # half of it, a request whose token is new costs a fifth more; with twice as much, a tenth less.
 TURN: Final = 0.001  # seconds in a turn of the loop for which tokens are verified
-NEVER: Final = float("inf")
-TICK: Final = 0.01  # seconds that an answer may be later than its deadline
 PLACE: Final = 2048  # bytes of a request
 MAX_PLACES: Final = 64  # that one request takes, however large it is
 
@@ -76,7 +75,6 @@ class Verifying:
 
     def __init__(self, tokens: TokenVerifier) -> None:
         self._tokens = tokens
-        self._now = asyncio.get_running_loop().time
         self._proven = OrderedDict[int, None]()  # users, by the hash of their id
         self._proven_queue, self._new_queue = _Queue(), _Queue()
         self._queues = [self._proven_queue, self._new_queue]  # the second has the next turn
@@ -87,8 +85,7 @@ class Verifying:
         self._again: deque[_Waiter] = deque()
         self._turn_is_due = False
         self._waiting: dict[_Waiter, None] = {}  # in order of arrival
-        self._alarm: asyncio.Handle | None = None
-        self._alarm_at = NEVER
+        self._alarm = Alarm(self._waiting.keys, self._expire)
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -122,8 +119,8 @@ class Verifying:
             self._await(download, waiter)
         self._waiting[waiter] = None
         self._idle.clear()
-        if deadline < self._alarm_at:
-            self._set_alarm(deadline)
+        if deadline < self._alarm.at:
+            self._alarm.set(deadline)
 
     async def drained(self) -> None:
         """Wait until every token has its answer."""
@@ -145,6 +142,12 @@ class Verifying:
         if not self._waiting:
             self._idle.set()
         callback(answer)
+
+    def _expire(self, waiter: _Waiter) -> None:
+        """Answer a token whose deadline has passed."""
+        stale = isinstance(waiter.refusal, StaleKeyError)
+        late = UnavailableError(LATE)
+        self._answer(waiter, waiter.refusal if stale and waiter.refusal else late)
 
     # In a queue.
 
@@ -251,27 +254,6 @@ class Verifying:
             return True
         self._again.appendleft(waiter)
         return False
-
-    # In time.
-
-    def _set_alarm(self, when: float) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm_at = when
-        self._alarm = asyncio.get_running_loop().call_at(when, self._expire)
-
-    def _expire(self) -> None:
-        """Answer the tokens whose deadline has passed."""
-        self._alarm, self._alarm_at = None, NEVER
-        now = self._now()
-        for waiter in [each for each in self._waiting if each.deadline <= now]:
-            stale = isinstance(waiter.refusal, StaleKeyError)
-            late = UnavailableError(LATE)
-            self._answer(waiter, waiter.refusal if stale and waiter.refusal else late)
-        if self._waiting:
-            # Not at each deadline: in a flood each token has its own.
-            first = min(each.deadline for each in self._waiting)
-            self._set_alarm(max(first, self._now() + TICK))
 
 
 class _Waiter:

@@ -233,6 +233,7 @@ class Connection:
 
     async def drain_listeners(self) -> None:
         """Stop listening with a queue, once all that the server has sent is received."""
+        self._client.denials.stop()
         drains = [each.drain() for each in self._client.queue_subscriptions()]
         for failure in await asyncio.gather(*drains, return_exceptions=True):
             if isinstance(failure, errors.Error):
@@ -251,7 +252,8 @@ class Connection:
         block = encode_headers(headers) if headers else b""
         if len(block) + len(payload) > self.max_payload:
             raise PayloadTooLargeError("the request does not fit into one message")
-        if self._client.denied and self._inbox_subject.lower() in self._client.denied:
+        denied = self._client.denials.subjects
+        if denied and self._inbox_subject.lower() in denied:
             raise UnavailableError(NO_INBOX)
         if self._client.pulse.silent:  # an outage has outlasted the time for which it is waited out
             raise UnavailableError(OUT_OF_REACH)
@@ -305,7 +307,7 @@ class Connection:
             raise UnavailableError(self.trouble) from None
         if not self._client.is_connected:  # then there was nothing to flush to
             raise UnavailableError(self.trouble)
-        if self._client.denied:
+        if self._client.denials.subjects:
             raise UnavailableError(f"NATS does not permit to subscribe to {self._denied}")
 
     @property
@@ -315,7 +317,7 @@ class Connection:
     @property
     def _denied(self) -> str:
         inbox = self._inbox_subject.lower()
-        shown = ("its inbox" if each == inbox else each for each in self._client.denied)
+        shown = ("its inbox" if each == inbox else each for each in self._client.denials.subjects)
         return visible(", ".join(sorted(shown)))
 
     async def move(self) -> None:
@@ -348,7 +350,7 @@ class Connection:
             patience = self._client.pulse.patience
             log.warning("lost the connection to NATS: nothing was heard of it for %g s", patience)
         elif not self._client.is_closed:
-            log.warning("lost the connection to NATS")
+            log.warning("lost the connection to NATS%s", self._client.ended_by)
 
     async def _reconnected(self) -> None:
         self.reconnects += 1

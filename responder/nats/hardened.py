@@ -13,7 +13,7 @@ import asyncio
 import re
 import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, Final, TypeAlias
 
 from nats import errors
@@ -22,6 +22,7 @@ from nats.aio.subscription import Subscription
 
 from responder.afterwards import Afterwards
 from responder.nats.backlog import Backlog
+from responder.nats.denials import Denials
 from responder.nats.protocol import Parser
 from responder.nats.pulse import Pulse
 from responder.nats.tls import TlsClient
@@ -47,7 +48,6 @@ TOO_LARGE: Final = "too_large"
 NOT_CONNECTED: Final = "not_connected"
 UNREAD: Final = "unread"  # the server reads too slowly
 _ROOT = re.compile(r'for publish to "([\w$-]{1,32})\.')
-_SUBSCRIPTION = re.compile(r'subscription to "([^"]*)"')
 
 
 class _MeasuringPong(asyncio.Future[bool]):
@@ -75,7 +75,7 @@ class HardenedClient(TlsClient):
 
     Attributes:
         max_payload: bytes that a message may have, headers included.
-        denied: the subjects, in lower case, to which this server does not let us subscribe.
+        denials: the subjects to which this server does not let us subscribe.
         lost: how many messages did not leave, by the reason.
         backlog: how old what is being received is.
         afterwards: ends each read.
@@ -89,7 +89,7 @@ class HardenedClient(TlsClient):
 
     def __init__(self, patience: float) -> None:
         super().__init__()
-        self.denied: set[str] = set()
+        self.denials: Denials = Denials(self._subscribe_again)
         self.lost: Counter[str] = Counter({DENIED: 0, TOO_LARGE: 0, NOT_CONNECTED: 0, UNREAD: 0})
         loop = asyncio.get_running_loop()
         self.backlog: Backlog = Backlog(loop.time)
@@ -223,8 +223,16 @@ class HardenedClient(TlsClient):
 
         A reconnect subscribes to them again.
         """
+        self.denials.stop()
         for subscription in self.queue_subscriptions():
             await self._send_unsubscribe(subscription._id)
+
+    async def _subscribe_again(self, subjects: Container[str]) -> None:
+        """Subscribe to some subjects once more, and return when the server has answered."""
+        for each in self._subs.values():
+            if each.subject.lower() in subjects:
+                await self._send_subscribe(each)
+        await self.flush()
 
     def keep_alive(self) -> None:
         """Let TCP notice a peer that is gone, with bytes on their way to it or without."""
@@ -265,7 +273,7 @@ class HardenedClient(TlsClient):
 
         nats-py sends all, even PINGs, whose PONGs would end later flushes too early.
         """
-        self.denied.clear()
+        self.denials.forget()
         self._stream = None  # it is another's, until this connection is read
         await super()._process_connect_init()
         self._pending, dropped = self._unsent.take(self._now())
@@ -367,14 +375,10 @@ class HardenedClient(TlsClient):
             self.lost[DENIED] += 1
             # Of a reply subject, which a caller has chosen, no more is shown than where it belongs.
             root = _ROOT.search(err_msg)
-            repeated.error(
-                "NATS does not permit to publish to %s: a message was lost",
-                f"{root[1]}.…" if root else "a subject",
-            )
+            where = f"{root[1]}.…" if root else "a subject"
+            repeated.error("NATS does not permit to publish to %s: a message was lost", where)
         elif "permissions violation" in err_msg:
-            subject = _SUBSCRIPTION.search(err_msg)
-            self.denied.add(subject[1] if subject else "")
-            repeated.error("NATS: %s", err_msg, kind=err_msg)
+            self.denials.add(err_msg)
         elif self.is_connected:
             await self._process_op_err(errors.Error(f"nats: {err_msg}"))
         else:
@@ -383,6 +387,7 @@ class HardenedClient(TlsClient):
     async def close(self) -> None:
         """Close for good, even if the connection is lost at the moment."""
         self.pulse.stop()
+        self.denials.forget()
         if not self.is_connected:  # nats-py would write it to a transport that is closed
             self._pending, self._pending_data_size = [], 0
         task = asyncio.current_task()

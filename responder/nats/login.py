@@ -61,6 +61,7 @@ class LoginClient(Client):
         self._login: dict[str, Any] = {}
         self._tried: Srv | None = None
         self._tried_at = 0.0
+        self._ended_by = ""
 
     async def connect(  # type: ignore[override]  # what follows is by name here
         self, servers: str | Sequence[str], **options: Any
@@ -79,6 +80,17 @@ class LoginClient(Client):
         uri = self._tried.uri if self._tried else None
         return visible(f"{uri.hostname}:{uri.port}") if uri else "no address"
 
+    @property
+    def ended_by(self) -> str:
+        """What the server has said as it ended the last connection, after a colon; or nothing."""
+        return f": {self._ended_by}" if self._ended_by else ""
+
+    async def _process_op_err(self, e: Exception) -> None:
+        """Note what the server has said of the end of a connection."""
+        if self.is_connected:
+            self._ended_by = _known(e)
+        await super()._process_op_err(e)
+
     async def _select_next_server(self) -> None:
         """Wait only for a moment after an attempt that has taken long."""
         if time.monotonic() - self._tried_at > MAX_PAUSE:
@@ -88,7 +100,7 @@ class LoginClient(Client):
 
     async def _connect_to_server(self, s: Srv) -> None:
         """Note what is tried, and how long to wait until it is tried again."""
-        self._tried, self._tried_at = s, time.monotonic()
+        self._tried, self._tried_at, self._ended_by = s, time.monotonic(), ""
         pause = random.uniform(MIN_PAUSE, MAX_PAUSE)  # noqa: S311 - jitter is no secret
         self.options["reconnect_time_wait"] = pause
         await super()._connect_to_server(s)
@@ -127,12 +139,18 @@ def why(error: Exception, *, address: str, login: str) -> str:
         address: host and port of the server.
         login: the variables that the login is from.
     """
-    words = str(error).removeprefix("nats:").strip().strip("'").lower()
-    if words in _REFUSALS:
+    refusal = _known(error)
+    if refusal:
         tried = f"the login of {login}" if login else "us, who have no login"
-        tried = tried if words.split()[-1] != "exceeded" else "us"
-        return f"NATS at {address} refuses {tried}: {_REFUSALS[words]}"
+        tried = tried if not refusal.endswith("Exceeded") else "us"
+        return f"NATS at {address} refuses {tried}: {refusal}"
     return f"NATS is out of reach: {address}: {_cause(error)}"
+
+
+def _known(error: Exception) -> str:
+    """Return the words of a server that ends or refuses a connection, or "" for any other."""
+    words = str(error).removeprefix("nats:").strip().strip("'").lower()
+    return _REFUSALS.get(words, "")
 
 
 def _cause(error: Exception) -> str:

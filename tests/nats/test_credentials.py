@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import AsyncExitStack
+import re
+from contextlib import AsyncExitStack, suppress
 
 import nkeys  # type: ignore[import-untyped]  # it has no types
 import pytest
@@ -17,6 +18,7 @@ from responder.errors import SettingsError, UnavailableError
 from responder.nats.connection import connected
 from responder.settings import Settings
 from tests.certificates import certify
+from tests.nats.operator import Operator
 from tests.test_supervisor import free_port
 
 
@@ -203,3 +205,33 @@ async def test_a_prefix_of_the_inbox():
             ) as connection:
                 await connection.flush()
                 await connection.check(2)
+
+
+@pytest.mark.heavy
+async def test_credentials_that_expire_are_told_until_there_are_others(tmp_path, caplog):
+    """A worker whose login expires says so, and comes back with the file that replaces it."""
+    file, operator = tmp_path / "worker.creds", Operator()
+    operator.write_credentials(file, seconds=3)
+    options = Settings.read({"NATS_CREDS": str(file)}).nats_options()
+    async with nats.running(config=operator.config) as server:
+        opening = connected([server.url], name="test", options=options, asks=False, patience=20)
+        async with opening as connection:
+            await connection.listen("users.get", lambda *_: None)
+            at = server.url.removeprefix("nats://")
+            said = f"NATS at {at} refuses the login of NATS_CREDS: "
+            async with asyncio.timeout(20):
+                while not connection.trouble.startswith(said):
+                    await asyncio.sleep(0.02)
+            with pytest.raises(UnavailableError, match=re.escape(said)):
+                await connection.check(1)
+
+            operator.write_credentials(file, seconds=3600)
+            async with asyncio.timeout(20):
+                while True:
+                    with suppress(UnavailableError):
+                        await connection.check(20)
+                        break
+                    await asyncio.sleep(0.02)
+
+    assert connection.reconnects > 0
+    assert "lost the connection to NATS: User Authentication Expired" in caplog.text

@@ -36,7 +36,8 @@ EXAMPLES := $(patsubst %,examples/%/node_modules/.package-lock.json,typescript b
 	$(NPM_CI) --ignore-scripts --prefix $*
 	touch $@
 
-tests/go/.installed/ready: tests/go/install tests/go/requirements.lock | $(VENV)/ready
+tests/go/.installed/ready: tests/go/install tests/go/debian tests/go/requirements.lock \
+		| $(VENV)/ready
 	$< $(CURDIR)/$(BIN)/python
 	touch $@
 
@@ -94,11 +95,16 @@ check: setup ## lint, types, imports, compose file
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 # What the benchmark compares with, installed apart from ours.
-PEERS := benchmarks/peers/node_modules/.package-lock.json benchmarks/peers/.venv/ready
+PEERS := benchmarks/peers/node_modules/.package-lock.json benchmarks/peers/.venv/ready \
+	benchmarks/peers/go/.installed/ready
 
 benchmarks/peers/.venv/ready: benchmarks/peers/requirements.lock
 	$(PYTHON) -m venv benchmarks/peers/.venv
 	benchmarks/peers/.venv/bin/python -m pip install --quiet --require-hashes -r benchmarks/peers/requirements.lock
+	touch $@
+
+benchmarks/peers/go/.installed/ready: $(wildcard benchmarks/peers/go/*) tests/go/.installed/ready
+	benchmarks/peers/go/install
 	touch $@
 
 bench: setup $(PEERS) ## side by side with what one would write instead; ARGS="--quick" and others

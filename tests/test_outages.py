@@ -13,9 +13,12 @@ import httpx
 import pytest
 
 from responder.app import serving
+from responder.postgres.connection import LostError, connect
+from responder.postgres.dsn import parse
+from responder.postgres.refusals import why
 from responder.settings import Settings
 
-PATIENCE = 20
+PATIENCE = 60
 
 
 @pytest.fixture
@@ -73,7 +76,19 @@ async def test_connections_that_end_because_they_are_idle_are_no_outage(
         await observer.close()
 
     assert "out of reach" not in caplog.text
+    assert "lost a connection to PostgreSQL: it has ended while it was idle" in caplog.text
     assert caplog.text.count("lost a connection") <= 3
+
+
+async def test_why_a_connection_is_lost_is_said_in_words(people_service):
+    """Whether what PostgreSQL says at its end is read before the end itself, or not."""
+    connection = await connect(parse(people_service.url), timeout=60)
+    with pytest.raises(LostError) as lost:
+        await connection.fetch("select pg_terminate_backend(pg_backend_pid())")
+    connection.terminate()
+
+    said = why(lost.value)
+    assert said in ("it was told to end it, or to shut down", "the other end has closed it")
 
 
 async def test_a_supervised_worker_tells_its_number():

@@ -158,8 +158,10 @@ def _cause(error: Exception) -> str:
         return "no answer"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    if isinstance(error, errors.StaleConnectionError):
+    if isinstance(error, OSError) and error.errno:  # those of a resolver are negative
+        return os.strerror(error.errno) if error.errno > 0 else error.strerror or "no such host"
+    if isinstance(error, ConnectionError | errors.StaleConnectionError):
         return "the connection has ended"
+    if type(error) is errors.Error:
+        return "it does not answer as a NATS server does"
     return type(error.__cause__ or error).__name__

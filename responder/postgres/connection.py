@@ -199,7 +199,7 @@ class Connection:
         """Return if the tables are what the lookups were made for; raises ChangedError if not."""
         (row,) = await self.fetch(statements.version)
         if row["version"] != statements.schema.version:
-            raise ChangedError
+            raise ChangedError("the tables are not what the query was made for")
 
     async def accepts(self, sql: str, *arguments: object) -> bool:
         """Tell whether PostgreSQL takes the arguments of a query for values of their types."""
@@ -389,7 +389,12 @@ def from_server(error: BaseException) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """Name an error and its cause without their words, which may hold values or a password."""
+    """Name an error and its cause without their words, which may hold values or a password.
+
+    Those of our own errors hold none.
+    """
     error = error.__cause__ or error
+    if isinstance(error, LostError | ChangedError) and error.args:
+        return str(error)
     state = getattr(error, "sqlstate", None)
     return f"{type(error).__name__} [{state}]" if state else type(error).__name__

@@ -249,7 +249,7 @@ class Pool:
                 await self._answer_batches(connection)
             except LostError as error:
                 self.lost += 1
-                repeated.warning("lost a connection to PostgreSQL: %s", describe(error))
+                repeated.warning("lost a connection to PostgreSQL: %s", why(error))
             except Exception as error:  # noqa: BLE001 - it is logged
                 repeated.error("a connection to PostgreSQL failed", exc_info=error)
             finally:
@@ -299,7 +299,7 @@ class Pool:
 
         def end(error: BaseException | None = None) -> None:
             if not lost.done():
-                lost.set_exception(error or LostError())
+                lost.set_exception(error or LostError("it has ended while it was idle"))
 
         # One that ends while it has nothing to do is replaced at once, and not by the next lookup.
         connection.runner.lost = end

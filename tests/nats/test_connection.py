@@ -446,6 +446,33 @@ async def test_a_server_that_is_not_there_is_waited_for_only_so_long():
             pass
 
 
+@pytest.mark.parametrize(
+    ("greeting", "words"),
+    [
+        (b"", "it does not answer as a NATS server does"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "it does not answer as a NATS server does"),
+        (b"INFO {\r\n", "it does not answer as a NATS server does"),
+        (None, "Connection refused"),
+    ],
+)
+async def test_what_is_no_nats_server_is_said_in_words(greeting, words):
+    """Not by the name of an exception."""
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as other_server:
+        port = other_server.sockets[0].getsockname()[1]
+        if greeting is None:
+            other_server.close()
+        with pytest.raises(UnavailableError) as refused:
+            async with connected([f"nats://127.0.0.1:{port}"], name="test", patience=1):
+                pass
+
+    assert f"NATS is out of reach: 127.0.0.1:{port}: {words}" == refused.value.message
+
+
 @pytest.mark.parametrize("said", [b"INFO {}\r\n", b"nothing\r\n"], ids=["good", "bad"])
 async def test_a_cancellation_at_the_moment_of_an_answer_is_heeded(said):
     """Cancelled as a server answers, connecting ends, whatever that server says."""

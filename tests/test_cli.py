@@ -39,7 +39,7 @@ from tests import privacy
 
 RESPONDER = Path(sysconfig.get_path("scripts")) / "responder"
 STARTED = re.compile(r"(?:started|workers): HTTP (\S+), admin (http\S+?|off)\"?\}?$", re.MULTILINE)
-PATIENCE = 20
+PATIENCE = 60  # seconds
 PASSWORD = "swordfish-of-the-superuser"
 
 
@@ -557,7 +557,7 @@ async def test_serve_answers(demo_url, server, cast, tmp_path):
     async with started("serve", cwd=tmp_path, **serving(demo_url, server.url)) as running:
         http, admin = await running.urls()
         async with await nats_py.connect(server.url) as nc:
-            reply = await nc.request("users.get", cast.owner.id.encode(), timeout=5)
+            reply = await nc.request("users.get", cast.owner.id.encode(), timeout=20)
         answers = [
             await status(f"{http}/api/v1/users/{cast.owner.id}"),
             await status(f"{admin}/ready"),
@@ -662,7 +662,7 @@ class Load:
                     id_ = self._ids[number % len(self._ids)]
                     number += callers
                     try:
-                        reply = await nc.request("users.get", id_.encode(), timeout=8)
+                        reply = await nc.request("users.get", id_.encode(), timeout=30)
                     except NoRespondersError:
                         if enough:
                             self.wrong.append("no worker was there")
@@ -745,7 +745,7 @@ async def test_serve_starts_before_postgresql(server, cast, tmp_path):
         await nats_py.connect(server.url) as nc,
     ):
         http, admin = await running.urls()
-        early = await nc.request("users.get", cast.owner.id.encode(), timeout=5)
+        early = await nc.request("users.get", cast.owner.id.encode(), timeout=20)
         statuses = [
             await status(f"{admin}/live"),
             await status(f"{admin}/ready"),
@@ -763,7 +763,7 @@ async def test_serve_starts_before_postgresql(server, cast, tmp_path):
             finally:
                 await connection.close()
             await until(ready)
-            late = await nc.request("users.get", cast.owner.id.encode(), timeout=5)
+            late = await nc.request("users.get", cast.owner.id.encode(), timeout=20)
             code = await running.stop()
 
     assert early.headers
@@ -844,7 +844,7 @@ async def test_workers_share_the_work(demo_url, server, cast, tmp_path):
             await nc.publish("$SRV.PING.users", reply=inbox)
             instances = {json.loads((await pings.next_msg(5)).data)["id"] for _ in range(2)}
             for _ in range(100):
-                await nc.request("users.get", cast.owner.id.encode(), timeout=5)
+                await nc.request("users.get", cast.owner.id.encode(), timeout=20)
         assert 200 == await status(f"{http}/api/v1/users/{cast.owner.id}")
         metrics = await page(f"{admin}/metrics")
         states = [await page(f"{admin}/{name}") for name in ("live", "ready")]
@@ -1060,13 +1060,13 @@ async def test_dev_prints_nats_lines_that_work(dev, cast, tmp_path):
         assert "nats" == program
         async with await nats_py.connect(url) as nc:
             if command[:2] == ["micro", "info"]:
-                reply = await nc.request(f"$SRV.INFO.{command[2]}", timeout=5)
+                reply = await nc.request(f"$SRV.INFO.{command[2]}", timeout=20)
                 assert command[2] == json.loads(reply.data)["name"]
             else:
                 verb, subject, payload, *options = command
                 assert "req" == verb
                 headers = dict(each.split(": ") for each in options if each != "-H") or None
-                reply = await nc.request(subject, payload.encode(), timeout=5, headers=headers)
+                reply = await nc.request(subject, payload.encode(), timeout=20, headers=headers)
                 assert "Nats-Service-Error" not in (reply.headers or {})
                 answers[subject] = json.loads(reply.data)
 

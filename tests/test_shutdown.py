@@ -33,7 +33,8 @@ def variables(people_service):
                 "NATS_URL": url,
                 "RESPONDER_HTTP_LISTEN": "off",
                 "RESPONDER_ADMIN_LISTEN": "off",
-                "RESPONDER_DRAIN_TIMEOUT": "5",
+                "RESPONDER_DRAIN_TIMEOUT": "20",
+                "RESPONDER_TIMEOUT": "10",
             }
         )
 
@@ -50,7 +51,7 @@ async def load(client, user_id: str, *, outstanding: int):
     async def ask() -> None:
         while not over.is_set():
             try:
-                reply = await client.request("users.get", user_id.encode(), timeout=3)
+                reply = await client.request("users.get", user_id.encode(), timeout=30)
                 if reply.headers or user_id.encode() not in reply.data:
                     wrong.append(str(reply.headers))
             except (NatsTimeoutError, NoRespondersError) as error:
@@ -68,7 +69,7 @@ async def load(client, user_id: str, *, outstanding: int):
 async def grows(answered: list[int], *, by: int) -> None:
     """Wait until so many more were answered."""
     target = answered[0] + by
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while answered[0] < target:
             await asyncio.sleep(0.01)
 
@@ -125,7 +126,7 @@ async def test_a_nats_server_that_retires_loses_nothing(variables, cast):
         async with load(client, cast.owner.id, outstanding=32) as (wrong, answered):
             await grows(answered, by=100)
             os.kill(retiring.pid, signal.SIGUSR2)  # lame duck mode
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await retiring.process.wait()
             await grows(answered, by=100)
 
@@ -138,7 +139,7 @@ CALM = "\nlame_duck_grace_period: 1s\nlame_duck_duration: 30s\n"
 
 async def cluster_port(server: nats.NatsServer) -> int:
     """The port on which a server listens for its cluster, from its log."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             for line in server.log.read_text().splitlines():
                 if "Listening for route connections" in line:
@@ -172,16 +173,18 @@ async def test_tokens_that_wait_are_answered(
         )
         async with serving(settings):
             good = {"Authorization": f"Bearer {mint.token(cast.owner.id)}"}
-            reply = await nc.request("stopping.get", cast.owner.id.encode(), headers=good)
+            reply = await nc.request(
+                "stopping.get", cast.owner.id.encode(), timeout=20, headers=good
+            )
             assert cast.owner.id in reply.data.decode()
             endpoint.slow = asyncio.Event()
             for number in range(50):
                 stranger = {"Authorization": f"Bearer {Mint().token('x')}"}
                 await nc.publish("stopping.get", b"x", reply=f"{inbox}.{number}", headers=stranger)
-            await nc.request("stopping.get", cast.owner.id.encode())
+            await nc.request("stopping.get", cast.owner.id.encode(), timeout=20)
             if drain_timeout > 1:
                 endpoint.slow.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         given = [await answers.get() for _ in range(50)]
 
     assert ["401" if drain_timeout > 1 else "503"] * 50 == given
@@ -218,7 +221,7 @@ async def test_a_service_told_to_end_ends_well_at_any_moment(people_service, wor
             cwd=tmp_path,
             stderr=asyncio.subprocess.DEVNULL,
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not heeds(process.pid):
                 await asyncio.sleep(0.001)
             await asyncio.sleep(delay)  # the moment

@@ -29,6 +29,7 @@ from tests.pausing import paused
 
 PACKAGE = Path(responder.__file__).parent
 PATIENCE = 30
+BUSY = 4  # what takes a second may take as many where the machine does much else
 # What a worker imports, sooner or later, of the standard library, of others, and of ours.
 IMPORTED = [
     *("asyncio", "json", "logging", "os", "signal", "socket", "ssl", "typing", "argparse", "http"),
@@ -220,7 +221,7 @@ async def test_no_connection_to_a_worker_is_kept(tmp_path):
         child = supervisor.Child(1, tmp_path / "1.sock", None, drain_timeout=1)
         child.running = True
         assert (200, "ok") == await child.get("/live")
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE):
             await closed.wait()
 
 
@@ -232,7 +233,7 @@ async def load(client, user_id: str) -> AsyncIterator[list[float]]:
 
     async def ask(sent: float) -> None:
         try:
-            reply = await client.request("users.get", user_id.encode(), timeout=1)
+            reply = await client.request("users.get", user_id.encode(), timeout=10)
             assert user_id.encode() in reply.data
         except NatsError:
             lost.append(sent)
@@ -280,8 +281,8 @@ async def test_a_worker_that_hangs_is_replaced(url, tree, cast, tmp_path):
 
     assert lost, "a hung worker loses what it is sent"
     assert {max(first)} == first & second
-    assert max(lost) < min(back, stopped + 3)
-    assert slowest < 1
+    assert max(lost) < min(back, stopped + 3 * BUSY)
+    assert slowest < BUSY
 
 
 @pytest.mark.load

@@ -45,6 +45,7 @@ class Load:
 
     def __init__(self, client: Client, user_id: str) -> None:
         self.asked: list[Asked] = []
+        self.heard = 0.0  # when there was an answer
         self._client = client
         self._payload = user_id.encode()
         self._inbox = client.new_inbox()
@@ -69,7 +70,7 @@ class Load:
     async def _take(self, message: Msg) -> None:
         asked = self.asked[int(message.subject.rpartition(".")[2])]
         assert asked.answer == LOST, "two answers to one request"
-        asked.at = monotonic()
+        asked.at = self.heard = monotonic()
         headers = message.headers or {}
         if "Nats-Service-Error" in headers:
             asked.answer = json.loads(message.data)["code"]
@@ -101,7 +102,7 @@ class Load:
 
 @asynccontextmanager
 async def paced(client: Client, user_id: str, *, rate: int) -> AsyncIterator[Load]:
-    """Ask so often a second; on leaving, answers are waited for, for three seconds at most."""
+    """Ask so often a second; on leaving, answers are waited for until none has come for 3 s."""
     load = Load(client, user_id)
     await load.listen()
     over = asyncio.Event()
@@ -119,9 +120,10 @@ async def paced(client: Client, user_id: str, *, rate: int) -> AsyncIterator[Loa
     finally:
         over.set()
         await sending
-    until = monotonic() + 3
-    while monotonic() < until and any(each.answer == LOST for each in load.asked[-3 * rate :]):
+    last = monotonic()
+    while monotonic() < last + 3 and any(each.answer == LOST for each in load.asked[-3 * rate :]):
         await asyncio.sleep(TICK)
+        last = max(last, load.heard)
 
 
 @asynccontextmanager
@@ -133,7 +135,7 @@ async def full(client: Client, user_id: str, *, outstanding: int) -> AsyncIterat
     async def ask() -> None:
         while not over.is_set():
             try:
-                reply = await client.request("users.get", user_id.encode(), timeout=3)
+                reply = await client.request("users.get", user_id.encode(), timeout=30)
             except Exception as error:  # noqa: BLE001 - each is counted
                 counts[type(error).__name__] += 1
             else:

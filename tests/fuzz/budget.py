@@ -12,7 +12,7 @@ from typing import Final
 
 SECONDS: Final = float(os.environ.get("RESPONDER_TEST_FUZZ_SECONDS", "10"))  # of each fuzzer
 SEED: Final = int(os.environ.get("RESPONDER_TEST_FUZZ_SEED") or random.randrange(2**32))
-TIMEOUT: Final = SECONDS + 60  # seconds that a test of this folder may take
+TIMEOUT: Final = SECONDS + 120  # seconds that a test of this folder may take
 
 
 class Budget:

@@ -121,7 +121,7 @@ async def send(base: object, line: bytes, headers: bytes = b"", body: bytes = b"
 
 async def eventually(client: httpx.AsyncClient, path: str, status: int) -> httpx.Response:
     """Ask until the status is the one expected, or too much time has passed."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 30
     while True:
         response = await client.get(path)
         if response.status_code == status:

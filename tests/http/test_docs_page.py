@@ -45,7 +45,7 @@ async def origin(people_service, start_for_module, cast, tmp_path_factory):
         service.settings.nats_url, name="test", options={}, asks=True
     ) as connection:
         bridge = Bridge(
-            Asker(transport=connection, prefix="users", timeout=2),
+            Asker(transport=connection, prefix="users", timeout=20),
             auth_required=True,
             demo_tokens={name: mint.token_of(person) for name, person in tokens.items()},
         )
@@ -71,7 +71,7 @@ async def test_a_person_reads_and_tries_it(origin, cast, width, scheme, prefix):
         *(NODE, VISIT, CHROMIUM, f"{origin}{prefix}/docs", str(width), scheme, *picture),
         stdout=PIPE,
     )
-    async with asyncio.timeout(50):
+    async with asyncio.timeout(120):
         output, _ = await process.communicate()
     seen = json.loads(output)
 

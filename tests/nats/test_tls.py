@@ -275,7 +275,7 @@ async def test_a_server_with_tls_is_connected_to(tls, more, url):
             }
         )
         async with connected(
-            settings.nats_url, name="test", options=settings.nats_options(), patience=5
+            settings.nats_url, name="test", options=settings.nats_options(), patience=20
         ) as connection:
             await connection.check(2)
             assert encrypted(connection)
@@ -290,7 +290,7 @@ async def test_tls_that_is_only_offered_is_taken(tls, url):
     async with nats.running(config=CONFIG + tls.config() + "allow_non_tls: true\n") as server:
         urls = [url.format(user=f"{USER}:{PASSWORD}", port=port_of(server))]
         options = {"tls": tls.client_context()}
-        async with connected(urls, name="test", options=options, patience=5) as connection:
+        async with connected(urls, name="test", options=options, patience=20) as connection:
             assert encrypted(connection)
 
 
@@ -298,7 +298,7 @@ async def test_without_tls_asked_for_there_need_be_none():
     """`nats://` alone connects to a server without TLS."""
     async with (
         nats.running(config=CONFIG) as server,
-        connected([server.url], name="test", options=OPTIONS, patience=5) as connection,
+        connected([server.url], name="test", options=OPTIONS, patience=20) as connection,
     ):
         await connection.check(2)
         assert not encrypted(connection)
@@ -321,7 +321,7 @@ async def test_of_several_servers_those_with_tls_are_used(tls, plain, secure, fi
     options = {**OPTIONS, "tls": tls.client_context(), "dont_randomize": True}
 
     async with connected(
-        urls if first == "plain" else urls[::-1], name="test", options=options, patience=10
+        urls if first == "plain" else urls[::-1], name="test", options=options, patience=20
     ) as connection:
         assert encrypted(connection)
         await connection.check(2)
@@ -336,7 +336,7 @@ async def test_a_server_that_comes_back_without_tls_is_told_nothing(tls, caplog)
             port = port_of(server)
             options = {**OPTIONS, "tls": tls.client_context()}
             connection = await stack.enter_async_context(
-                connected([f"tls://127.0.0.1:{port}"], name="test", options=options, patience=5)
+                connected([f"tls://127.0.0.1:{port}"], name="test", options=options, patience=20)
             )
             echoed = asyncio.Event()
             await connection.listen("echo", lambda *_: echoed.set())
@@ -354,7 +354,7 @@ async def test_a_server_that_comes_back_without_tls_is_told_nothing(tls, caplog)
             await until(lambda: connection._client.is_connected)
             await connection.check(2)
             connection.send(b"echo", b"")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await echoed.wait()
             assert encrypted(connection)
 
@@ -385,7 +385,7 @@ async def test_a_node_that_the_cluster_tells_of_is_told_nothing_without_tls(tls,
         port = server.sockets[0].getsockname()[1]
         options = {**OPTIONS, "tls": tls.client_context()}
         async with connected(
-            [f"{scheme}://127.0.0.1:{port}"], name="test", options=options, patience=5
+            [f"{scheme}://127.0.0.1:{port}"], name="test", options=options, patience=20
         ) as connection:
             await told.wait()
             server.close()

@@ -105,7 +105,7 @@ class Load:
     async def more(self, answers: int) -> None:
         """Wait for so many more right answers."""
         wanted = self.right + answers
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.right < wanted and not self.wrong:
                 await asyncio.sleep(0.005)
 
@@ -169,7 +169,7 @@ async def test_errors_last_only_while_the_tables_do_not_fit(start_with):
         before = load.told()
         await service.database.execute("alter table users rename to old")
         await service.database.execute('alter table old rename column "emailVerified" to verified')
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not load.errors:
                 await asyncio.sleep(0.005)
         await service.database.execute("alter table replacement rename to users")

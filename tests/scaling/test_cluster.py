@@ -140,8 +140,8 @@ async def test_nodes_and_workers_are_killed_in_turn(cluster, cast, note):
         seconds=round(asked[-1].sent - asked[0].sent),
     )
 
-    # A machine that is busy with other tests may answer some after their deadline.
-    assert {VALUE, NO_WORKER, LOST, "timeout"} >= {each.answer for each in asked}
+    # A machine that is busy with other tests may answer some late, or refuse them.
+    assert {VALUE, NO_WORKER, LOST, "timeout", "unavailable"} >= {each.answer for each in asked}
     assert [] == [
         each
         for each in lost

@@ -60,6 +60,7 @@ async def worker(
         "RESPONDER_HTTP_AUTH": "disabled",
         "RESPONDER_HTTP_LISTEN": "off",
         "RESPONDER_ADMIN_LISTEN": "127.0.0.1:0",
+        "RESPONDER_TIMEOUT": "10",
         **settings,
     }
     async with AsyncExitStack() as stack:
@@ -103,6 +104,7 @@ async def program(
             "PATH": os.environ["PATH"],
             "RESPONDER_ADMIN_LISTEN": at(port),
             "RESPONDER_LOG_LEVEL": "error",
+            "RESPONDER_TIMEOUT": "10",
             **({"PYTHONPATH": str(source)} if source else {}),
             **variables,
         },

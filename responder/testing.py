@@ -1,4 +1,4 @@
-"""A stand-in for `UsersClient`, for tests of applications that ask for users."""
+"""A stand-in for `UsersClient`, and people for it, for tests of applications that ask for users."""
 
 # What stands in is the service, not the client: each call of the real client is encoded, answered
 # from the people that the test has given, and decoded. So calls have the client's own signatures,
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 from responder import bearer, wire
 from responder.asking import Asker
@@ -42,9 +42,62 @@ ISSUER: Final = "https://issuer.test"
 LIFETIME: Final = timedelta(minutes=15)
 
 
+class UserFields(TypedDict, total=False):
+    """What `a_user` takes besides an id: the attributes of a `User`."""
+
+    email: str | None
+    email_verified: bool
+    name: str | None
+    image: str | None
+    is_anonymous: bool
+    role: str
+    banned: bool
+    ban_reason: str | None
+    ban_expires: datetime | None
+    organization_id: str | None
+    org_role: str | None
+    manager_id: str | None
+    department_id: str | None
+    additional_fields: dict[str, Any] | None
+
+
+def a_user(id: str = "ann", **fields: Unpack[UserFields]) -> User:  # noqa: A002 - the field's name
+    """Return a user of whom a test says only what matters to it.
+
+    The rest is that of someone who has just signed up: a name and an email made of the id, the role
+    "user", no organization.
+
+    Args:
+        id: the user's id.
+        fields: other attributes.
+
+    Raises:
+        TypeError: a user has no such attribute.
+    """
+    if unknown := fields.keys() - UserFields.__annotations__.keys():
+        raise TypeError(f"a user has no {', '.join(sorted(unknown))}")
+    usual: UserFields = {
+        "email": f"{id}@example.com".lower(),
+        "email_verified": True,
+        "name": id,
+        "image": None,
+        "is_anonymous": False,
+        "role": "user",
+        "banned": False,
+        "ban_reason": None,
+        "ban_expires": None,
+        "organization_id": None,
+        "org_role": None,
+        "manager_id": None,
+        "department_id": None,
+    }
+    return User.model_validate({**usual, **fields, "id": id})
+
+
 class StubUsers(UsersClient):
     """Has the methods of `UsersClient`, over people of the test's own; it needs no server.
 
+        ann, ben = a_user("ann", role="admin"), a_user("ben")
         users = StubUsers(users=[ann, ben], me=ann)
         assert await users.get(ben.id) == ben
 

@@ -17,7 +17,7 @@ from responder.errors import (
     UnauthenticatedError,
 )
 from responder.fastapi import current_user
-from responder.testing import StubUsers
+from responder.testing import StubUsers, UserFields, a_user
 
 
 @pytest.fixture
@@ -82,6 +82,27 @@ async def test_a_token_speaks_for_me(stub):
         await StubUsers().get("x")
     with pytest.raises(InvalidRequestError, match="cursor"):
         await stub.org_page("x", cursor="y")
+
+
+async def test_a_user_has_what_the_test_says():
+    """The rest is filled in, so that the user is found by id and by email; a slip is refused."""
+    ann, ben = a_user("Ann", role="admin", banned=True), a_user("ben", email=None)
+    users = StubUsers(users=[ann, ben])
+
+    assert ("admin", True, None) == (ann.role, ann.banned, ben.email)
+    assert ann == await users.by_email("ann@example.com")
+    assert ben == await users.get("ben")
+    with pytest.raises(TypeError, match=r"a user has no rol$"):
+        a_user(rol="admin")  # type: ignore[call-arg]  # a slip
+    with pytest.raises(ValueError, match="role"):
+        a_user(role=None)  # type: ignore[arg-type]  # a user has one
+
+
+def test_a_user_can_have_every_field():
+    """What `a_user` takes is what a user has, and additional fields are absent unless named."""
+    assert User.model_fields.keys() == {"id", *UserFields.__annotations__}
+    assert "additionalFields" not in a_user().model_dump(by_alias=True)
+    assert {"badge": 7} == a_user(additional_fields={"badge": 7}).additional_fields
 
 
 async def test_a_fastapi_application_is_tested_with_it(stub):

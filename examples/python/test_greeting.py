@@ -2,25 +2,10 @@
 
 import asyncio
 
-from responder import NotFoundError, User, UsersClient
-from responder.testing import StubUsers
+from responder import NotFoundError, UsersClient
+from responder.testing import StubUsers, a_user
 
-ANN = User(
-    id="1",
-    email="ann@example.com",
-    email_verified=True,
-    name="Ann",
-    image=None,
-    is_anonymous=False,
-    role="user",
-    banned=False,
-    ban_reason=None,
-    ban_expires=None,
-    organization_id="acme",
-    org_role="owner",
-    manager_id=None,
-    department_id=None,
-)
+ANN = a_user("ann", name="Ann", organization_id="acme", org_role="owner")
 
 
 async def greeting(users: UsersClient, user_id: str) -> str:
@@ -33,5 +18,5 @@ async def greeting(users: UsersClient, user_id: str) -> str:
 def test_greeting() -> None:
     users = StubUsers(users=[ANN])
 
-    assert asyncio.run(greeting(users, "1")) == "Hello, Ann"
-    assert asyncio.run(greeting(users, "2")) == "Hello, stranger"
+    assert asyncio.run(greeting(users, "ann")) == "Hello, Ann"
+    assert asyncio.run(greeting(users, "ben")) == "Hello, stranger"

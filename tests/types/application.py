@@ -21,7 +21,7 @@ from responder import (
     WhoAmI,
 )
 from responder.fastapi import current_identity, current_user
-from responder.testing import StubUsers
+from responder.testing import StubUsers, a_user
 
 
 async def everything(nc: Client, token: str) -> list[str | None]:
@@ -43,7 +43,7 @@ async def everything(nc: Client, token: str) -> list[str | None]:
         names.append(f"{error.code} {error.number}")
     async with UsersClient.connect("nats://127.0.0.1:4222", name="consumer") as own:
         names.append((await own.get("a")).org_role)
-    stub: UsersClient = StubUsers(users=[user], me=user)
+    stub: UsersClient = StubUsers(users=[a_user("ben", role="admin")], me=user)
     del by_email, batch, page, memberships, first, identity, stub
     return names
 

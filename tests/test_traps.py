@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import asyncpg
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from responder.dev.tokens import Mint
 from tests.roles import as_role
 from tests.shapes import JOIN_REQUEST, MESSAGE, PROJECT_ACCESS, core, member
+from tests.waiting import until
 
 PEOPLE = """
     insert into "user" (id, name, email) values ('ada', 'Ada', 'ada@example.com'),
@@ -38,12 +40,6 @@ class Eve:
 
 
 HIDDEN = ["not_found", None, "unavailable"]
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_what_resembles_memberships_makes_no_colleagues(
@@ -82,6 +78,10 @@ async def test_members_of_another_owner_are_not_adopted_while_running(
     create_database, start, tmp_path, caplog
 ):
     """A role that may create tables makes no memberships for a service that runs."""
+
+    def warned(table: str) -> bool:
+        return f"{table} has the columns of members" in caplog.text
+
     url = await create_database()
     admin = await asyncpg.connect(url)
     await admin.execute("drop role if exists stranger; create role stranger login")
@@ -95,7 +95,7 @@ async def test_members_of_another_owner_are_not_adopted_while_running(
         for table in ("public.member", "theirs.org_member"):
             await admin.execute(f"{member(table)} alter table {table} owner to stranger")
             await admin.execute(f"insert into {table} select id, 'acme', id, 'o' from \"user\"")
-            await until(lambda table=table: f"{table} has the columns of members" in caplog.text)
+            await until(partial(warned, table))
             told.append(await eve.told())
     finally:
         await admin.execute("drop owned by stranger; drop role stranger")

@@ -23,6 +23,7 @@ from responder.dev import nats as nats_server
 from responder.dev import postgres, process
 from responder.dev.nats import NatsServer
 from responder.dev.postgres import Postgres
+from tests.waiting import until
 
 pytestmark = pytest.mark.heavy
 
@@ -66,11 +67,6 @@ async def connected(server: NatsServer) -> Client:
     client = Client()
     await client.connect(server.url, allow_reconnect=False)
     return client
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.01)
 
 
 def left_of(server: Postgres | NatsServer) -> list[str]:

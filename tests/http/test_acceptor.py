@@ -6,7 +6,7 @@ import asyncio
 import errno
 import resource
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from responder.http.acceptor import max_connections
 from responder.http.listener import listening
 from responder.http.protocol import Connection
 from tests.raw_http import RawClient, ask_once, connected, get
+from tests.waiting import until
 
 LIMIT = 4
 
@@ -34,12 +35,6 @@ class Gated:
             await self.opened.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"answered"})
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

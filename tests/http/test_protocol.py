@@ -8,7 +8,7 @@ import random
 import socket
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 from responder.http import protocol
 from responder.http.listener import listening
 from tests.raw_http import Answer, RawClient, ask_once, connected, get
+from tests.waiting import until
 
 ADDRESS, SETTING = ("127.0.0.1", 0), "RESPONDER_HTTP_LISTEN"
 
@@ -51,12 +52,6 @@ class Gate:
             self.cancelled += 1
             raise
         await echo(scope, receive, send)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def cut_off(client: RawClient, sent: bytes) -> None:

@@ -25,6 +25,7 @@ from responder.nats.connection import Connection, connected
 from responder.settings import Settings
 from tests import certificates
 from tests.certificates import Certificates
+from tests.waiting import until
 
 USER, PASSWORD = "someone", "swordfish-in-the-clear"
 CONFIG = f"authorization {{ user: {USER}, password: {PASSWORD} }}\n"
@@ -101,12 +102,6 @@ def encrypted(connection: Connection) -> bool:
     transport: Any = connection._client._transport
     writer = transport._io_writer
     return writer.get_extra_info("ssl_object") is not None
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 # Ways in which TLS is asked for: URLs with a place for a port, and variables.

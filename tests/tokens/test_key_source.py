@@ -25,6 +25,7 @@ from responder.tokens.verifier import TokenVerifier
 from tests.certificates import certify
 from tests.key_sets import Endpoint, listening, published
 from tests.signing import ED, KID, P256, claims, jwk, key_set, sign
+from tests.waiting import until
 
 pytestmark = pytest.mark.heavy
 INTERVAL = 0.2  # seconds between downloads, shorter than a service has it
@@ -36,12 +37,6 @@ async def verifying(location: str, *, refresh: float = 60) -> AsyncIterator[Toke
     source = key_source.KeySource(location, interval=INTERVAL, refresh=refresh)
     async with source.running():
         yield TokenVerifier(source, issuer)
-
-
-async def until(true) -> None:
-    async with asyncio.timeout(30):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_new_key_is_found_by_its_first_token(endpoint, tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from responder.dev.tokens import ISSUER, Mint
+from responder.dev.tokens import Mint
 from tests.shapes import ADA, MEMBERS, PLAIN
 
 pytestmark = pytest.mark.heavy
@@ -65,17 +65,8 @@ def begin(create_database, start, tmp_path: Path) -> Begin:
         connection = await asyncpg.connect(url)
         await connection.execute(sql)
         await connection.close()
-        mint, file = Mint(), tmp_path / "jwks.json"
-        mint.publish(file)
-        service = await start(
-            url,
-            **{
-                "RESPONDER_JWKS_URL": str(file),
-                "RESPONDER_JWT_ISSUER": ISSUER,
-                "RESPONDER_JWT_AUDIENCE": ISSUER,
-                **settings,
-            },
-        )
+        mint = Mint()
+        service = await start(url, **mint.publish(tmp_path / "jwks.json"), **settings)
         return World(service, mint)
 
     return on

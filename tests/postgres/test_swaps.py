@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from responder.dev.tokens import ISSUER, Mint
+from responder.dev.tokens import Mint
 from responder.errors import SettingsError
 from responder.postgres import discovery
 
@@ -153,13 +153,10 @@ def begin(create_database, start, tmp_path: Path) -> Begin:
     """A function that starts a service on a database, with callers who have tokens."""
 
     async def on(url: str) -> Callers:
-        mint, file = Mint(), tmp_path / "jwks.json"
-        mint.publish(file)
+        mint = Mint()
         service = await start(
             url,
-            RESPONDER_JWKS_URL=str(file),
-            RESPONDER_JWT_ISSUER=ISSUER,
-            RESPONDER_JWT_AUDIENCE=ISSUER,
+            **mint.publish(tmp_path / "jwks.json"),
             RESPONDER_TIMEOUT="0.6",
             RESPONDER_HTTP_LISTEN="off",
         )

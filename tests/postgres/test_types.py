@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from responder.dev.tokens import ISSUER, Mint
+from responder.dev.tokens import Mint
 from tests.conftest import Start
 
 TABLES = """
@@ -130,13 +130,10 @@ async def world(create_database, start, tmp_path: Path) -> AsyncIterator[World]:
         "create type role_word as enum ('admin', 'user'); create domain a_role as role_word;"
     )
     await admin.execute(TABLES)
-    mint, file = Mint(), tmp_path / "jwks.json"
-    mint.publish(file)
+    mint = Mint()
     service = await start(
         url,
-        RESPONDER_JWKS_URL=str(file),
-        RESPONDER_JWT_ISSUER=ISSUER,
-        RESPONDER_JWT_AUDIENCE=ISSUER,
+        **mint.publish(tmp_path / "jwks.json"),
         RESPONDER_HTTP_LISTEN="off",
     )
     yield World(service, mint, admin, start)

@@ -36,6 +36,7 @@ from responder.dev import nats, postgres, service, tables
 from responder.dev.nats import NatsServer
 from responder.settings import Settings
 from tests import privacy
+from tests.ports import free_port
 
 RESPONDER = Path(sysconfig.get_path("scripts")) / "responder"
 STARTED = re.compile(r"(?:started|workers): HTTP (\S+), admin (http\S+?|off)\"?\}?$", re.MULTILINE)
@@ -166,12 +167,6 @@ def serving(database: str, server: str, **variables: str) -> dict[str, str]:
         "RESPONDER_ADMIN_LISTEN": "127.0.0.1:0",
         **variables,
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def status(url: str) -> int:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,10 +24,11 @@ import responder
 from responder import heartbeat, supervisor
 from responder.dev import nats
 from responder.settings import Settings
+from tests import programs
 from tests.pausing import paused
+from tests.programs import PATIENCE, until_ready
 
 PACKAGE = Path(responder.__file__).parent
-PATIENCE = 30
 BUSY = 4  # what takes a second may take as many where the machine does much else
 # What a worker imports, sooner or later, of the standard library, of others, and of ours.
 IMPORTED = [
@@ -36,12 +36,6 @@ IMPORTED = [
     *("sitecustomize", "usercustomize", "uvloop", "httptools", "uvicorn", "nats", "asyncpg"),
     *("starlette", "msgspec", "pydantic", "jwt", "cryptography", "nkeys", "responder", "dotenv"),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager
@@ -52,41 +46,17 @@ async def served(
     async with AsyncExitStack() as stack:
         if nats_url is None:
             nats_url = (await stack.enter_async_context(nats.running())).url
-        admin = free_port()
         environment = {
-            "PATH": os.environ["PATH"],
             "DATABASE_URL": url,
             "NATS_URL": nats_url,
             "RESPONDER_HTTP_AUTH": "disabled",
             "RESPONDER_HTTP_LISTEN": "127.0.0.1:0",
-            "RESPONDER_ADMIN_LISTEN": f"127.0.0.1:{admin}",
+            **({"PYTHONPATH": path} if path else {}),
         }
-        process = await asyncio.create_subprocess_exec(
-            *map(str, command),
-            *("serve", "--workers", "2"),
-            cwd=cwd,
-            env={**environment, **({"PYTHONPATH": path} if path else {})},
-            stderr=asyncio.subprocess.DEVNULL,
+        serve = (*command, "serve", "--workers", "2")
+        yield await stack.enter_async_context(
+            programs.running(*serve, directory=cwd, **environment)
         )
-        try:
-            await until_ready(process, f"http://127.0.0.1:{admin}/ready")
-            yield process, f"http://127.0.0.1:{admin}/ready"
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
-
-
-async def until_ready(process: asyncio.subprocess.Process, url: str) -> None:
-    async with asyncio.timeout(PATIENCE), httpx.AsyncClient(trust_env=False) as client:
-        while True:
-            assert process.returncode is None
-            try:
-                if (await client.get(url)).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                pass
-            await asyncio.sleep(0.02)
 
 
 @pytest.fixture

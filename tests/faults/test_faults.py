@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit
@@ -28,9 +28,10 @@ import pytest
 from responder.dev import nats, people, postgres, process, tables
 from responder.errors import ResponderError
 from responder.nats.connection import connected
+from tests import programs
 from tests.faults.load import LOST, NO_WORKER, VALUE, Asked, full, paced
 from tests.faults.proxy import Proxy
-from tests.test_supervisor import free_port, until_ready
+from tests.programs import SERVE, until_ready
 
 pytestmark = pytest.mark.load
 
@@ -83,32 +84,6 @@ async def _ignored(_: Exception) -> None:
     """nats-py would write it to the log."""
 
 
-@asynccontextmanager
-async def serve(*arguments: str, database: str, nats_url: str, directory: Path):
-    """Run `responder serve`, once it is ready; yields the process and the URL of /ready."""
-    admin = free_port()
-    running = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "responder", "serve", "--no-http", *arguments),
-        cwd=directory,
-        env={
-            "PATH": os.environ["PATH"],
-            "DATABASE_URL": database,
-            "NATS_URL": nats_url,
-            "RESPONDER_ADMIN_LISTEN": f"127.0.0.1:{admin}",
-            "RESPONDER_LOG_LEVEL": "error",
-        },
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        ready = f"http://127.0.0.1:{admin}/ready"
-        await until_ready(running, ready)
-        yield running, ready
-    finally:
-        if running.returncode is None:
-            running.terminate()
-        await running.wait()
-
-
 def by(proxy: Proxy, url: str) -> str:
     """Return a URL with the port of a proxy."""
     return url.replace(f":{urlsplit(url).port}", f":{proxy.port}")
@@ -130,11 +105,11 @@ async def site(tmp_path_factory):
         to_postgres = await stack.enter_async_context(Proxy(server.port).listening())
         to_nats = await stack.enter_async_context(Proxy(nats_port).listening())
         service, ready = await stack.enter_async_context(
-            serve(
-                *("--workers", "2"),
-                database=by(to_postgres, database),
-                nats_url=by(to_nats, broker.url),
+            programs.running(
+                *(*SERVE, "--workers", "2"),
                 directory=tmp_path_factory.mktemp("service"),
+                DATABASE_URL=by(to_postgres, database),
+                NATS_URL=by(to_nats, broker.url),
             )
         )
         yield Site(
@@ -338,7 +313,8 @@ async def test_a_worker_is_killed(site, note):
 async def test_workers_are_replaced_under_full_load(site, note, tmp_path):
     """Two services, of which one after the other gives way to a new one, lose nothing."""
     url = f"nats://127.0.0.1:{site.nats_port}"
-    options = {"database": site.database, "nats_url": url, "directory": tmp_path}
+    variables = {"DATABASE_URL": site.database, "NATS_URL": url}
+    serve = partial(programs.running, *SERVE, directory=tmp_path, **variables)
     restarts = 10 * TIMES
     client = await nats_py.connect(url)
     async with AsyncExitStack() as last:
@@ -347,12 +323,12 @@ async def test_workers_are_replaced_under_full_load(site, note, tmp_path):
         current = [AsyncExitStack(), AsyncExitStack()]
         for each in current:
             last.push_async_callback(each.aclose)
-            await each.enter_async_context(serve(**options))
+            await each.enter_async_context(serve())
         async with full(client, site.cast.owner.id, outstanding=256) as counts:
             for number in range(restarts):
                 each = current[number % 2]
                 await each.aclose()
-                await each.enter_async_context(serve(**options))
+                await each.enter_async_context(serve())
     await client.close()
     note(**counts, restarts=restarts)
 

@@ -39,6 +39,7 @@ from responder.http.bridge import Bridge
 from responder.http.listener import bind, listening
 from responder.inbox import Inbox
 from responder.settings import Settings
+from tests.ports import free_port
 from tests.raw_http import ask_once, connected, get
 
 ODD_IDS = ("a/b", "a+b", "..", "email", "jörg", "%41", "a b", "a?b")
@@ -1235,12 +1236,6 @@ async def people_database(port: int) -> AsyncIterator[str]:
         finally:
             await connection.close()
         yield server.url
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_a_lone_bridge_is_ready_without_a_worker(lone):

@@ -19,7 +19,7 @@ from responder.nats.connection import connected
 from responder.settings import Settings
 from tests.certificates import certify
 from tests.nats.operator import Operator
-from tests.test_supervisor import free_port
+from tests.ports import free_port
 
 
 async def test_a_server_that_verifies_certificates(tmp_path):

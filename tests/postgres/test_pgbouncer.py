@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,15 +12,16 @@ import asyncpg
 import pytest
 
 from responder import checks
-from responder.dev import process as child
-from responder.dev.postgres import _account
 from responder.postgres.connection import PLANNING, Connection, PooledConnection, connect
 from responder.postgres.dsn import parse
 from responder.settings import Settings
+from tests.bouncing import bouncer_program, bouncing
+from tests.ports import at, free_port
+
+__all__ = ["bouncer_program"]  # a fixture
 
 pytestmark = pytest.mark.heavy
 
-PACKAGES = ("pgbouncer", "libc-ares2", "libevent-2.1-7")
 # What a pooler does with settings it does not know, sent at the start of a connection.
 REFUSED = ""
 DROPPED = "ignore_startup_parameters = " + ", ".join(
@@ -33,39 +29,11 @@ DROPPED = "ignore_startup_parameters = " + ", ".join(
 )
 
 
-@pytest.fixture(scope="session")
-def bouncer_program() -> Iterator[Path]:
-    """PgBouncer, as it is installed or as Debian has it."""
-    if program := shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin"):
-        yield Path(program)
-        return
-    if not (sys.platform == "linux" and shutil.which("apt-get") and shutil.which("dpkg")):
-        pytest.skip("no pgbouncer, and no Debian to take it from")
-    # Each session of pytest closes the folder of all its sessions to other accounts, and PgBouncer
-    # does not run as root: so it is not in that folder.
-    with child.temporary_directory("pgbouncer-program") as folder:
-        folder.chmod(0o755)  # programs of Debian, for whichever account runs them
-        fetched = subprocess.run(
-            ["apt-get", "download", *PACKAGES], cwd=folder, capture_output=True, check=False
-        )
-        if fetched.returncode:
-            pytest.skip(f"no pgbouncer: {fetched.stderr.decode()[-200:]}")
-        for package in folder.glob("*.deb"):
-            subprocess.run(["dpkg", "-x", package, folder / "package"], check=True)
-        yield folder / "package" / "usr" / "sbin" / "pgbouncer"
-
-
 @asynccontextmanager
-async def bouncing(program: Path, url: str, settings: str) -> AsyncIterator[str]:
+async def pooling(program: Path, url: str, settings: str) -> AsyncIterator[str]:
     """Run a PgBouncer in transaction mode before a database; yields the URL through it."""
-    target = urlsplit(url)
-    account = _account()
-    with child.temporary_directory("pgbouncer", owner=account) as folder:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        config = folder / "pgbouncer.ini"
-        config.write_text(f"""
+    target, port = urlsplit(url), free_port()
+    config = f"""
 [databases]
 * = host=127.0.0.1 port={target.port} user=postgres password={target.password}
 
@@ -78,24 +46,9 @@ pool_mode = transaction
 default_pool_size = 2
 max_client_conn = 200
 {settings}
-""")
-        config.chmod(0o644)
-        libraries = program.parent.parent / "lib" / "x86_64-linux-gnu"
-
-        def listening() -> bool | None:
-            with socket.socket() as client:
-                return True if client.connect_ex(("127.0.0.1", port)) == 0 else None
-
-        log = folder / "pgbouncer.log"
-        async with child.running(
-            Path("/usr/bin/env"),
-            *(f"LD_LIBRARY_PATH={libraries}", str(program), str(config)),
-            directory=folder,
-            log=log,
-            account=account,
-        ) as process:
-            await child.ready(process, listening, log=log)
-            yield f"postgresql://postgres@127.0.0.1:{port}{target.path}"
+"""
+    async with bouncing(program, port, config):
+        yield f"postgresql://postgres@{at(port)}{target.path}"
 
 
 @pytest.fixture(params=[REFUSED, DROPPED], ids=["settings are refused", "settings are dropped"])
@@ -104,7 +57,7 @@ async def pooled(
 ) -> AsyncIterator[tuple[str, str]]:
     """The URLs of the demo people, straight and through a PgBouncer."""
     url = await create_database(template=template[0])
-    async with bouncing(bouncer_program, url, request.param) as through:
+    async with pooling(bouncer_program, url, request.param) as through:
         yield url, through
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +16,13 @@ import httpx
 from responder.dev import nats
 from responder.dev import process as child
 from tests.markdown import ROOT
+from tests.ports import at, free_port, listening
 
 FILES = ROOT / "deploy" / "scaling"
 PASSWORD = "pa55word-of-the-test"
 LOGINS = ("WORKER", "BRIDGE", "SERVE", "ORDERS", "BILLING", "SHIPPING", "CLUSTER", "GATEWAY")
 PASSWORDS = {f"NATS_{name}_PASSWORD": PASSWORD for name in LOGINS}
 PATIENCE = 30.0  # seconds for servers to find each other
-
-
-def ports(count: int) -> list[int]:
-    """Ports that are free, and that no connection takes by chance.
-
-    Nodes are told of each other's before they start. The system gives outgoing connections ports
-    from 32,768 on.
-    """
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(10_000, 30_000)
-        with socket.socket() as probe:
-            if port not in found and probe.connect_ex(("127.0.0.1", port)):
-                found.append(port)
-    return found
-
-
-def at(port: int) -> str:
-    """An address on loopback."""
-    return f"127.0.0.1:{port}"
 
 
 @dataclass(frozen=True)
@@ -69,7 +49,7 @@ class Node:
 @asynccontextmanager
 async def node(file: str, name: str, port: int, **variables: str) -> AsyncIterator[Node]:
     """Run a nats-server with a file of deploy/scaling, as it is, and its environment."""
-    (monitor,) = ports(1)
+    monitor = free_port()
     environment = {"NATS_NAME": name, "NATS_LISTEN": at(port), **PASSWORDS, **variables}
     with child.temporary_directory("node") as directory:
         log = directory / f"{name}.log"
@@ -81,12 +61,7 @@ async def node(file: str, name: str, port: int, **variables: str) -> AsyncIterat
             directory=directory,
             log=log,
         ) as process:
-
-            def listening() -> bool | None:
-                with socket.socket() as client:
-                    return True if client.connect_ex(("127.0.0.1", port)) == 0 else None
-
-            await child.ready(process, listening, log=log)
+            await child.ready(process, partial(listening, port), log=log)
             yield Node(name, f"nats://{at(port)}", process, f"http://{at(monitor)}")
 
 

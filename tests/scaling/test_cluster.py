@@ -19,9 +19,10 @@ import psutil
 import pytest
 
 from tests.faults.load import LOST, NO_WORKER, VALUE, Load, paced
-from tests.scaling.nodes import PASSWORD, Node, at, joined, node, ports, routes
+from tests.ports import at, free_ports
+from tests.programs import until_ready
+from tests.scaling.nodes import PASSWORD, Node, joined, node, routes
 from tests.scaling.workers import caller, program, until_answered
-from tests.test_supervisor import until_ready
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
 
@@ -85,7 +86,7 @@ class Cluster:
 @pytest.fixture
 async def cluster(people_service, tmp_path) -> AsyncIterator[Cluster]:
     async with AsyncExitStack() as stack:
-        found = Cluster(ports(3), ports(3))
+        found = Cluster(free_ports(3), free_ports(3))
         for name in NODES:
             await found.begin(name)
         stack.push_async_callback(found.end)

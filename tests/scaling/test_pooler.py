@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,10 +14,9 @@ import nats as nats_py
 import pytest
 
 from responder.dev import nats
-from responder.dev import process as child
-from responder.dev.postgres import _account
-from tests.postgres.test_pgbouncer import bouncer_program
-from tests.scaling.nodes import FILES, at, ports
+from tests.bouncing import bouncer_program, bouncing
+from tests.ports import at, free_port
+from tests.scaling.nodes import FILES
 
 __all__ = ["bouncer_program"]  # a fixture
 
@@ -31,39 +29,19 @@ POOL = 8  # default_pool_size of the file
 @asynccontextmanager
 async def pooling(program: Path, url: str) -> AsyncIterator[str]:
     """Run PgBouncer with the file; places and passwords are those of the test."""
-    target, account = urlsplit(url), _account()
-    (port,) = ports(1)
-    with child.temporary_directory("pgbouncer", owner=account) as folder:
-        logins, config = folder / "userlist.txt", folder / "pgbouncer.ini"
-        logins.write_text(f'"{target.username}" "{target.password}"\n')
-        text = (FILES / "pgbouncer.ini").read_text()
-        for ours, theirs in (
-            ("port=5432 dbname=app", f"port={target.port} dbname={target.path[1:]}"),
-            ("listen_port = 6432", f"listen_port = {port}\nunix_socket_dir ="),
-            ("/etc/pgbouncer/userlist.txt", str(logins)),
-        ):
-            assert 1 == text.count(ours)
-            text = text.replace(ours, theirs)
-        config.write_text(text)
-        for each in folder.iterdir():
-            each.chmod(0o644)
-
-        def listening() -> bool | None:
-            with socket.socket() as client:
-                return True if client.connect_ex(("127.0.0.1", port)) == 0 else None
-
-        libraries = program.parent.parent / "lib" / "x86_64-linux-gnu"
-        log = folder / "pgbouncer.log"
-        async with child.running(
-            Path("/usr/bin/env"),
-            *(f"LD_LIBRARY_PATH={libraries}", str(program), str(config)),
-            directory=folder,
-            log=log,
-            account=account,
-        ) as process:
-            await child.ready(process, listening, log=log)
-            password = quote(target.password or "", safe="")
-            yield f"postgres://{target.username}:{password}@{at(port)}/app"
+    target, port = urlsplit(url), free_port()
+    config = (FILES / "pgbouncer.ini").read_text()
+    for ours, theirs in (
+        ("port=5432 dbname=app", f"port={target.port} dbname={target.path[1:]}"),
+        ("listen_port = 6432", f"listen_port = {port}\nunix_socket_dir ="),
+        ("/etc/pgbouncer/userlist.txt", "userlist.txt"),
+    ):
+        assert 1 == config.count(ours)
+        config = config.replace(ours, theirs)
+    logins = f'"{target.username}" "{target.password}"\n'
+    async with bouncing(program, port, config, logins=logins):
+        password = quote(target.password or "", safe="")
+        yield f"postgres://{target.username}:{password}@{at(port)}/app"
 
 
 async def test_workers_share_the_connections_of_a_pooler(

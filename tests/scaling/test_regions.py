@@ -14,7 +14,8 @@ from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
 from responder import UsersClient
-from tests.scaling.nodes import PATIENCE, Node, addresses, at, joined, node, ports, routes
+from tests.ports import at, free_port, free_ports
+from tests.scaling.nodes import PATIENCE, Node, addresses, joined, node, routes
 from tests.scaling.workers import caller, until_answered
 
 pytestmark = pytest.mark.heavy
@@ -33,7 +34,7 @@ async def ask(client, user_id: str, subject: str = "users.get", *, times: int = 
 async def regions() -> AsyncIterator[dict[str, list[Node]]]:
     """Two regions of two nodes, which know each other."""
     names = ("eu1", "eu2", "us1", "us2")
-    clients, clusters, gateways = (dict(zip(names, ports(4), strict=True)) for _ in range(3))
+    clients, clusters, gateways = (dict(zip(names, free_ports(4), strict=True)) for _ in range(3))
 
     def of(region: str, places: dict[str, int]) -> list[int]:
         return [port for name, port in places.items() if name.startswith(region)]
@@ -126,7 +127,7 @@ async def test_a_region_answers_its_own_and_then_the_others_requests(regions, st
 
 async def test_a_bridge_at_the_edge_asks_the_workers_of_the_hub(start, cast):
     """Requests and replies pass the leaf node's connection, and nothing else does."""
-    hub_port, cluster, leaf, edge_port = ports(4)
+    hub_port, cluster, leaf, edge_port = free_ports(4)
     joining = {"NATS_CLUSTER_LISTEN": at(cluster), "NATS_ROUTES": routes([cluster])}
     hub_urls = json.dumps(addresses("bridge", [leaf]))
     async with (
@@ -161,7 +162,7 @@ async def test_a_bridge_at_the_edge_asks_the_workers_of_the_hub(start, cast):
 
 async def test_teams_ask_under_prefixes_of_their_own_and_hear_nothing(start, cast):
     """What an account imports may be asked and nothing else; who imports nothing asks no worker."""
-    (port,) = ports(1)
+    port = free_port()
     async with (
         node("teams.conf", "teams", port) as server,
         caller(server, "billing") as billing,

@@ -22,7 +22,8 @@ from nats.aio.client import Client
 
 from responder.dev import nats, people, postgres, process, tables
 from responder.dev.postgres import _account
-from tests.scaling.nodes import FILES, PASSWORD, at
+from tests.ports import at, free_port
+from tests.scaling.nodes import FILES, PASSWORD
 from tests.scaling.workers import program
 
 pytestmark = pytest.mark.heavy
@@ -99,7 +100,7 @@ async def standby_of(primary: postgres.Postgres) -> AsyncIterator[int]:
         if account:
             for each in (data, *data.rglob("*")):
                 os.chown(each, *account, follow_symlinks=False)
-        port = postgres._free_port()
+        port = free_port()
         async with process.running(
             Path(running[0]),
             *postgres._arguments(home, port, {}),

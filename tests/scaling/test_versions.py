@@ -60,7 +60,7 @@ async def client(other, people_service, tmp_path_factory) -> AsyncIterator[Clien
             await stack.enter_async_context(
                 program(
                     directory=tmp_path_factory.mktemp("service"),
-                    source=source,
+                    PYTHONPATH=str(source),
                     DATABASE_URL=people_service.url,
                     NATS_URL=server.url,
                 )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import httpx
 import nats as nats_py
@@ -19,8 +17,8 @@ from nats.errors import TimeoutError as NatsTimeoutError
 
 from responder.app import Running, serving
 from responder.settings import Settings
-from tests.scaling.nodes import PASSWORD, PATIENCE, Node, at, ports
-from tests.test_supervisor import until_ready
+from tests import programs
+from tests.scaling.nodes import PASSWORD, PATIENCE, Node
 
 ANSWERED = re.compile(
     r'^responder_request_duration_seconds_count\{endpoint="get"\} (\d+)', re.MULTILINE
@@ -84,39 +82,8 @@ async def caller(node: Node, user: str = "orders") -> AsyncIterator[Client]:
         yield client
 
 
-@asynccontextmanager
-async def program(
-    *arguments: str, directory: Path, source: Path | None = None, **variables: str
-) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """Run `responder serve --no-http`, once it is ready; yields the process and its /ready.
-
-    Args:
-        arguments: more of them.
-        directory: where it runs: it reads `.env` there.
-        source: where responder is, if not here.
-        variables: of its environment.
-    """
-    (port,) = ports(1)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "responder", "serve", "--no-http", *arguments),
-        cwd=directory,
-        env={
-            "PATH": os.environ["PATH"],
-            "RESPONDER_ADMIN_LISTEN": at(port),
-            "RESPONDER_LOG_LEVEL": "error",
-            "RESPONDER_TIMEOUT": "10",
-            **({"PYTHONPATH": str(source)} if source else {}),
-            **variables,
-        },
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        await until_ready(process, f"http://{at(port)}/ready")
-        yield process, f"http://{at(port)}/ready"
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+# Run `responder serve --no-http`, as a machine that does much else can.
+program = partial(programs.running, *programs.SERVE, RESPONDER_TIMEOUT="10")
 
 
 async def until_answered(client: Client, user_id: str) -> None:

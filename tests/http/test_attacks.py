@@ -35,7 +35,7 @@ pytestmark = pytest.mark.load
 
 RESPONDER = Path(sysconfig.get_path("scripts")) / "responder"
 READY = re.compile(r"(?:ready|workers): HTTP (\S+), admin (http://[\w.:]+)")
-WAIT = 20.0  # seconds; how soon answers come is what `make attacks` tells
+WAIT = 30.0  # seconds; how soon answers come is what `make attacks` tells
 ENOUGH = 40  # answers of each honest caller
 MEMORY = 60 * 2**20  # bytes beyond those of the quiet service
 FILES = 1024  # what many systems let a process begin with
@@ -129,7 +129,7 @@ async def running(
             "NATS_URL": server.url,
             "RESPONDER_HTTP_LISTEN": "127.0.0.1:0",
             "RESPONDER_ADMIN_LISTEN": "127.0.0.1:0",
-            "RESPONDER_TIMEOUT": "10",
+            "RESPONDER_TIMEOUT": "30",
             **mint.publish(directory / "keys.json"),
         }
         privacy.note_settings(variables)

@@ -17,7 +17,13 @@ async def endpoint() -> AsyncIterator[Endpoint]:
 
 
 @pytest.fixture
-async def keyed_service(endpoint, tmp_path, template, create_database, start):
+def request_timeout() -> str:
+    """Seconds that a request may take."""
+    return "10"
+
+
+@pytest.fixture
+async def keyed_service(endpoint, tmp_path, *, template, create_database, start, request_timeout):
     mint = Mint()
     endpoint.body = published(mint, path=tmp_path / "x")
     service = await start(
@@ -26,5 +32,6 @@ async def keyed_service(endpoint, tmp_path, template, create_database, start):
         RESPONDER_JWT_ISSUER=ISSUER,
         RESPONDER_JWT_AUDIENCE=ISSUER,
         RESPONDER_HTTP_AUTH="required",
+        RESPONDER_TIMEOUT=request_timeout,
     )
     return service, mint

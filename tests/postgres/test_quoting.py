@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from responder.postgres import quoting
 from responder.postgres.overrides import column_names, table_name
 from responder.postgres.quoting import ident, literal, qualified, regclass, shown, unquoted
-from tests.names import NASTY, any_name, raw
+from tests.names import NASTY, any_name, is_readable, raw
 
 each_name = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 any_text = st.one_of(
@@ -79,7 +79,7 @@ async def test_a_table_is_found_by_its_name(connection, schema, name):
 
 
 @each_name
-@given(schema=any_name, table=any_name, column=any_name)
+@given(schema=any_name, table=any_name, column=any_name.filter(is_readable))
 def test_settings_take_a_name_as_it_was_printed(schema, table, column):
     """What a message or SQL calls a table or column can be pasted into a setting."""
     assert column == unquoted(ident(column)) == unquoted(shown(column))

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -44,11 +43,11 @@ from responder.errors import (
     InternalError,
     PayloadTooLargeError,
     RefusedError,
-    RequestTimeoutError,
     ResponderError,
     UnauthenticatedError,
     UnavailableError,
 )
+from responder.headers import read_headers
 from responder.models import Identity
 from responder.nats.connection import Connection
 from responder.nats.senders import sender
@@ -301,7 +300,7 @@ class Request:
         if headers:
             if self._shared.tells:
                 self._trace = telling.trace_of(headers)
-            token, timeout = _read_headers(headers)
+            token, timeout = read_headers(headers)
             if timeout is not None:
                 self._deadline = min(self._deadline, self._shared.now() + timeout)
         if token is not None:
@@ -369,29 +368,3 @@ class Request:
         if self._shared.tells:
             subject, trace = self._endpoint.statistics.subject, getattr(self, "_trace", "")
             telling.tell(subject, error or "ok", took, trace)
-
-
-def _read_headers(block: bytes) -> tuple[str | None, float | None]:
-    """Return the token of a request, and the seconds it may take.
-
-    Raises what such headers are answered with: RequestTimeoutError if there is no time left, and
-    InvalidRequestError or UnauthenticatedError for headers that cannot be read.
-    """
-    if common := _COMMON.fullmatch(block):
-        token, milliseconds = common[1], common[2]
-        timeout = None if milliseconds is None else int(milliseconds) / 1000
-        if timeout != 0:
-            return (None if token is None else token.decode()), timeout
-    headers = wire.decode_headers(block)
-    token = bearer.read(headers.get(bearer.HEADER.lower(), ()))
-    timeout = wire.requested_timeout(headers)
-    if timeout is not None and timeout <= 0:
-        raise RequestTimeoutError
-    return token, timeout
-
-
-# What the bridge and `UsersClient` send is read in one step, which takes a third of the time.
-_COMMON = re.compile(
-    rb"NATS/1\.0\r\n(?:Authorization: Bearer ([!-~]+)\r\n)?(?:traceparent: [!-~]+\r\n)?"
-    rb"(?:Responder-Timeout-Ms: ([0-9]{1,12})\r\n)?\r\n"
-)

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from responder import worker
 from responder.errors import ResponderError
+from responder.headers import read_headers
 
 SUBJECTS = ("get", "by_email", "org_list", "get_many")  # which services ask
 EVERY_SUBJECT = pytest.mark.parametrize("subject", SUBJECTS)
@@ -377,7 +377,7 @@ LINES = (
 
 def read(block: bytes) -> object:
     try:
-        return worker._read_headers(block)
+        return read_headers(block)
     except ResponderError as error:
         return type(error), error.message
 
@@ -393,7 +393,7 @@ def test_the_quick_and_the_long_way_of_reading_headers_agree(lines, first, betwe
     block = (between.join([first, *lines]) + end).encode()
     quick = read(block)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(worker, "_COMMON", re.compile(rb"(?!)"))
+        patched.setattr("responder.headers._COMMON", re.compile(rb"(?!)"))
         long = read(block)
 
     assert long == quick

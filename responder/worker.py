@@ -11,14 +11,15 @@
 # `batching`, or within MAX_UNANSWERED) is refused once it is read, and those that came with it are
 # refused unread, but for those whose senders send little (see `nats.protocol`). And a request that
 # is OLD before it is read is refused likewise: more comes than is read, and each makes the next
-# later. Deadlines count from when the server had the request, as far as that is known (see
-# `nats.backlog`).
+# later. But a worker to which its machine gave no time for a moment is not overloaded: where
+# nothing was refused LATELY, requests may be as old as AT_FIRST. Deadlines count from when the
+# server had the request, as far as that is known (see `nats.backlog`).
 #
 # An error is no less work for us than an answer, and needs no room in a line. So it is their age
 # that bounds a flood of invalid requests, or of bad tokens. An example: 150,000 invalid requests a
 # second come from one client, 1,000 good ones from others. 100,000 can be read and refused as
-# invalid. After 0.15 s what is read has waited for 0.05 s. Then the flood is refused unread, until
-# there is no backlog: the others are not.
+# invalid. After 0.6 s what is read has waited for 0.2 s. Then the flood is refused unread, and from
+# now on whenever it has waited for 0.05 s: the others are not.
 #
 # Worker listens and stops. What happens to one request in between stands in Request, in the order
 # in which it happens.
@@ -64,6 +65,8 @@ repeated: Final = ThrottledLog(__name__)
 # by default, and lists of 500 ids are 16 KiB.
 MAX_UNANSWERED: Final = 64 * 1024 * 1024  # bytes of the requests that are not answered yet
 OLD: Final = 0.025  # share of the timeout for which the server had a request, before it is read
+AT_FIRST: Final = 0.1  # the same, where nothing was refused lately
+LATELY: Final = 1.0  # seconds
 
 NO_ISSUER: Final = (
     "this worker cannot verify tokens: it needs BETTER_AUTH_URL, or RESPONDER_JWKS_URL with "
@@ -160,7 +163,7 @@ class Worker:
         """
         shared, timeout, now = self._shared, self._timeout, self._shared.now
         backlog, batching, make_request = self._connection.backlog, self._batching, self._request
-        old = OLD * timeout
+        old, at_first = OLD * timeout, AT_FIRST * timeout
 
         def receive(_: bytes, reply: bytes, headers: bytes, payload: bytes) -> bool:
             if not reply:
@@ -168,13 +171,13 @@ class Worker:
             age = backlog.age
             request = make_request(shared, endpoint, reply, payload, now() + timeout - age)
             try:
-                if age > old and not backlog.sparing:
+                if age > old and not backlog.sparing and (age > at_first or shared.is_refusing()):
                     raise RefusedError(TOO_MANY)  # noqa: TRY301 - answered as any other error is
                 batching.sparing = backlog.sparing
                 request.accept(headers)
             except RefusedError as error:
                 request.fail(error)
-                shared.refusal = error.with_traceback(None)  # which would hold what was read
+                shared.refused(error)
                 return True
             except Exception as error:  # noqa: BLE001 - every request is answered
                 request.fail(error)
@@ -259,7 +262,17 @@ class _Shared:
         self.tells: bool = telling.is_wanted()
         self.unanswered = 0  # bytes
         self.refusal: RefusedError = RefusedError(TOO_MANY)  # the last one
+        self._refused_at = -LATELY  # the loop's time
         self.verifying: Verifying | None = Verifying(tokens) if tokens else None
+
+    def refused(self, error: RefusedError) -> None:
+        """Note that a request was refused."""
+        self.refusal = error.with_traceback(None)  # which would hold what was read
+        self._refused_at = self.now()
+
+    def is_refusing(self) -> bool:
+        """Tell whether a request was refused lately."""
+        return self.now() - self._refused_at < LATELY
 
 
 class Request:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -108,6 +109,21 @@ async def test_a_flood_is_answered_or_refused(people_service, cast, tmp_path, na
     assert honest[True] > honest[False] or honest.total() < FEW
     assert most < MOST
     assert not after.headers
+
+
+async def test_a_worker_that_had_no_time_for_a_moment_refuses_nothing(start_with, cast):
+    """What waits while a machine gives its worker no time is no overload, and is answered."""
+    count = 1_500  # which one read does not hold
+    service = await start_with(RESPONDER_TIMEOUT="10")
+    flooding = asyncio.create_task(
+        flood(service.nats.url, b"users.get", cast.owner.id.encode().ljust(200), b'{"id":', count)
+    )
+    while not flooding.done():
+        time.sleep(0.1)  # noqa: ASYNC251 - the worker's loop stands still
+        await asyncio.sleep(0)
+    answers = await flooding
+
+    assert {"value": count} == +answers
 
 
 async def listening(client) -> None:

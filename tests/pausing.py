@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PATIENCE = 10  # seconds
+PATIENCE = 60  # seconds
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import httpx
 
 from tests.ports import at, free_port
 
-PATIENCE = 30.0  # seconds for it to be ready
+PATIENCE = 60.0  # seconds for it to be ready
 SERVE = (sys.executable, "-m", "responder", "serve", "--no-http")
 
 

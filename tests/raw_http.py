@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
-PATIENCE = 10  # seconds
+PATIENCE = 60  # seconds
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.heavy
 
 ROOT = Path(__file__).parent.parent
 APPLICATION = ROOT / "examples" / "better-auth"
-PATIENCE = 30.0  # seconds
+PATIENCE = 60.0  # seconds
 ANYWHERE = {"RESPONDER_HTTP_LISTEN": "127.0.0.1:0", "RESPONDER_ADMIN_LISTEN": "127.0.0.1:0"}
 
 

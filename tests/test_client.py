@@ -110,7 +110,7 @@ async def test_any_connection_of_nats_py_will_do(people_service, cast):
 async def test_what_another_program_answers_first_is_passed_over(server):
     """A stream that acknowledges requests is not taken for a user: the worker's reply is."""
     nc = await nats_py.connect(server.url)
-    users = UsersClient(nc, timeout=1)
+    users = UsersClient(nc, timeout=30)
 
     async def acknowledge(message: Msg) -> None:
         await message.respond(b'{"stream":"AUDIT","seq":7}')
@@ -185,4 +185,4 @@ async def test_any_option_of_nats_py_is_passed_on(server):
 
     async with UsersClient.connect(server.url, name="shop", closed_cb=note):
         assert not closed.is_set()
-    await asyncio.wait_for(closed.wait(), 5)
+    await asyncio.wait_for(closed.wait(), 60)

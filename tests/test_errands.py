@@ -31,7 +31,7 @@ async def test_an_errand_goes_on_in_the_call_that_settles_what_it_waits_for():
 async def test_a_task_may_wait_for_a_prompt_future_too():
     """It is a future like any other, and has one result."""
     prompt = Prompt[int]()
-    waiting = asyncio.create_task(asyncio.wait_for(prompt, 10))
+    waiting = asyncio.create_task(asyncio.wait_for(prompt, 60))
     await asyncio.sleep(0)
 
     prompt.settle(7)
@@ -55,7 +55,7 @@ async def test_an_errand_waits_for_what_a_task_would():
     await asyncio.sleep(0)
     lock.release()
 
-    assert await asyncio.wait_for(end, 10) is None
+    assert await asyncio.wait_for(end, 60) is None
 
 
 async def test_what_an_errand_raises_is_passed_on():

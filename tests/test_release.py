@@ -125,11 +125,11 @@ async def test_it_works_away_from_the_tree(programs, place):
         shell = await asyncio.create_subprocess_exec(
             *("bash", "-ec", "\n".join(lines)), cwd=place, env=environment, stdout=PIPE
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             output, _ = await shell.communicate()
     finally:
         dev.send_signal(signal.SIGINT)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await dev.communicate()
 
     version, *answer = output.decode().splitlines()

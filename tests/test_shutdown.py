@@ -139,7 +139,7 @@ CALM = "\nlame_duck_grace_period: 1s\nlame_duck_duration: 30s\n"
 
 async def cluster_port(server: nats.NatsServer) -> int:
     """The port on which a server listens for its cluster, from its log."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             for line in server.log.read_text().splitlines():
                 if "Listening for route connections" in line:
@@ -184,7 +184,7 @@ async def test_tokens_that_wait_are_answered(
             await nc.request("stopping.get", cast.owner.id.encode(), timeout=20)
             if drain_timeout > 1:
                 endpoint.slow.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         given = [await answers.get() for _ in range(50)]
 
     assert ["401" if drain_timeout > 1 else "503"] * 50 == given

@@ -77,7 +77,7 @@ async def running(
         }
     )
     async with serving(settings, worker=worker) as service:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await service.wait_ready()
         yield service
 
@@ -103,9 +103,9 @@ async def test_each_does_what_it_must(server, people_service, cast, processes, a
         users = UsersClient(nc)
         over_nats = await users.get(cast.owner.id)
         members = [each.id async for each in users.org_list(cast.organization.id)]
-        pings = [await nc.request(f"$SRV.PING{name}", timeout=5) for name in ("", ".users")]
+        pings = [await nc.request(f"$SRV.PING{name}", timeout=30) for name in ("", ".users")]
         described = [json.loads(each.data) for each in pings]
-        stats = await nc.request(f"$SRV.STATS.users.{described[0]['id']}", timeout=5)
+        stats = await nc.request(f"$SRV.STATS.users.{described[0]['id']}", timeout=30)
 
     assert cast.owner.id == over_http.json()["id"] == over_nats.id
     assert cast.owner.id in members

@@ -108,7 +108,7 @@ async def test_nats_answers():
             await message.respond(message.data)
 
         await client.subscribe("echo", cb=echo)
-        reply = await client.request("echo", b"hello", timeout=5)
+        reply = await client.request("echo", b"hello", timeout=30)
         await client.close()
 
     assert b"hello" == reply.data
@@ -334,7 +334,7 @@ async def test_dev_leaves_nothing(open_directory: Path, what: str):
         env={"PATH": os.environ["PATH"], "TMPDIR": str(open_directory)},
         start_new_session=True,
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await until(lambda: told.exists() and "Ctrl-C" in told.read_text())
     family = psutil.Process(shell.pid).children(recursive=True)
     assert {"postgres", "nats-server"} <= {each.name() for each in family}
@@ -346,6 +346,6 @@ async def test_dev_leaves_nothing(open_directory: Path, what: str):
     else:
         dev.send_signal(signal.SIGKILL if what == "killed" else signal.SIGHUP)
     await shell.wait()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         await until(lambda: not any(map(runs, family)))
         await until(lambda: [told] == list(open_directory.iterdir()))

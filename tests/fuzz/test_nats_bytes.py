@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.heavy, pytest.mark.timeout(TIMEOUT)]
 
 ATTACKERS = 6
 _numbers = itertools.count()
-PATIENCE = 40  # seconds
+PATIENCE = 60  # seconds
 CONNECT = (
     b'CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"protocol":1}'
     b"\r\n"

@@ -103,7 +103,7 @@ async def listeners(
 async def send(base: object, line: bytes, headers: bytes = b"", body: bytes = b"") -> Raw:
     """Send exactly these bytes, and read until the connection is closed."""
     url = httpx.URL(str(base))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection(url.host, url.port)
         try:
             writer.write(
@@ -1326,7 +1326,7 @@ async def test_off_switches_the_http_listener_off(template, create_database, cas
     url = await create_database(template=template[0])
     async with listeners(worker=True, DATABASE_URL=url, RESPONDER_HTTP_LISTEN="off") as found:
         async with await nats_py.connect(found.nats.url) as nc:
-            reply = await nc.request("users.get", cast.owner.id.encode(), timeout=5)
+            reply = await nc.request("users.get", cast.owner.id.encode(), timeout=30)
         ready = await found.admin.get("/ready")
 
     assert (None, 200) == (found.running.http_url, ready.status_code)

@@ -56,7 +56,7 @@ class Gate:
 
 async def cut_off(client: RawClient, sent: bytes) -> None:
     """Send again and again, until the server has closed."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         with suppress(ConnectionError):
             while True:
                 await client.send(sent)

@@ -132,7 +132,7 @@ async def test_what_is_not_ours_is_passed_over(people_service, reply, headers):
         connected([people_service.nats.url], name="test") as connection,
         impostor(people_service.nc, subject, reply, reply, b'{"id":"x"}', headers=headers),
     ):
-        body = await reply_on(connection, subject, b"", timeout=5, begins=GET.begins)
+        body = await reply_on(connection, subject, b"", timeout=30, begins=GET.begins)
 
     assert b'{"id":"x"}' == body
 
@@ -147,8 +147,8 @@ async def test_keys_and_codes_of_a_newer_worker_are_tolerated(people_service):
         impostor(people_service.nc, "newer.list", b'{"users":[],"nextCursor":null,"total":0}'),
     ):
         with pytest.raises(ResponderError, match="slower") as raised:
-            await reply_on(connection, "newer.get", b"", timeout=5, begins=GET.begins)
-        listed = await reply_on(connection, "newer.list", b"", timeout=5, begins=b'{"users":')
+            await reply_on(connection, "newer.get", b"", timeout=30, begins=GET.begins)
+        listed = await reply_on(connection, "newer.list", b"", timeout=30, begins=b'{"users":')
 
     assert ("too_many_requests", 429) == (raised.value.code, raised.value.number)
     assert b'"total":0' in listed
@@ -316,8 +316,8 @@ async def test_with_the_permissions_of_the_document_all_works(
         as_user(guarded, "service") as (client, denied),
     ):
         over_http = await http.get(f"/api/v1/users/{cast.owner.id}")
-        over_nats = await client.request("users.get", cast.owner.id.encode(), timeout=5)
-        found = await client.request("$SRV.INFO.users", timeout=5)
+        over_nats = await client.request("users.get", cast.owner.id.encode(), timeout=30)
+        found = await client.request("$SRV.INFO.users", timeout=30)
         report = await checks.check(settings)
 
     assert cast.owner.id == over_http.json()["id"]

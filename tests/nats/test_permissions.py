@@ -14,7 +14,7 @@ from responder.errors import UnavailableError
 from responder.nats import denials
 from responder.nats.connection import connected
 
-PATIENCE = 20  # seconds
+PATIENCE = 60  # seconds
 OURS = {"user": "worker", "password": "worker"}
 ALL = ["users.>", "$SRV.>"]
 

@@ -114,7 +114,7 @@ async def collected(service, subject):
 async def replies(service, subject, count):
     """Return so many replies to one request, and whether any more are there."""
     async with collected(service, subject) as subscription:
-        found = [json.loads((await subscription.next_msg(timeout=5)).data) for _ in range(count)]
+        found = [json.loads((await subscription.next_msg(timeout=30)).data) for _ in range(count)]
         await service.ask("$SRV.PING.users")  # whatever was sent before this is here now
         return found, subscription.pending_msgs
 
@@ -307,7 +307,7 @@ async def test_two_instances_share_the_load(two, cast):
     subscription = await two.nc.subscribe(f"{inbox}.*")
     for n in range(200):
         await two.nc.publish("users.get", cast.owner.id.encode(), reply=f"{inbox}.{n}")
-    answered = Counter([(await subscription.next_msg(timeout=5)).subject for _ in range(200)])
+    answered = Counter([(await subscription.next_msg(timeout=30)).subject for _ in range(200)])
     instances, _ = await replies(two, "$SRV.STATS.users", 2)
 
     shares = [each["endpoints"][0]["num_requests"] for each in instances]

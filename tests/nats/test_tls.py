@@ -78,7 +78,7 @@ class Plain:
 
     async def met(self, count: int) -> None:
         """Wait until so many clients have come and gone."""
-        async with asyncio.timeout(20), self._met:
+        async with asyncio.timeout(60), self._met:
             await self._met.wait_for(lambda: self._left >= count)
 
 
@@ -349,7 +349,7 @@ async def test_a_server_that_comes_back_without_tls_is_told_nothing(tls, caplog)
             await until(lambda: connection._client.is_connected)
             await connection.check(2)
             connection.send(b"echo", b"")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await echoed.wait()
             assert encrypted(connection)
 

@@ -19,7 +19,7 @@ async def test_a_server_that_hangs_is_given_up(people_service, caplog):
     connection = await connect(parse(people_service.url), timeout=0.5)
     ((pid,),) = await connection.fetch("select pg_backend_pid()")
     with paused(pid):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with pytest.raises(LostError):
                 await connection.fetch("select 1")
     connection.terminate()
@@ -32,7 +32,7 @@ async def test_a_statement_outlives_a_change_of_its_types(create_database):
     url = await create_database()
     owner = await asyncpg.connect(url)
     await owner.execute("create table numbers as select 7 as number")
-    connection = await connect(parse(url), timeout=2)
+    connection = await connect(parse(url), timeout=30)
     try:
         before = await connection.fetch("select number from public.numbers")
         await owner.execute("alter table numbers alter number type text")
@@ -76,7 +76,7 @@ async def test_an_outage_counts_from_the_oldest_query_without_an_answer():
     try:
         pulse.asked()
         asked = loop.time()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not pulse.silent:
                 pulse.asked()
                 await asyncio.sleep(0.01)

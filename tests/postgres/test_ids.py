@@ -85,7 +85,7 @@ class Answers:
     users: UsersClient
 
     async def ask(self, subject: str, request: dict[str, Any]) -> Any:
-        reply = await self.nc.request(subject, json.dumps(request).encode(), timeout=5)
+        reply = await self.nc.request(subject, json.dumps(request).encode(), timeout=30)
         return json.loads(reply.data)
 
 

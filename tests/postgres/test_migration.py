@@ -169,7 +169,7 @@ async def test_errors_last_only_while_the_tables_do_not_fit(start_with):
         before = load.told()
         await service.database.execute("alter table users rename to old")
         await service.database.execute('alter table old rename column "emailVerified" to verified')
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not load.errors:
                 await asyncio.sleep(0.005)
         await service.database.execute("alter table replacement rename to users")

@@ -141,7 +141,7 @@ async def test_any_name_is_only_a_name(connection, in_schema, tables, of_users, 
 async def test_a_name_to_be_misread_reaches_callers_and_operators_escaped(service, cast, caplog):
     """Renamed to two lines, the users are not read; answers, /ready and the log say why, in one."""
     await service.database.execute(f"alter table users rename to {ident(HOSTILE)}")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await service.admin.get("/ready")).status_code == 200:
             await service.ask("users.get", cast.owner.id)
     answer = await service.ask("users.get", cast.owner.id)

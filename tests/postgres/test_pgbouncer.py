@@ -126,7 +126,7 @@ async def test_pages_are_walked_through_a_pooler(pooled, start, cast):
 
 async def test_nothing_is_written_through_a_pooler(pooled):
     """Each transaction is read-only, though the pooler lets no setting pass."""
-    connection = await connect(parse(pooled[1]), timeout=2)
+    connection = await connect(parse(pooled[1]), timeout=30)
     try:
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
             await connection.fetch("delete from public.users")
@@ -140,7 +140,7 @@ async def test_nothing_is_written_through_a_pooler(pooled):
 
 async def test_without_a_pooler_nothing_is_pooled(people_service):
     """A direct connection keeps its settings, and its statements."""
-    connection = await connect(parse(people_service.url), timeout=2)
+    connection = await connect(parse(people_service.url), timeout=30)
     connection.terminate()
 
     assert Connection is type(connection)

@@ -20,7 +20,7 @@ NEW_USER = """insert into users (id, email, "emailVerified", name)
 
 async def ask_until(service, subject: str, payload: object, *, code: str | None) -> None:
     """Ask again and again until the answer has that code (None is a value)."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (await service.ask(subject, payload)).code != code:
             await asyncio.sleep(0.01)
 
@@ -28,7 +28,7 @@ async def ask_until(service, subject: str, payload: object, *, code: str | None)
 async def refused_at_once(service) -> None:
     """Wait until a request is refused in much less than the timeout for which it could wait."""
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             start = loop.time()
             answer = await service.ask("users.get", "1")
@@ -40,7 +40,7 @@ async def waiting_for_locks(service, count: int) -> None:
     """Wait until so many of the service's queries wait for a lock."""
     query = """select count(*) from pg_stat_activity where application_name = 'responder'
                and datname = current_database() and wait_event_type = 'Lock'"""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await service.database.fetchval(query) < count:
             await asyncio.sleep(0.01)
 

@@ -26,7 +26,7 @@ async def end_of(connection: Connection, coroutine: Coroutine[Any, Any, None]) -
     """Run a coroutine without a task, and return what it has raised."""
     end: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
     connection.runner.run(coroutine, end.set_result)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return await end
 
 

@@ -214,7 +214,7 @@ async def _eventually(callers: Callers, column: str, expected: str | None) -> st
     What is told meanwhile may be what was told before, an error, and nothing else.
     """
     told = await callers.told(column)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while told is None and expected is not None:
             told = await callers.told(column)
     return told
@@ -245,7 +245,7 @@ async def test_members_that_are_dropped_for_good_take_no_restart(
 
 async def _until(callers: Callers, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """Ask for oneself until the answer is as it should be."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition(user := (await callers.ask("users.whoami", b"")).get("user") or {}):
             await asyncio.sleep(0.02)
     return user

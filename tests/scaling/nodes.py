@@ -22,7 +22,7 @@ FILES = ROOT / "deploy" / "scaling"
 PASSWORD = "pa55word-of-the-test"
 LOGINS = ("WORKER", "BRIDGE", "SERVE", "ORDERS", "BILLING", "SHIPPING", "CLUSTER", "GATEWAY")
 PASSWORDS = {f"NATS_{name}_PASSWORD": PASSWORD for name in LOGINS}
-PATIENCE = 30.0  # seconds for servers to find each other
+PATIENCE = 60.0  # seconds for servers to find each other
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ create role reader login password '{PASSWORD}';
 grant pg_read_all_data to reader;
 """
 IN_STEP = "select 'sync' = any (array(select sync_state from pg_stat_replication))"
-PATIENCE = 30  # seconds
+PATIENCE = 60  # seconds
 
 
 @dataclass

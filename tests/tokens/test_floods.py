@@ -35,10 +35,10 @@ async def flooding(url: str, amount: int, *, kid: str, user: str) -> AsyncIterat
     assert process.stdout
     answers: Counter[str] = Counter()
     try:
-        assert b"flooding\n" == await asyncio.wait_for(process.stdout.readline(), 30)
+        assert b"flooding\n" == await asyncio.wait_for(process.stdout.readline(), 60)
         yield answers
         process.stdin.close()
-        answers.update(json.loads(await asyncio.wait_for(process.stdout.readline(), 30)))
+        answers.update(json.loads(await asyncio.wait_for(process.stdout.readline(), 60)))
     finally:
         if process.returncode is None:
             process.kill()

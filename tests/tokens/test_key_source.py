@@ -201,7 +201,7 @@ async def test_closing_answers_tokens_that_wait(endpoint, tmp_path):
         tokens.key_source.key_set = KeySet(published(Mint(), path=tmp_path / "x"))
         waiting += [asyncio.create_task(tokens.verify(Mint().token("ann"))) for _ in range(3)]
         await asyncio.sleep(0)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         found = await asyncio.gather(*waiting, return_exceptions=True)
         with pytest.raises(UnavailableError):
             await tokens.verify(Mint().token("ann"))

@@ -70,7 +70,7 @@ class Directory:
         self._users = self._lines(self._fetch_users, max_batch=max_batch)
         self._emails = self._lines(self._fetch_emails, max_batch=max_batch)
         few = min(FEW, max_batch)
-        paging = Paging(pool, max_reply=max_reply, count=self._count)
+        paging = Paging(pool, max_reply=max_reply, counted=self._counted)
         self._pages = {
             kind: self._lines(
                 paging.fetch_pages, max_batch=few, crowd=1, apart=APART, patience=PATIENT

@@ -8,6 +8,7 @@
 # ├── PayloadTooLargeError    payload_too_large  413
 # ├── InternalError           internal           500
 # ├── UnavailableError        unavailable        503
+# │   ├── RefusedError        (too much is waiting)
 # │   └── SchemaError         (the tables are missing)
 # │       └── OperatorError   (only the operator can mend it)
 # ├── RequestTimeoutError     timeout            504

@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from responder import cursors, replies
-from responder.batching import ALONE, Alone, Answer
+from responder.batching import Alone, Answer
 from responder.errors import (
     ForbiddenError,
     InvalidRequestError,
@@ -87,15 +87,19 @@ class Paging:
     Args:
         pool: of connections to the database.
         max_reply: returns the largest reply that can be sent now, in bytes.
-        count: counts what a reply lacks, and returns the reply.
+        counted: counts what a reply lacks, and returns the answer.
     """
 
     def __init__(
-        self, pool: Pool, *, max_reply: Callable[[], int], count: Callable[[bytes, int, int], bytes]
+        self,
+        pool: Pool,
+        *,
+        max_reply: Callable[[], int],
+        counted: Callable[[_Page], Answer | Alone],
     ) -> None:
         self._pool = pool
         self._max_reply = max_reply
-        self._count = count
+        self._counted = counted
 
     async def fetch_pages(
         self, connection: Connection, asked: Sequence[Asked]
@@ -136,12 +140,7 @@ class Paging:
         pages = await fetch(wanted, cap)
         while len(pages) == 1 and isinstance(pages[0], Fewer):
             pages = await fetch([pages[0].most], self._max_reply())
-        return [self._answer(each) for each in pages]
-
-    def _answer(self, page: _Page) -> Answer | Alone:
-        if isinstance(page, ResponderError):
-            return page
-        return ALONE if isinstance(page, Fewer) else self._count(*page)
+        return [self._counted(each) for each in pages]
 
     async def _page_rows(
         self, connection: Connection, asked: Sequence[Asked], wanted: Sequence[int], *, cap: int

@@ -114,7 +114,8 @@ class Bridge:
         docs = _static(page, {**html, "content-security-policy": _policy(page)})
         routes["/openapi.json"] = {"GET": openapi, "HEAD": openapi}
         routes["/docs"] = {"GET": docs, "HEAD": docs}
-        home = _redirect("docs")
+        # A relative place is good behind a path prefix, too.
+        home = _always(Response(307, raw({"location": "docs"}), b""))
         routes["/"] = {"GET": home, "HEAD": home}
         self._routes = [_route(template, methods) for template, methods in routes.items()]
         self.seconds: dict[str, Histogram] = {
@@ -182,12 +183,7 @@ class Bridge:
         if self._successors:
             headers["link"] = f'<{base}/{endpoint}>; rel="successor-version"'
         detail = f"users are written by Better Auth: {name}"
-        response = problem(410, "gone", detail, headers=headers, successor=name)
-
-        async def serve(_: Scope, __: bytes) -> Response:
-            return response
-
-        return serve
+        return _always(problem(410, "gone", detail, headers=headers, successor=name))
 
 
 def _route(template: str, methods: dict[str, Serve]) -> _Route:
@@ -198,23 +194,17 @@ def _route(template: str, methods: dict[str, Serve]) -> _Route:
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
 
+def _always(response: Response) -> Serve:
+    """Return what answers each request alike."""
+
+    async def serve(_: Scope, __: bytes) -> Response:
+        return response
+
+    return serve
+
+
 def _static(body: bytes, headers: dict[str, str]) -> Serve:
-    response = Response(200, raw(headers), body)
-
-    async def serve(_: Scope, __: bytes) -> Response:
-        return response
-
-    return serve
-
-
-def _redirect(to: str) -> Serve:
-    """Return what leads elsewhere; a relative place is good behind a path prefix, too."""
-    response = Response(307, raw({"location": to}), b"")
-
-    async def serve(_: Scope, __: bytes) -> Response:
-        return response
-
-    return serve
+    return _always(Response(200, raw(headers), body))
 
 
 def _policy(page: bytes) -> str:

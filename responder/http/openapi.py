@@ -38,7 +38,7 @@ _ERRORS: Final = {
     "403": "the caller is banned, or exists no more",
     "404": "no such user or organization, or none that the caller may see",
     "414": "the target is longer than 8 kB",
-    "503": "nobody can answer now: try again later",
+    "503": "no worker can answer now: try again later",
     "504": "not done in time",
     "default": "another error; its code says which",
 }

@@ -2,7 +2,7 @@
 
 # Strategy: nats-py does what it is good at: credentials, the handshake, reconnecting. How messages
 # pass, and how an outage is noticed, is replaced here, because a service cannot live with nats-py's
-# way of it. Only this module and `tls` touch what is private to nats-py.
+# way of it. Only this module, `login`, `tls` and `protocol` touch what is private to nats-py.
 #
 # pyproject.toml pins nats-py to one version, whose insides these are; the tests of this package
 # fail if those of another version behave differently.

@@ -20,7 +20,7 @@ from responder.postgres.quoting import split, unquoted
 from responder.terminal import visible
 
 SETTING: Final = "RESPONDER_ADDITIONAL_FIELDS"
-SHOWN: Final = 64  # characters of what was not understood
+EXCERPT: Final = 64  # characters of what was not understood
 _TABLES: Final = {each.name: each for each in (USER, MEMBER)}
 
 
@@ -55,7 +55,7 @@ def field_names(text: str) -> tuple[AdditionalField, ...]:
     for entry in split(text, ","):
         field = _field(entry)
         if field.key in fields:
-            raise ValueError(f"the key {field.key[:SHOWN]!r} is there twice; another=… names one")
+            raise ValueError(f"the key {field.key[:EXCERPT]!r} is there twice; another=… names one")
         fields[field.key] = field
     return tuple(fields.values())
 
@@ -67,11 +67,11 @@ def _field(entry: str) -> AdditionalField:
     if table is None or len(names) != 1 or not names[0] or len(keys) > 1:
         raise ValueError(
             "expected user.field, member.field or key=user.field, with commas between, "
-            f"not {entry.strip()[:SHOWN]!r}"
+            f"not {entry.strip()[:EXCERPT]!r}"
         )
     key = unquoted(keys[0]) if keys else names[0]
     if not key or not key.isprintable():
-        raise ValueError(f"expected the key of {name[:SHOWN]!r} before the =")
+        raise ValueError(f"expected the key of {name[:EXCERPT]!r} before the =")
     known = {plain(each): each for each in table.fields}
     field = known.get(plain(names[0]), names[0])
     if field in table.answered:

@@ -119,9 +119,7 @@ class CatalogColumn(NamedTuple):
 
     schema: str
     table: str
-    version: (
-        str  # of the table's definition: another whenever a column has changed (see `staleness`)
-    )
+    version: str  # of the table's definition: another whenever a column has changed
     row_security: bool  # whether policies decide which rows our role sees
     name: str
     readable: bool  # by our role

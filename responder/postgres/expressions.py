@@ -158,6 +158,10 @@ class Row:
         created_at = self.get("createdAt")
         return (f"{created_at} nulls last, " if created_at else "") + self[tie].sortable
 
+    def tie(self, instead: str) -> str:
+        """Return the field that orders rows of one time: its id, or another without one."""
+        return "id" if "id" in self._columns else instead
+
     def words(self, field: str) -> str:
         """Read a field as text."""
         if not (value := self.get(field)):
@@ -208,8 +212,8 @@ class Row:
             name = f"({value.instant(timezone)}) at time zone 'UTC'"
         elif timezone != "UTC":
             name = f"{name} at time zone {literal(timezone)} at time zone 'UTC'"
-        return f"""case when {name} < timestamp '10000-01-01'
-            then to_char(greatest({name}, timestamp '0001-01-01'), \
+        return f"""case when {name} < {_END}
+            then to_char(greatest({name}, {_FIRST}), \
 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') end"""
 
 

@@ -109,7 +109,7 @@ def _lookup(
         allowed: the column that says whether the caller may ask.
     """
     m, u = Row(members, "m"), Row(schema.users, "u")
-    tie = m["id" if m.get("id") else "organizationId"]
+    tie = m[m.tie("organizationId")]
     created_at = m.get("createdAt")
     cut = _cut(u, m, among)
 
@@ -145,7 +145,7 @@ order by {_order(m)}
 
 
 def _order(m: Row) -> str:
-    return m.order("id" if m.get("id") else "organizationId")
+    return m.order(m.tie("organizationId"))
 
 
 def _cut(u: Row, m: Row, among: str) -> str:
@@ -165,7 +165,7 @@ def _cut(u: Row, m: Row, among: str) -> str:
 
 def _after(m: Row) -> str:
     """Tell whether a membership comes after the position of a page."""
-    tie = m["id" if m.get("id") else "organizationId"]
+    tie = m[m.tie("organizationId")]
     later = f"{tie.sortable} > {tie.cast_sortable('k.member_id')}"
     if created_at := m.get("createdAt"):
         at = f"k.created_at::{created_at.type}"

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from responder.postgres.additional import AdditionalField
+from responder.postgres.additional import EXCERPT, AdditionalField
 from responder.postgres.fields import MEMBER, ORGANIZATION, USER, Description, plain, refuse_secret
 from responder.postgres.quoting import split, unquoted
 
 MAX_PARTS = 2  # of a table's name: its schema and its own
-SHOWN = 64  # characters of what was not understood
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +81,11 @@ def _known(name: str) -> tuple[Description, str]:
     table_name, _, field = name.partition(".")
     table = {each.name: each for each in (USER, MEMBER, ORGANIZATION)}.get(table_name)
     if table is None:
-        raise ValueError(f"expected user.field or member.field, not {name[:SHOWN]!r}")
+        raise ValueError(f"expected user.field or member.field, not {name[:EXCERPT]!r}")
     fields = {plain(each): each for each in table.fields}
     known = fields.get(plain(field))
     if known is None:
         near = difflib.get_close_matches(plain(field), fields, n=1)
         hint = f"did you mean {fields[near[0]]}?" if near else f"it has {', '.join(table.fields)}"
-        raise ValueError(f"{table.name} has no field {field[:SHOWN]!r}; {hint}")
+        raise ValueError(f"{table.name} has no field {field[:EXCERPT]!r}; {hint}")
     return table, known

@@ -134,7 +134,7 @@ class _Text:
         self._of_roles = of_roles
         self._most = str(MOST_READ) if of_roles else "k.wanted + 1"
         self._users, self._members = Row(schema.users, "u"), Row(schema.members, "m")
-        tie_breaker = "id" if self._members.get("id") else "userId"
+        tie_breaker = self._members.tie("userId")
         self._tie = self._members[tie_breaker]
         self._order = self._members.order(tie_breaker)
 

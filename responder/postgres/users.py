@@ -320,7 +320,7 @@ def _membership(
     """
     if not m.source:  # every parameter must be used somewhere
         return f"\nleft join lateral (select {organization}, {named}) m on true"
-    order, most = m.order("id" if m.get("id") else "organizationId"), "1"
+    order, most = m.order(m.tie("organizationId")), "1"
     if among:
         most = f"case when {u['id']} is null then 0 else 1 end"  # without an index, a whole table
         among = f"\n    and ({among})"

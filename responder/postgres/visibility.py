@@ -97,7 +97,7 @@ def _organizations(members: Table, users: Table, rules: Rules) -> str:
     if rules.organization_roles:
         # Of duplicate memberships the earliest says which roles the caller has.
         held = o.has_role("role", rules.organization_roles)
-        order = o.order("id" if o.get("id") else "organizationId")
+        order = o.order(o.tie("organizationId"))
         own = f"""(
       select distinct on ({key}) {key} as key, {held} as held from {own}
       order by {key}, {order}

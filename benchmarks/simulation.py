@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from figures import quantile
 
-from responder.batching import CROWD
+from responder.room import CROWD
 
 MAX_BATCH = 256
 CONNECTIONS = 3

@@ -16,22 +16,8 @@
 # alone then, and only c gets the error. A lookup that has had its answer (that of its deadline,
 # say) ignores any later one.
 #
-# What comes faster than it is answered is refused, as early as it is known that it would wait for
-# too long: a key that has waited for most of its deadline has taken the place of one that had not.
-# So it is measured how many keys of a line are answered in a second while some wait, and no more
-# wait in it than are answered within its patience, a share of the timeout. An example: 8,000 pages
-# a second are asked for, 2,000 are answered, and the patience is 0.25 s: 500 pages wait, each for
-# 0.25 s, and of the others each is refused. A FEW may wait for half of the timeout: 100 that come
-# together, where 200 a second are answered, are no overload. (The age of a line's head would say
-# this too late: of keys that come four times too fast, the last waits for four times as long.)
-#
-# But to wait for PostgreSQL while it answers nothing is another matter. It may be back soon, and
-# then all that waited is answered in less time than the outage took. So answers are measured by a
-# clock that runs only while batches are answered, and stands still between two of them that are far
-# apart (PAUSE). And after such a pause keys may wait for longer, by the length of the pause at
-# first, and then for less and less. An example: 20,000 keys a second come, and PostgreSQL is gone
-# for 0.3 s. 6,000 keys wait. When it is back it answers 40,000 a second: 0.3 s later no key waits
-# for long, and none was refused.
+# What comes faster than it is answered is refused: a line has no more room than is answered in time
+# (see `room`).
 #
 # What a key means and how a batch is answered is not known here. Nothing here does I/O.
 
@@ -47,24 +33,14 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 from responder.afterwards import Afterwards
 from responder.alarm import Alarm
 from responder.errors import RefusedError, ResponderError
+from responder.room import CROWD, PATIENCE, Clock, Room
 
 Key = TypeVar("Key")
 Source = TypeVar("Source")
 Answer: TypeAlias = bytes | ResponderError
 Callback: TypeAlias = Callable[[Answer], None]
 
-CROWD: Final = 32  # keys that are no crowd yet
-PATIENCE: Final = 0.05  # share of the timeout, for which a key may have to wait
-FEW: Final = 256  # keys that are no overload if half of the timeout suffices for them
 SPARING: Final = 1.5  # times as many may wait, for those who are spared
-MEASURED: Final = 0.05  # seconds in which it is counted how many keys are taken, at least
-SEVERAL: Final = 8  # batches, likewise: the first and the last may be anywhere in that time
-STEADY: Final = 4  # measurements of which a line's room is about the mean
-FORGOTTEN: Final = 1.0  # seconds after which that says nothing any more
-UNKNOWN: Final = 128  # batches that may wait in a line of which nothing is known
-PAUSE: Final = 0.1  # seconds without an answer after which waiting is no sign of an overload
-LENIENCE: Final = 0.25  # share of the timeout, by which keys may wait for longer after a pause
-FORGETTING: Final = 4  # times as long as a pause it is remembered
 TOO_MANY: Final = "too many requests are waiting"
 
 
@@ -99,16 +75,12 @@ class Line(Generic[Key, Source]):
         patience: float = PATIENCE,
     ) -> None:
         self.fetch = fetch
-        self.patience = patience
         self.max_batch = max_batch
         self.crowd = crowd
         self.apart = apart
         self.apart_until: float = 0.0  # the loop's time
         self.waiting: deque[Waiter[Key]] = deque()
-        self.room: float = UNKNOWN * max_batch  # so many keys may wait
-        self.taken = self.batches = 0  # keys, and batches of them, since the measurement began
-        self.measured_from: float = 0.0  # by the clock of Batching, as is the next
-        self.measured_at: float = 0.0
+        self.room: Room = Room(max_batch, patience)
 
     def keep_apart(self) -> None:
         """Let keys go alone for a while, because one was too slow."""
@@ -162,7 +134,7 @@ class Batch(Generic[Key, Source]):
             else:
                 self._batching.answer(waiter, answer)
         self._batching.end(self, alone)
-        self._batching.tick()
+        self._batching.clock.tick()
 
     def fail(self, error: ResponderError) -> None:
         """Give all its lookups the same error."""
@@ -197,6 +169,7 @@ class Batching(Generic[Source]):
 
     Attributes:
         pending: how many wait or are under way.
+        clock: runs while batches are answered.
         sparing: whether what is loaded now may find a longer line, because its sender sends little.
     """
 
@@ -211,9 +184,8 @@ class Batching(Generic[Source]):
         self.pending: int = 0
         self.sparing = False
         self._now = asyncio.get_running_loop().time
+        self.clock: Clock = Clock(self._now, timeout)
         self._afterwards = afterwards or Afterwards()
-        self._timeout = timeout
-        self._leniency = 0.0  # seconds for which keys may wait for longer now
         self._max_pending = max_pending
         self._late = late
         self._lines: list[Line[Any, Source]] = []
@@ -223,9 +195,6 @@ class Batching(Generic[Source]):
         self._serving = False  # now, or at the end of the read
         self._drained: list[asyncio.Future[None]] = []  # of each that waits until all is answered
         self._alarm = Alarm(self._waiters, lambda waiter: self.answer(waiter, late()))
-        self._clock = 0.0  # seconds, of those in which batches are answered
-        self._ticked = 0.0  # the loop's time
-        self._pause, self._resumed = 0.0, 0.0  # how long the last pause was; the clock at its end
 
     def add(self, line: Line[Any, Source]) -> None:
         """Serve this line too."""
@@ -252,15 +221,15 @@ class Batching(Generic[Source]):
 
         Raises RefusedError if too much is waiting already.
         """
-        full = self.pending >= self._max_pending or len(line.waiting) >= line.room
+        full = self.pending >= self._max_pending or len(line.waiting) >= line.room.keys
         if full and not urgent and not self._has_room(line):
             raise RefusedError(TOO_MANY)
         if self.pending == 0:
-            self._ticked = self._now()
+            self.clock.start()
         self.pending += 1
         if not line.waiting:
             self._turns.append(line)
-            line.taken, line.batches, line.measured_from = 0, 0, self._clock
+            line.room.begin(self.clock)
         line.waiting.append(Waiter(key, deadline, callback, line.max_batch))
         if deadline < self._alarm.at:
             self._alarm.set(deadline)
@@ -271,7 +240,7 @@ class Batching(Generic[Source]):
     def _has_room(self, line: Line[Any, Source]) -> bool:
         """Tell whether a full line has room for one who is spared."""
         spared = self.sparing and self.pending < self._max_pending
-        return spared and len(line.waiting) < SPARING * line.room
+        return spared and len(line.waiting) < SPARING * line.room.keys
 
     def offer(self, take: Take[Source]) -> None:
         """Let a source take a batch, once: now if keys wait, else as soon as they do."""
@@ -321,18 +290,6 @@ class Batching(Generic[Source]):
                 drained.set_result(None)
         callback(answer)
 
-    def tick(self) -> None:
-        """Let the clock run on: a batch was answered."""
-        now = self._now()
-        passed = now - self._ticked
-        self._ticked = now
-        self._clock += passed if passed <= PAUSE else 0.0
-        left = max(self._pause - (self._clock - self._resumed) / FORGETTING, 0.0)
-        if passed > max(PAUSE, left):
-            left = self._pause = min(passed, LENIENCE * self._timeout)
-            self._resumed = self._clock
-        self._leniency = left
-
     def end(self, batch: Batch[Any, Source], again: Sequence[Waiter[Any]]) -> None:
         """Forget a batch; some of its lookups may have to wait again."""
         self._under_way.discard(batch)
@@ -356,25 +313,8 @@ class Batching(Generic[Source]):
                 self.answer(waiter, self._late())
             elif waiter.callback is not None:
                 head.append(waiter)
-        self._measure(line, len(head))
+        line.room.measure(len(head), self.clock, left=bool(waiting))
         return head
-
-    def _measure(self, line: Line[Any, Source], taken: int) -> None:
-        """Find out how many keys of a line are taken in a second, while some are left."""
-        if not line.waiting:
-            if self._clock - line.measured_at > FORGOTTEN:
-                line.room = UNKNOWN * line.max_batch
-            return
-        line.taken, line.batches = line.taken + taken, line.batches + 1
-        passed = self._clock - line.measured_from
-        if passed >= MEASURED and line.batches >= SEVERAL:
-            patience = line.patience * self._timeout + self._leniency
-            rate = line.taken / passed
-            room = max(patience * rate, min(FEW, self._timeout / 2 * rate), CROWD)
-            known = line.room < UNKNOWN * line.max_batch
-            line.room = line.room + (room - line.room) / STEADY if known else room
-            line.taken, line.batches, line.measured_from = 0, 0, self._clock
-            line.measured_at = self._clock
 
     def _waiters(self) -> list[Waiter[Any]]:
         lines, batches = self._lines, self._under_way

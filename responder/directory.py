@@ -16,7 +16,7 @@ from itertools import product
 from typing import Any, Final, TypeAlias
 
 from responder import cursors, replies, wire
-from responder.batching import ALONE, CROWD, PATIENCE, Alone, Answer, Callback, Line
+from responder.batching import ALONE, Alone, Answer, Callback, Line
 from responder.errors import (
     InvalidRequestError,
     NotFoundError,
@@ -40,6 +40,7 @@ from responder.postgres.unreadable import without_unreadable
 from responder.postgres.users import Query, UserRow, Users
 from responder.postgres.visibility import Caller
 from responder.replies import Fewer, WithAll, Written
+from responder.room import CROWD, PATIENCE
 
 FEW: Final = 8  # pages of users, or lists, that may share a query
 SOME: Final = 32  # pages of memberships, likewise: nearly every user has a handful

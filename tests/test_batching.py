@@ -13,9 +13,6 @@ from hypothesis import strategies as st
 
 from responder.batching import (
     ALONE,
-    MEASURED,
-    PATIENCE,
-    SEVERAL,
     Alone,
     Answer,
     Batch,
@@ -24,6 +21,7 @@ from responder.batching import (
     Waiter,
 )
 from responder.errors import InternalError, RequestTimeoutError, UnavailableError
+from responder.room import MEASURED, PATIENCE, SEVERAL, Clock, Room
 
 SOON = 10.0
 
@@ -169,7 +167,7 @@ async def test_a_source_that_is_gone_takes_nothing():
 async def test_what_is_answered_at_once_is_answered_by_as_few_as_there_are():
     """A source that is free again within its call takes the next batch, without end."""
     bench = Bench(max_batch=1, max_pending=5000)
-    bench.line.room = 5000
+    bench.line.room.keys = 5000
 
     def take(batch: Batch[Any, None]) -> None:
         batch.fail(UnavailableError("at once"))
@@ -295,7 +293,7 @@ async def test_few_batches_say_nothing_of_what_is_answered():
         bench.load(f"{key}")
 
     for _ in range(SEVERAL - 1):
-        bench.batching._clock += MEASURED
+        bench.batching.clock.seconds += MEASURED
         await bench.answer_one()
 
     assert [bench.load(f"more {key}") for key in range(300)]
@@ -303,16 +301,13 @@ async def test_few_batches_say_nothing_of_what_is_answered():
 
 async def test_a_moment_in_which_little_is_answered_takes_little_room():
     """How many may wait changes step by step, because what is answered in a moment differs."""
-    bench = Bench()
-    for key in range(300):
-        bench.load(f"{key}")
-
+    clock, room = Clock(asyncio.get_running_loop().time, SOON), Room(256, PATIENCE)
     rooms = []
-    for taken in (1000, 10):
-        bench.line.taken, bench.line.batches = taken, SEVERAL
-        bench.batching._clock += MEASURED
-        bench.batching._measure(bench.line, 0)
-        rooms.append(bench.line.room)
+    for taken in (1000, 16):
+        clock.seconds += MEASURED
+        for _ in range(SEVERAL):
+            room.measure(taken // SEVERAL, clock, left=True)
+        rooms.append(room.keys)
 
     assert PATIENCE * SOON * 1000 / MEASURED == pytest.approx(rooms[0])
     assert rooms[0] * 3 / 4 <= rooms[1] < rooms[0]

@@ -92,10 +92,9 @@ async def test_what_is_refused_unread_is_answered_and_counted(start_with, cast, 
     )
 
 
-async def test_a_flood_of_one_kind_refuses_no_other(start_with, cast, monkeypatch):
+async def test_a_flood_of_one_kind_refuses_no_other(start_with, cast):
     """Pages for which there is no room are refused; users that came with them are answered."""
     service = await start_with()
-    monkeypatch.setattr("responder.batching.PATIENCE", 0)  # no page waits behind another
     pages = ("users.org_list", cast.organization.id.encode())
     requests = [pages] * 300
     requests[100:100] = requests[250:250] = [("users.get", cast.owner.id.encode())] * 5

@@ -1,0 +1,114 @@
+"""How many keys may wait in a line: as many as are answered in time."""
+
+# What comes faster than it is answered is refused, as early as it is known that it would wait for
+# too long: a key that has waited for most of its deadline has taken the place of one that had not.
+# So it is measured how many keys of a line are answered in a second while some wait, and no more
+# wait in it than are answered within its patience, a share of the timeout. An example: 8,000 pages
+# a second are asked for, 2,000 are answered, and the patience is 0.25 s: 500 pages wait, each for
+# 0.25 s, and of the others each is refused. A FEW may wait for half of the timeout: 100 that come
+# together, where 200 a second are answered, are no overload. (The age of a line's head would say
+# this too late: of keys that come four times too fast, the last waits for four times as long.)
+#
+# But to wait for PostgreSQL while it answers nothing is another matter. It may be back soon, and
+# then all that waited is answered in less time than the outage took. So answers are measured by a
+# clock that runs only while batches are answered, and stands still between two of them that are far
+# apart (PAUSE). And after such a pause keys may wait for longer, by the length of the pause at
+# first, and then for less and less. An example: 20,000 keys a second come, and PostgreSQL is gone
+# for 0.3 s. 6,000 keys wait. When it is back it answers 40,000 a second: 0.3 s later no key waits
+# for long, and none was refused.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+CROWD: Final = 32  # keys that are no crowd yet
+PATIENCE: Final = 0.05  # share of the timeout, for which a key may have to wait
+FEW: Final = 256  # keys that are no overload if half of the timeout suffices for them
+MEASURED: Final = 0.05  # seconds in which it is counted how many keys are taken, at least
+SEVERAL: Final = 8  # batches, likewise: the first and the last may be anywhere in that time
+STEADY: Final = 4  # measurements of which a line's room is about the mean
+FORGOTTEN: Final = 1.0  # seconds after which that says nothing any more
+UNKNOWN: Final = 128  # batches that may wait in a line of which nothing is known
+PAUSE: Final = 0.1  # seconds without an answer after which waiting is no sign of an overload
+LENIENCE: Final = 0.25  # share of the timeout, by which keys may wait for longer after a pause
+FORGETTING: Final = 4  # times as long as a pause it is remembered
+
+
+class Clock:
+    """A clock that runs while batches are answered.
+
+    Args:
+        now: returns the time, in seconds.
+        timeout: seconds that a lookup has, usually.
+
+    Attributes:
+        seconds: what it shows.
+        leniency: seconds for which keys may wait for longer now.
+        timeout: likewise.
+    """
+
+    def __init__(self, now: Callable[[], float], timeout: float) -> None:
+        self.seconds: float = 0.0
+        self.leniency: float = 0.0
+        self.timeout: float = timeout
+        self._now = now
+        self._ticked = 0.0
+        self._pause, self._resumed = 0.0, 0.0  # how long the last pause was; the clock at its end
+
+    def start(self) -> None:
+        """Run from now on: a key waits, and before it none did."""
+        self._ticked = self._now()
+
+    def tick(self) -> None:
+        """Run on: a batch was answered."""
+        now = self._now()
+        passed = now - self._ticked
+        self._ticked = now
+        self.seconds += passed if passed <= PAUSE else 0.0
+        left = max(self._pause - (self.seconds - self._resumed) / FORGETTING, 0.0)
+        if passed > max(PAUSE, left):
+            left = self._pause = min(passed, LENIENCE * self.timeout)
+            self._resumed = self.seconds
+        self.leniency = left
+
+
+class Room:
+    """The room in a line.
+
+    Args:
+        max_batch: how many keys of the line may go together.
+        patience: share of the timeout, for which a key may have to wait in an overload.
+
+    Attributes:
+        keys: so many may wait.
+    """
+
+    def __init__(self, max_batch: int, patience: float) -> None:
+        self.keys: float = UNKNOWN * max_batch
+        self._unknown = self.keys
+        self._patience = patience
+        self._taken = self._batches = 0  # keys, and batches of them, since the measurement began
+        self._measured_from = 0.0  # by the clock, as is the next
+        self._measured_at = 0.0
+
+    def begin(self, clock: Clock) -> None:
+        """Begin to measure: a key waits, and before it none did."""
+        self._taken, self._batches, self._measured_from = 0, 0, clock.seconds
+
+    def measure(self, taken: int, clock: Clock, *, left: bool) -> None:
+        """Find out how many keys are taken in a second, of those taken while some are `left`."""
+        if not left:
+            if clock.seconds - self._measured_at > FORGOTTEN:
+                self.keys = self._unknown
+            return
+        self._taken, self._batches = self._taken + taken, self._batches + 1
+        passed = clock.seconds - self._measured_from
+        if passed >= MEASURED and self._batches >= SEVERAL:
+            rate = self._taken / passed
+            within = (self._patience * clock.timeout + clock.leniency) * rate
+            room = max(within, min(FEW, clock.timeout / 2 * rate), CROWD)
+            known = self.keys < self._unknown
+            self.keys = self.keys + (room - self.keys) / STEADY if known else room
+            self._measured_at = clock.seconds
+            self.begin(clock)

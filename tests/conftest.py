@@ -286,11 +286,18 @@ async def _service(url: str, *, config: str = "", **variables: str) -> AsyncIter
                 ),
                 http=await stack.enter_async_context(
                     httpx.AsyncClient(
-                        base_url=running.http_url or "", trust_env=False, event_hooks=hooks
+                        base_url=running.http_url or "",
+                        trust_env=False,
+                        event_hooks=hooks,
+                        timeout=settings.timeout + 5,
                     )
                 ),
                 admin=await stack.enter_async_context(
-                    httpx.AsyncClient(base_url=running.admin_url or "", trust_env=False)
+                    httpx.AsyncClient(
+                        base_url=running.admin_url or "",
+                        trust_env=False,
+                        timeout=settings.timeout + 5,
+                    )
                 ),
                 database=await stack.enter_async_context(
                     asyncpg.create_pool(plain_url, min_size=1, max_size=20)

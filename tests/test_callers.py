@@ -66,7 +66,9 @@ def begin(create_database, start, tmp_path: Path) -> Begin:
         await connection.execute(sql)
         await connection.close()
         mint = Mint()
-        service = await start(url, **mint.publish(tmp_path / "jwks.json"), **settings)
+        service = await start(
+            url, **mint.publish(tmp_path / "jwks.json"), RESPONDER_TIMEOUT="10", **settings
+        )
         return World(service, mint)
 
     return on

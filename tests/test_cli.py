@@ -695,7 +695,8 @@ async def ids(url: str) -> list[str]:
 async def test_sigterm_under_load_answers_all_that_was_received(demo_url, server, tmp_path, after):
     """Of 256 callers none is left without an answer, or wrongly answered, by a SIGTERM."""
     load = Load(server.url, await ids(demo_url))
-    async with started("serve", cwd=tmp_path, **serving(demo_url, server.url)) as running:
+    variables = serving(demo_url, server.url, RESPONDER_TIMEOUT="10")
+    async with started("serve", cwd=tmp_path, **variables) as running:
         await running.urls()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(load.run(256))
@@ -711,7 +712,7 @@ async def test_sigterm_under_load_answers_all_that_was_received(demo_url, server
 async def test_a_rolling_restart_loses_nothing(demo_url, server, tmp_path):
     """With another worker there, a SIGTERM to the first is nothing that callers notice."""
     load, enough = Load(server.url, await ids(demo_url)), asyncio.Event()
-    variables = serving(demo_url, server.url)
+    variables = serving(demo_url, server.url, RESPONDER_TIMEOUT="10")
     # The callers end first, then the workers.
     async with AsyncExitStack() as workers, asyncio.TaskGroup() as tasks:
         first = await workers.enter_async_context(started("serve", cwd=tmp_path, **variables))
@@ -949,7 +950,8 @@ async def test_workers_are_refused_before_they_start(tmp_path, arguments, variab
 async def test_sigterm_under_load_ends_all_workers_without_loss(demo_url, server, tmp_path, after):
     """Of 256 callers none is left without an answer by a SIGTERM to the supervisor."""
     load = Load(server.url, await ids(demo_url))
-    async with workers(demo_url, server, tmp_path) as running, asyncio.TaskGroup() as tasks:
+    patient = workers(demo_url, server, tmp_path, RESPONDER_TIMEOUT="10")
+    async with patient as running, asyncio.TaskGroup() as tasks:
         tasks.create_task(load.run(256))
         await load.reached(after)
         code = await running.stop()

@@ -191,7 +191,7 @@ OFF = {"RESPONDER_HTTP_LISTEN": "off", "RESPONDER_ADMIN_LISTEN": "off"}
 async def test_every_lookup_on_the_tables_of(create_database, start, name):
     """By id, by email, by ids and by organization, the answers are complete."""
     url, tables = await filled(create_database, name)
-    service = await start(url, **OFF)
+    service = await start(url, **OFF, RESPONDER_TIMEOUT="10")
     users = all_users(tables)
     ids = [tables.id(number) for number in users]
 
@@ -227,7 +227,9 @@ async def test_every_lookup_for_a_caller_on_the_tables_of(create_database, start
     """A member sees their colleagues, without reasons of bans; an admin sees all users."""
     mint = Mint()
     url, tables = await filled(create_database, name)
-    service = await start(url, **OFF, **mint.publish(tmp_path / "jwks.json"))
+    service = await start(
+        url, **OFF, **mint.publish(tmp_path / "jwks.json"), RESPONDER_TIMEOUT="10"
+    )
     users = all_users(tables)
     ids = {number: tables.id(number) for number in users}
     headers = {

@@ -201,7 +201,10 @@ async def test_names_too_large_for_a_message_make_shorter_pages(start_with, cast
 async def test_1200_memberships_are_walked_while_rows_come_and_go(start_with):
     """What is there throughout is seen exactly once, whatever is written meanwhile."""
     service = await start_with(
-        ANN, ORGANIZATIONS.format(count=2400), MEMBERSHIPS.format(count=1200, seconds="n")
+        ANN,
+        ORGANIZATIONS.format(count=2400),
+        MEMBERSHIPS.format(count=1200, seconds="n"),
+        RESPONDER_TIMEOUT="10",
     )
     stop = asyncio.Event()
 

@@ -205,6 +205,7 @@ async def test_three_of_60_000_are_found_while_rows_come_and_go(start_with):
             count=60_000, role="case when n in (5, 30000, 59999) then 'x,rare' else 'y' end"
         ),
         'create index on members ("organizationId", "createdAt", id); analyze',
+        RESPONDER_TIMEOUT="10",
     )
     stop = asyncio.Event()
 

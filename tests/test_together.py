@@ -76,7 +76,9 @@ async def test_requests_at_once_are_answered_as_alone(start_with, connections, t
     """Images, bad cursors and refused callers change no other request's answer."""
     mint, file = Mint(), tmp_path / "jwks.json"
     settings = mint.publish(file)
-    service = await start_with(CROWDS, RESPONDER_CONNECTIONS=connections, **settings)
+    service = await start_with(
+        CROWDS, RESPONDER_CONNECTIONS=connections, RESPONDER_TIMEOUT="10", **settings
+    )
     callers = [None, "plain 1", "lost 1", "banned", "gone"]
     headers = [
         {"Authorization": f"Bearer {mint.token(caller)}"} if caller else {} for caller in callers

@@ -3,8 +3,8 @@
 `make faults` has a table of what was counted. RESPONDER_TEST_FAULTS=10 is ten times as much of
 what is repeated.
 
-What is asserted has to hold on a machine that does much else, too: BUSY is how late all may be
-there. What holds on a quiet one is in the table.
+What is asserted has to hold on a machine that does much else, too: BUSY is for how long a program
+may have no time there, and LATE how late all may be. What holds on a quiet one is in the table.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RATE = 500  # requests a second
 TIMEOUT = 2.0  # seconds that a request may take by default
 HOLE = 5.0  # seconds for which nothing passes
 BEFORE, AFTER = 0.3, 1.2  # seconds of load without a fault
-BUSY = 1.0  # seconds
+BUSY, LATE = 1.0, 3.0  # seconds
 
 
 @dataclass
@@ -146,8 +146,8 @@ async def test_postgres_in_a_black_hole(site, note):
     assert {"unavailable"} == {each.answer for each in refused}
     assert max(each.took for each in refused) < BUSY
     assert {VALUE, "unavailable", "timeout"} >= set(load.counts())
-    assert load.latest() < BUSY
-    assert load.normal_after(healed) < BUSY
+    assert load.latest() < LATE
+    assert load.normal_after(healed) < LATE
 
 
 def waited(refused) -> dict[str, object]:
@@ -198,8 +198,8 @@ async def test_nats_in_a_black_hole(site, note):
     assert max(each.took for each in refused) < BUSY
     # Healed, the server learns that the connections are reset before there are others.
     assert {VALUE, LOST, NO_WORKER} >= set(load.counts())
-    assert load.latest() < BUSY
-    assert load.normal_after(healed) < BUSY
+    assert load.latest() < LATE
+    assert load.normal_after(healed) < LATE
 
 
 async def test_connections_reset_and_slow(site, note):
@@ -224,8 +224,8 @@ def assert_got_over(load, healed) -> None:
     faster than they are made, and what could not wait for them is refused.
     """
     assert {VALUE, "unavailable", "timeout"} >= set(load.counts())
-    assert load.latest() < BUSY
-    assert load.normal_after(healed) < 2 * BUSY
+    assert load.latest() < LATE
+    assert load.normal_after(healed) < 2 * LATE
 
 
 async def test_backends_terminated(site, note):
@@ -280,7 +280,7 @@ async def test_postgres_restarts_at_once(site, note):
     note(**told(load, healed), away_ms=round((healed - stopped) * 1000))
 
     assert {VALUE, "unavailable", "timeout"} >= set(load.counts())
-    assert load.latest() < BUSY
+    assert load.latest() < LATE
 
 
 async def test_nats_restarts(site, note):
@@ -294,7 +294,7 @@ async def test_nats_restarts(site, note):
     note(**told(load, healed), away_ms=round((healed - stopped) * 1000))
 
     assert {VALUE, LOST, NO_WORKER} >= set(load.counts())
-    assert load.normal_after(healed) < 1 + BUSY
+    assert load.normal_after(healed) < 1 + LATE
 
 
 async def test_a_worker_is_killed(site, note):
@@ -307,7 +307,7 @@ async def test_a_worker_is_killed(site, note):
     note(**told(load, killed))
 
     assert {VALUE, LOST, "unavailable", "timeout"} >= set(load.counts())
-    assert all(abs(each.sent - killed) < 2 * BUSY for each in lost)
+    assert all(abs(each.sent - killed) < LATE for each in lost)
 
 
 async def test_workers_are_replaced_under_full_load(site, note, tmp_path):

@@ -111,6 +111,7 @@ async def test_any_bytes_over_http(template, create_database, start, tmp_path, c
         await create_database(template=template[0]),
         **mint.publish(tmp_path / "jwks.json"),
         RESPONDER_HTTP_AUTH="required",
+        RESPONDER_TIMEOUT="10",
     )
     person, budget, attacks = cast.owner.id, Budget(), 0
     honest = Honest(

@@ -335,7 +335,9 @@ async def test_each_answer_is_that_of_the_rows_at_some_moment(
     await _apply(connection, State(), state)
     await connection.close()
     mint, world = Mint(), World([state])
-    service = await start(url, **mint.publish(tmp_path / "jwks.json"), **variables)
+    service = await start(
+        url, **mint.publish(tmp_path / "jwks.json"), RESPONDER_TIMEOUT="10", **variables
+    )
     tokens = dict[Caller, str]()
     budget, asked = Budget(0.4), 0
 

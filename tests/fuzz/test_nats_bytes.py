@@ -231,7 +231,9 @@ async def test_any_requests_and_replies_over_nats(template, create_database, sta
     """Requests of any bytes get one reply each, foreign replies none; no other is disturbed."""
     mint = Mint()
     service = await start(
-        await create_database(template=template[0]), **mint.publish(tmp_path / "jwks.json")
+        await create_database(template=template[0]),
+        **mint.publish(tmp_path / "jwks.json"),
+        RESPONDER_TIMEOUT="10",
     )
     person, budget = cast.owner, Budget()
     honest = Honest(

@@ -138,7 +138,7 @@ class Load:
 @pytest.mark.heavy
 async def test_no_migration_gives_a_wrong_answer_or_an_error(start_with):
     """Whatever is added, retyped, respelled, replaced or moved under load, answers are right."""
-    service = await start_with(TABLES, empty=True)
+    service = await start_with(TABLES, empty=True, RESPONDER_TIMEOUT="10")
     load = Load(service)
     problems = {}
 

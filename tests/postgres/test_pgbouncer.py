@@ -63,7 +63,7 @@ async def pooled(
 
 async def test_every_lookup_works_through_a_pooler(pooled, people_service, start, cast):
     """With more callers and connections than servers, the answers are those without a pooler."""
-    service = await start(pooled[1], RESPONDER_CONNECTIONS="8")
+    service = await start(pooled[1], RESPONDER_CONNECTIONS="8", RESPONDER_TIMEOUT="10")
     requests = [
         *(("users.get", person.id) for person in (cast.owner, cast.banned)),
         ("users.by_email", cast.owner.email.upper()),
@@ -103,7 +103,7 @@ async def test_pages_are_walked_through_a_pooler(pooled, start, cast):
     admin = await asyncpg.connect(pooled[0])
     await admin.execute("alter role postgres set datestyle = 'German'")
     try:
-        service = await start(pooled[1])
+        service = await start(pooled[1], RESPONDER_TIMEOUT="10")
         members: list[str] = []
         request = {"organizationId": cast.organization.id, "limit": 3}
         while True:

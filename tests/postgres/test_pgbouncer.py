@@ -135,7 +135,7 @@ async def test_nothing_is_written_through_a_pooler(pooled):
         connection.terminate()
 
     assert isinstance(connection, PooledConnection)
-    assert "1s" == timeout[0][0]
+    assert "15s" == timeout[0][0]
 
 
 async def test_without_a_pooler_nothing_is_pooled(people_service):

@@ -23,12 +23,8 @@ from responder.errors import (
 )
 from responder.models import OrgList
 from responder.postgres import ids
-from responder.postgres.connection import (
-    Connection,
-    Record,
-    ValueRefusedError,
-    describe,
-)
+from responder.postgres.connection import Connection, Record
+from responder.postgres.errors import ValueRefusedError, describe
 from responder.postgres.lookups import Lookups, Statements
 from responder.postgres.memberships import MembershipRow, MembershipsWanted
 from responder.postgres.pages import PageRow, Pages, PageWanted

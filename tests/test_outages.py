@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from responder.app import serving
-from responder.postgres.connection import LostError, connect
+from responder.postgres.connection import connect
 from responder.postgres.dsn import parse
+from responder.postgres.errors import LostError
 from responder.postgres.refusals import why
 from responder.settings import Settings
 

@@ -16,15 +16,10 @@ from responder.errors import SchemaError, UnavailableError
 from responder.postgres import decision
 from responder.postgres.additional import fields_of
 from responder.postgres.catalog import TIMEZONE, Catalog, CatalogColumn
-from responder.postgres.connection import (
-    Connection,
-    NotAllowedError,
-    PooledConnection,
-    SlowError,
-    describe,
-)
+from responder.postgres.connection import Connection, PooledConnection
 from responder.postgres.decision import Decision
 from responder.postgres.discovery import fetch_catalog
+from responder.postgres.errors import NotAllowedError, SlowError, describe
 from responder.postgres.fields import ACCOUNT, MEMBER, ORGANIZATION, USER, plain
 from responder.postgres.inspection import connected
 from responder.postgres.instants import TEXTS

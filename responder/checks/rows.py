@@ -11,14 +11,8 @@ from typing import Final
 from responder import wire
 from responder.checks.report import BROKEN, Finding
 from responder.postgres import faults
-from responder.postgres.connection import (
-    BusyError,
-    Connection,
-    LostError,
-    SlowError,
-    describe,
-    from_server,
-)
+from responder.postgres.connection import Connection
+from responder.postgres.errors import BusyError, LostError, SlowError, describe, from_server
 from responder.postgres.quoting import ident
 from responder.postgres.schema import Schema, Table
 

@@ -17,10 +17,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from responder.postgres.connection import (
+from responder.postgres.connection import Connection
+from responder.postgres.errors import (
     BusyError,
     ChangedError,
-    Connection,
     LostError,
     NotAllowedError,
     SlowError,

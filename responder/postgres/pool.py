@@ -36,19 +36,17 @@ from responder.errors import (
     UnavailableError,
 )
 from responder.histogram import Histogram
-from responder.postgres.connection import (
-    BusyError,
-    ChangedError,
-    Connection,
-    LostError,
-    NotAllowedError,
-    PooledConnection,
-    SlowError,
-    connect,
-    describe,
-)
+from responder.postgres.connection import Connection, PooledConnection, connect
 from responder.postgres.discovery import WATCH_INTERVAL, Discovery
 from responder.postgres.dsn import Dsn
+from responder.postgres.errors import (
+    BusyError,
+    ChangedError,
+    LostError,
+    NotAllowedError,
+    SlowError,
+    describe,
+)
 from responder.postgres.faults import FAILS, Faults
 from responder.postgres.lookups import Statements
 from responder.postgres.pulse import Pulse

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from responder.errors import UnavailableError
-from responder.postgres.connection import BusyError, Connection, LostError, SlowError, describe
+from responder.postgres.connection import Connection
+from responder.postgres.errors import BusyError, LostError, SlowError, describe
 
 TIMEOUT: Final = 30.0  # seconds that a query of the catalog may take
 

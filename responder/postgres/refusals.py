@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from responder.postgres.connection import describe
+from responder.postgres.errors import describe
 
 # By SQLSTATE (PostgreSQL's manual, Appendix A, "PostgreSQL Error Codes").
 _REFUSALS: Final = {

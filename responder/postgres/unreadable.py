@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from responder.postgres.additional import AdditionalField
-from responder.postgres.connection import (
+from responder.postgres.connection import Connection, Record
+from responder.postgres.errors import (
     BusyError,
-    Connection,
     LostError,
     NotAllowedError,
-    Record,
     SlowError,
     describe,
     from_server,

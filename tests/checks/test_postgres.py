@@ -10,7 +10,7 @@ import pytest
 from responder import checks
 from responder.checks import postgres
 from responder.checks.report import BROKEN, NOTE, WARNING, Finding, Report
-from responder.postgres.connection import NotAllowedError, SlowError
+from responder.postgres.errors import NotAllowedError, SlowError
 from responder.postgres.fields import MEMBER_FIELDS, USER_FIELDS
 from responder.settings import Settings
 

@@ -8,8 +8,9 @@ import time
 import asyncpg
 import pytest
 
-from responder.postgres.connection import LostError, connect
+from responder.postgres.connection import connect
 from responder.postgres.dsn import parse
+from responder.postgres.errors import LostError
 from responder.postgres.pulse import Pulse
 from tests.pausing import paused
 

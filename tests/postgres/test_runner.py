@@ -11,8 +11,9 @@ import asyncpg
 import pytest
 
 from responder.errors import InternalError
-from responder.postgres.connection import Connection, LostError, connect
+from responder.postgres.connection import Connection, connect
 from responder.postgres.dsn import parse
+from responder.postgres.errors import LostError
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from responder.postgres.catalog import CatalogColumn
 from responder.postgres.fields import ANY, Description, Kind, plain
 from responder.postgres.nearest import nearest, some
 from responder.postgres.quoting import shown
-from responder.postgres.schema import TableName
+from responder.postgres.schema import Column, Table, TableName
 from responder.terminal import visible
 
 _FLAG_OF_GUESTS: Final = ("isAnonymous", "anonymous")
@@ -81,6 +81,28 @@ def mapped(
             )
         found[field] = column
     return found
+
+
+def as_table(
+    name: TableName,
+    columns: Sequence[CatalogColumn],
+    found: Mapping[str, CatalogColumn],
+    *,
+    home: TableName | None = None,
+) -> Table:
+    """Return a table as lookups read it.
+
+    Args:
+        name: its name.
+        columns: all that it has.
+        found: those that are read, by field.
+        home: the name under which it was found first.
+    """
+    named = {
+        field: Column(each.name, each.not_null, each.type_schema, each.type, each.category)
+        for field, each in found.items()
+    }
+    return Table(*name, named, columns[0].version, columns[0].row_security, home)
 
 
 def can_hold(kind: Kind, column: CatalogColumn) -> bool:

@@ -7,14 +7,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from responder.postgres.catalog import CatalogColumn
-from responder.postgres.columns import can_hold, holding, lacking
+from responder.postgres.columns import as_table, can_hold, holding, lacking
 from responder.postgres.evidence import Tables
 from responder.postgres.fields import MEMBER, ORGANIZATION, plain
 from responder.postgres.overrides import Overrides
-from responder.postgres.schema import Column, Table, TableName
+from responder.postgres.schema import Table, TableName
 
 
 def named_by(members: Table, tables: Tables, overrides: Overrides) -> Table | None:
@@ -30,7 +29,7 @@ def named_by(members: Table, tables: Tables, overrides: Overrides) -> Table | No
             if (same := holding(columns, field, by_hand)) and can_hold(kind, same[0])
         }
         if "id" in found and len(found) > 1 and all(each.readable for each in found.values()):
-            return _table(name, columns, found)
+            return as_table(name, columns, found)
     return None
 
 
@@ -57,13 +56,3 @@ def candidates(members: Table, tables: Tables) -> Iterator[TableName]:
         for each in tables.columns
         if each.schema == members.schema and plain(each.name) in wanted
     )
-
-
-def _table(
-    name: TableName, columns: Sequence[CatalogColumn], found: dict[str, CatalogColumn]
-) -> Table:
-    named = {
-        field: Column(each.name, each.not_null, each.type_schema, each.type, each.category)
-        for field, each in found.items()
-    }
-    return Table(*name, named, columns[0].version, columns[0].row_security)

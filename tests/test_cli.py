@@ -608,7 +608,7 @@ async def test_a_start_without_nats_can_be_ended(demo_url, tmp_path, command, nu
     async with started(command, cwd=tmp_path, **serving(demo_url, url)) as running:
         await running.said(re.compile("NATS"))
         try:
-            code: int | str = await running.stop(number, within=3)
+            code: int | str = await running.stop(number, within=20)
         except TimeoutError:
             running.process.kill()
             code = "still running"
@@ -632,7 +632,7 @@ async def test_operators_see_a_start_without_nats(demo_url, tmp_path):
     async with started("serve", cwd=tmp_path, **variables) as running:
         await running.said(re.compile("NATS"))
         try:
-            await until(live, within=3)
+            await until(live, within=20)
             assert 503 == await status(f"http://127.0.0.1:{port}/ready")
         finally:
             if running.process.returncode is None:

@@ -12,9 +12,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import ssl
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -23,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from nats import errors
 from nats.aio.client import Client, Srv
 
+from responder.causes import words
 from responder.terminal import visible
 
 MIN_PAUSE, MAX_PAUSE = 0.2, 1.0  # seconds between two attempts to reach the same server
@@ -149,18 +148,14 @@ def why(error: Exception, *, address: str, login: str) -> str:
 
 def _known(error: Exception) -> str:
     """Return the words of a server that ends or refuses a connection, or "" for any other."""
-    words = str(error).removeprefix("nats:").strip().strip("'").lower()
-    return _REFUSALS.get(words, "")
+    said = str(error).removeprefix("nats:").strip().strip("'").lower()
+    return _REFUSALS.get(said, "")
 
 
 def _cause(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}"
-    if isinstance(error, OSError) and error.errno:  # those of a resolver are negative
-        return os.strerror(error.errno) if error.errno > 0 else error.strerror or "no such host"
-    if isinstance(error, ConnectionError | errors.StaleConnectionError):
+    if isinstance(error, OSError):
+        return words(error)
+    if isinstance(error, errors.StaleConnectionError):
         return "the connection has ended"
     if type(error) is errors.Error:
         return "it does not answer as a NATS server does"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from responder.causes import words
 from responder.postgres.errors import describe
 
 # By SQLSTATE (PostgreSQL's manual, Appendix A, "PostgreSQL Error Codes").
@@ -31,6 +32,4 @@ def why(error: Exception) -> str:
     refusal = _REFUSALS.get(getattr(cause, "sqlstate", None) or "")
     if refusal:
         return refusal
-    if isinstance(cause, TimeoutError):
-        return "no answer"
-    return str(cause) if isinstance(cause, OSError) else describe(error)
+    return words(cause) if isinstance(cause, OSError) else describe(error)

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import ssl
 import zlib
@@ -34,6 +33,7 @@ from typing import Final
 
 import httpx
 
+from responder.causes import words
 from responder.errors import ResponderError, UnauthenticatedError, UnavailableError
 from responder.tokens import urls
 from responder.tokens.key_set import KeySet, UnknownKeyError
@@ -252,7 +252,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, httpx.HTTPError | httpx.InvalidURL):
         return _cause(error) or type(error).__name__
     if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
+        return words(error)
     return str(error) if isinstance(error, ValueError) else type(error).__name__
 
 
@@ -260,13 +260,10 @@ def _cause(error: BaseException | None) -> str | None:
     """Return what the system says of a connection that has failed; None if it has said nothing."""
     said = None
     while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return f"TLS: {error.verify_message}"
         if isinstance(error, ssl.SSLError):
-            return f"TLS: {error.reason}"
+            return words(error)
         if isinstance(error, OSError) and error.errno:
-            # The words of asyncio's own error name an address; those of a resolver have no number.
-            said = os.strerror(error.errno) if error.errno > 0 else error.strerror
+            said = words(error)
         error = error.__cause__ or error.__context__
     return said
 

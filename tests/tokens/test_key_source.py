@@ -474,7 +474,9 @@ async def test_a_certificate_that_is_not_trusted_is_said(tmp_path):
         with pytest.raises(httpx.ConnectError) as refused:
             await key_source.download(url)
 
-    assert "TLS: self-signed certificate" == key_source.describe(refused.value)
+    assert "its certificate is not accepted: self-signed certificate" == key_source.describe(
+        refused.value
+    )
 
 
 async def test_an_outage_of_the_key_set_shows(keyed_service, cast, endpoint):

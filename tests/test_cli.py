@@ -34,6 +34,7 @@ from nats.errors import NoRespondersError
 
 from responder.dev import nats, postgres, service, tables
 from responder.dev.nats import NatsServer
+from responder.http.listener import bind
 from responder.settings import Settings
 from tests import privacy
 from tests.ports import free_port
@@ -1192,6 +1193,30 @@ async def test_ctrl_c_leaves_nothing_behind(moment):
         assert 0 == code
         assert [] == list(files.iterdir())
         assert "Traceback" not in running.err.read_text()
+
+
+@pytest.mark.heavy
+async def test_two_that_start_at_once_have_ports_of_their_own(monkeypatch, tmp_path):
+    """The usual ports go to either; the other takes what is free, and both are whole."""
+    sockets = [bind(("127.0.0.1", 0), setting="") for _ in range(4)]
+    for name, taken in zip(("NATS", "HTTP", "ADMIN", "ISSUER"), sockets, strict=True):
+        monkeypatch.setattr(service, name, taken.getsockname()[1])
+        taken.close()
+    urls = "$NATS_URL $HTTP_URL $ADMIN_URL $BETTER_AUTH_URL"
+    both_run = asyncio.Barrier(2)
+    found: list[str] = []
+
+    async def run_one() -> None:
+        async with service.running() as printed:
+            variables = await shell(printed, f"echo {urls}", tmp_path)
+            found.extend(re.findall(r":(\d+)\b", variables.out))
+            await both_run.wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(run_one())
+        tasks.create_task(run_one())
+
+    assert (8, 8) == (len(found), len(set(found)))
 
 
 @pytest.mark.parametrize("value", ["a b", "it's", "$HOME", 'a"b', "`id`"])

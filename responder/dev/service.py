@@ -5,24 +5,25 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from socket import SO_REUSEADDR, SOL_SOCKET, socket
+from socket import socket
 from typing import Final
 
 import asyncpg
 
 from responder.app import serving
 from responder.dev import issuer, nats, postgres
+from responder.dev.nats import NatsServer
 from responder.dev.people import Cast
-from responder.dev.process import temporary_directory
+from responder.dev.process import StartError, temporary_directory
 from responder.dev.tables import create_tables, insert_people
 from responder.dev.tokens import Mint
+from responder.errors import SettingsError
 from responder.http.listener import bind
 from responder.settings import Settings
 
 LOOPBACK: Final = "127.0.0.1"
-ANY: Final = -1  # what nats-server takes for any port
 # The ports that every example in README and subjects.md has, each where no other program has it.
 NATS, HTTP, ADMIN, ISSUER = 4222, 8080, 8081, 8082
 
@@ -30,18 +31,19 @@ NATS, HTTP, ADMIN, ISSUER = 4222, 8080, 8081, 8082
 @asynccontextmanager
 async def running() -> AsyncIterator[str]:
     """Run everything while the context is open; yields what to read and to paste elsewhere."""
-    at = bind((LOOPBACK, _free(ISSUER)), setting="")
-    with temporary_directory("keys") as directory:
-        async with issuer.running(at) as mint, _running(mint, directory) as lines:
+    with (
+        _bound(HTTP) as http,
+        _bound(ADMIN) as admin,
+        _bound(ISSUER) as keys,
+        temporary_directory("keys") as directory,
+    ):
+        async with issuer.running(keys) as mint, _running(mint, directory, http, admin) as lines:
             yield lines
 
 
 @asynccontextmanager
-async def _running(mint: Mint, directory: Path) -> AsyncIterator[str]:
-    async with (
-        postgres.running() as database,
-        nats.running(port=_free(NATS) or ANY) as messages,
-    ):
+async def _running(mint: Mint, directory: Path, http: socket, admin: socket) -> AsyncIterator[str]:
+    async with postgres.running() as database, _nats() as messages:
         connection = await asyncpg.connect(database.url)
         try:
             await create_tables(connection)
@@ -52,15 +54,15 @@ async def _running(mint: Mint, directory: Path) -> AsyncIterator[str]:
             {
                 "DATABASE_URL": database.url,
                 "NATS_URL": messages.url,
-                "RESPONDER_HTTP_LISTEN": f"{LOOPBACK}:{_free(HTTP)}",
-                "RESPONDER_ADMIN_LISTEN": f"{LOOPBACK}:{_free(ADMIN)}",
                 "RESPONDER_DRAIN_TIMEOUT": "1",  # a browser keeps its connections
                 "BETTER_AUTH_URL": mint.issuer,
                 **mint.publish(directory / "jwks.json"),
             }
         )
         tokens = _tokens(cast, mint)
-        async with serving(settings, demo_tokens=tokens) as service:
+        async with serving(
+            settings, http_socket=http, admin_socket=admin, demo_tokens=tokens
+        ) as service:
             file = directory / "env"
             variables = {
                 "NATS_URL": messages.url,
@@ -80,15 +82,26 @@ def _programs() -> Path:
     return Path(sys.argv[0]).absolute().parent
 
 
-def _free(port: int) -> int:
-    """Return a port if nothing listens there, else 0, which is any."""
-    with socket() as probe:
-        probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+# A port is taken by listening there: one that was only found free may be another program's by then.
+
+
+def _bound(port: int) -> socket:
+    """Return a socket that listens on a port, or on any if another program has that one."""
+    try:
+        return bind((LOOPBACK, port), setting="")
+    except SettingsError:
+        return bind((LOOPBACK, 0), setting="")
+
+
+@asynccontextmanager
+async def _nats() -> AsyncIterator[NatsServer]:
+    """Run a nats-server on its usual port, or on any if that cannot be had."""
+    async with AsyncExitStack() as stack:
         try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return 0
-    return port
+            server = await stack.enter_async_context(nats.running(port=NATS))
+        except StartError:
+            server = await stack.enter_async_context(nats.running())
+        yield server
 
 
 def environment(variables: Mapping[str, str], *, programs: Path) -> str:

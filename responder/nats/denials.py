@@ -66,7 +66,7 @@ class Denials:
         while self.subjects:
             await asyncio.sleep(PAUSE)
             self._latest.clear()
-            with suppress(errors.Error):  # the next connection asks for all
+            with suppress(errors.Error, OSError):  # the next connection asks for all
                 await self._ask(self.subjects)
                 permitted = self.subjects - self._latest
                 self.subjects -= permitted

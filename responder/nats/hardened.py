@@ -229,7 +229,7 @@ class HardenedClient(TlsClient):
 
     async def _subscribe_again(self, subjects: Container[str]) -> None:
         """Subscribe to some subjects once more, and return when the server has answered."""
-        for each in self._subs.values():
+        for each in list(self._subs.values()):  # there may be others meanwhile
             if each.subject.lower() in subjects:
                 await self._send_subscribe(each)
         await self.flush()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent

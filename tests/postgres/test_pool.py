@@ -71,7 +71,7 @@ async def test_everyone_reads_their_own_write(service):
 
 
 @pytest.mark.heavy
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_two_hundred_clients_read_their_own_writes(template, create_database, start):
     """Under load too: 200 clients, 20,000 rounds of writing and asking, and nothing stale."""
     service = await start(await create_database(template=template[0]), RESPONDER_TIMEOUT="10")

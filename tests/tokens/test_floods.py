@@ -128,7 +128,7 @@ REFUSALS = (
 )
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", FLOODS.values(), ids=FLOODS)
 async def test_honest_callers_are_answered_during_a_flood(keyed_service, cast, endpoint, kind):
     """Honest requests are answered with what they ask for, and no token of the flood is.

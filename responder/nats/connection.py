@@ -214,7 +214,7 @@ class Connection:
             if self._client.is_connected:
                 await self.flush(LAST_FLUSH_TIMEOUT)
         except errors.Error as error:
-            log.warning("NATS: %s", type(error).__name__)
+            log.warning("closed before NATS had all that was sent: %s", type(error).__name__)
         finally:
             if self._moving is not None:
                 self._moving.cancel()
@@ -237,7 +237,7 @@ class Connection:
         drains = [each.drain() for each in self._client.queue_subscriptions()]
         for failure in await asyncio.gather(*drains, return_exceptions=True):
             if isinstance(failure, errors.Error):
-                log.warning("NATS: %s", type(failure).__name__)
+                log.warning("a NATS subscription did not end well: %s", type(failure).__name__)
 
     async def ask(
         self,

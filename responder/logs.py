@@ -16,6 +16,7 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from responder.models import as_javascript
 from responder.terminal import visible
 from responder.throttling import LibrariesThrottle
 
@@ -60,8 +61,7 @@ class TextFormatter(logging.Formatter):
         datefmt: str | None = None,  # noqa: ARG002 - there is one format
     ) -> str:
         """Return the time of the line (called by `logging`)."""
-        written = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        return written.replace("+00:00", "Z")
+        return as_javascript(datetime.fromtimestamp(record.created, UTC))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         """Return the line without the traceback (called by `logging`)."""

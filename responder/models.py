@@ -83,13 +83,14 @@ class Myself(Request, frozen=True, omit_defaults=True):
 # Replies
 
 
-def _as_javascript(value: datetime) -> str:
+def as_javascript(value: datetime) -> str:
+    """Write a time as JavaScript does: RFC 3339 in UTC, with milliseconds and Z."""
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 Instant = Annotated[
     datetime,
-    PlainSerializer(_as_javascript, return_type=str, when_used="json-unless-none"),
+    PlainSerializer(as_javascript, return_type=str, when_used="json-unless-none"),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 

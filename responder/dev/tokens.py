@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
 from responder.dev.population import Person
+from responder.models import as_javascript
 
 ISSUER: Final = "https://people.example"
 LIFETIME: Final = timedelta(days=30)
@@ -48,7 +49,7 @@ class Mint:
 
     def token_of(self, person: Person) -> str:
         """Return a token with the claims of Better Auth's, which are the user's row by default."""
-        created, until = _as_javascript(person.created), person.ban_expires
+        created, until = as_javascript(person.created), person.ban_expires
         return self.token(
             person.id,
             id=person.id,
@@ -61,7 +62,7 @@ class Mint:
             role=person.role,
             banned=person.banned,
             banReason=person.ban_reason,
-            banExpires=until and _as_javascript(until),
+            banExpires=until and as_javascript(until),
             isAnonymous=person.is_anonymous,
         )
 
@@ -80,7 +81,3 @@ class Mint:
         # By itself PyJWT adds a `typ`, which Better Auth's tokens do not have.
         headers = {"kid": self._id, "typ": None}
         return jwt.encode({**every, **claims}, self._key, algorithm="EdDSA", headers=headers)
-
-
-def _as_javascript(value: datetime) -> str:
-    return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")

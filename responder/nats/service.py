@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from responder.histogram import SECONDS, Histogram
+from responder.models import as_javascript
 
 VERBS: Final = ("PING", "INFO", "STATS")
 
@@ -82,7 +83,6 @@ class Service:
 
     def stats(self) -> bytes:
         """The answer to $SRV.STATS; times are in nanoseconds."""
-        started = self.started.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         endpoints = [
             {
                 "name": its.name,
@@ -96,7 +96,7 @@ class Service:
             }
             for its in self.statistics
         ]
-        return self._reply("stats", started=started, endpoints=endpoints)
+        return self._reply("stats", started=as_javascript(self.started), endpoints=endpoints)
 
     def _reply(self, verb: str, **more: object) -> bytes:
         return msgspec.json.encode(

@@ -39,6 +39,13 @@ async def verifying(location: str, *, refresh: float = 60) -> AsyncIterator[Toke
         yield TokenVerifier(source, issuer)
 
 
+def forger_of(mint: Mint) -> Mint:
+    """A mint with a key of its own, under the id of another's."""
+    forger = Mint()
+    forger._id = mint._id
+    return forger
+
+
 async def test_a_new_key_is_found_by_its_first_token(endpoint, tmp_path):
     """A token of a key that is newer than the last download verifies, however soon it arrives."""
     old, new, newest = Mint(), Mint(), Mint()
@@ -103,8 +110,8 @@ async def test_a_key_set_in_another_order_forgets_no_token(endpoint, tmp_path):
 
 async def test_a_flood_of_bad_signatures_is_one_download_per_interval(endpoint, tmp_path):
     """However many tokens their keys have not signed, downloads stay an interval apart."""
-    mint, forger = Mint(), Mint()
-    forger._id = mint._id
+    mint = Mint()
+    forger = forger_of(mint)
     endpoint.body = published(mint, path=tmp_path / "x")
     async with verifying(endpoint.url) as tokens:
         assert await tokens.verify(mint.token("ann"))
@@ -123,8 +130,8 @@ async def test_a_flood_of_bad_signatures_is_one_download_per_interval(endpoint, 
 async def test_a_bad_signature_is_refused_while_the_key_set_hangs(endpoint, tmp_path, monkeypatch):
     """A token that its key has not signed is `unauthenticated`, whatever the key set does."""
     monkeypatch.setattr(verifier, "PATIENCE", 0.3)
-    mint, forger = Mint(), Mint()
-    forger._id = mint._id
+    mint = Mint()
+    forger = forger_of(mint)
     endpoint.body = published(mint, path=tmp_path / "x")
     async with verifying(endpoint.url) as tokens:
         assert await tokens.verify(mint.token("ann"))
@@ -135,8 +142,8 @@ async def test_a_bad_signature_is_refused_while_the_key_set_hangs(endpoint, tmp_
 
 async def test_a_new_key_is_not_refused_while_the_key_set_cannot_be_fetched(endpoint, tmp_path):
     """A good token whose key is new is `unavailable` in an outage, and verifies after it."""
-    old, new, forger = Mint(), Mint(), Mint()
-    forger._id = old._id
+    old, new = Mint(), Mint()
+    forger = forger_of(old)
     endpoint.body = published(old, path=tmp_path / "x")
     async with verifying(endpoint.url) as tokens:
         assert await tokens.verify(old.token("ann"))
@@ -153,8 +160,8 @@ async def test_a_new_key_is_not_refused_while_the_key_set_cannot_be_fetched(endp
 
 async def test_few_bad_signatures_wait_for_a_newer_key(endpoint, tmp_path):
     """While as many tokens wait as may, others whose key did not sign them are refused at once."""
-    mint, forger = Mint(), Mint()
-    forger._id = mint._id
+    mint = Mint()
+    forger = forger_of(mint)
     endpoint.body = published(mint, path=tmp_path / "x")
     async with verifying(endpoint.url) as tokens:
         assert await tokens.verify(mint.token("ann"))

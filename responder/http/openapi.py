@@ -137,7 +137,10 @@ def _writes(successors: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
                 "deprecated": True,
                 "security": [],
                 "parameters": _in_path(path),
-                "responses": {"410": _error("410", "written by Better Auth only")},
+                "responses": {
+                    "410": _error("410", "written by Better Auth only"),
+                    **{each: _error(each, _ERRORS[each]) for each in ("414", "default")},
+                },
             }
             yield f"{prefix}{path}", method.lower(), operation
 

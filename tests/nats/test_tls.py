@@ -155,7 +155,7 @@ async def test_a_server_without_tls_is_told_nothing(variables, plain):
     settings = Settings.read(variables(plain.port))
     with pytest.raises(UnavailableError) as refused:
         async with connected(
-            settings.nats_url, name="test", options=settings.nats_options(), patience=3
+            settings.nats_url, name="test", options=settings.nats_options(), patience=2
         ):
             pass
 

@@ -16,11 +16,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from responder.errors import OperatorError, SchemaError
 from responder.postgres.additional import fields_of
+from responder.postgres.catalog import CatalogColumn
 from responder.postgres.columns import as_table, holding, lacking, mapped, missing_column
 from responder.postgres.evidence import CONTROL, Tables, Weighed, best
 from responder.postgres.fields import MEMBER, USER, Description, plain
@@ -56,11 +57,11 @@ class Search:
     ) -> None:
         self.description = description
         self.evidence = evidence
-        self.tables = tables.columns
+        self.tables: dict[TableName, list[CatalogColumn]] = tables.columns
         self.overrides = overrides
         named = {USER.name: overrides.users, MEMBER.name: overrides.members}
-        self.named = named[description.name]
-        self.by_hand = overrides.columns.get(description.name, {})
+        self.named: tuple[str, ...] | None = named[description.name]
+        self.by_hand: Mapping[str, str | None] = overrides.columns.get(description.name, {})
         self.search_path = search_path
 
     def find(self, before: Table | None, *, heirs: Collection[TableName] = ()) -> Table | None:

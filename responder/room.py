@@ -4,8 +4,8 @@
 # too long: a key that has waited for most of its deadline has taken the place of one that had not.
 # So it is measured how many keys of a line are answered in a second while some wait, and no more
 # wait in it than are answered within its patience, a share of the timeout. An example: 8,000 pages
-# a second are asked for, 2,000 are answered, and the patience is 0.25 s: 500 pages wait, each for
-# 0.25 s, and of the others each is refused. A FEW may wait for half of the timeout: 100 that come
+# a second are asked for, 2,000 are answered, and the patience is 0.2 s: 400 pages wait, each for
+# 0.2 s, and of the others each is refused. A FEW may wait for half of the timeout: 100 that come
 # together, where 200 a second are answered, are no overload. (The age of a line's head would say
 # this too late: of keys that come four times too fast, the last waits for four times as long.)
 #

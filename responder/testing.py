@@ -64,7 +64,7 @@ class UserFields(TypedDict, total=False):
 def a_user(id: str = "ann", **fields: Unpack[UserFields]) -> User:  # noqa: A002 - the field's name
     """Return a user of whom a test says only what matters to it.
 
-    The rest is that of someone who has just signed up: a name and an email made of the id, the role
+    The rest is that of a user who has just signed up: a name and an email made of the id, the role
     "user", no organization.
 
     Args:

@@ -166,7 +166,7 @@ async def test_replies_that_nats_does_not_permit(create_database, template, line
         ):
             for number in range(MANY):
                 await nc.publish("users.get", b"x", reply=f"_INBOX.to-be-kept-private.{number}")
-            found = await all_told(lines, "NATS does not permit", MANY)
+            found = await all_told(lines, "NATS does not permit to publish", MANY)
             counted = await metrics(admin)
 
     assert len(found) < MANY / 10

@@ -44,7 +44,7 @@ from responder.room import CROWD, PATIENCE
 
 FEW: Final = 8  # pages of users, or lists, that may share a query
 SOME: Final = 32  # pages of memberships, likewise: nearly every user has a handful
-PATIENT: Final = 0.1  # share of the timeout, for which they may wait: each takes longer
+PATIENT: Final = 0.075  # share of the timeout, for which they may wait: each takes longer
 APART: Final = 10.0  # seconds for which each goes alone after one was too slow, as without an index
 
 # Of each distinct id the key that is looked up, and how it was spelled.

@@ -4,10 +4,11 @@
 # too long: a key that has waited for most of its deadline has taken the place of one that had not.
 # So it is measured how many keys of a line are answered in a second while some wait, and no more
 # wait in it than are answered within its patience, a share of the timeout. An example: 8,000 pages
-# a second are asked for, 2,000 are answered, and the patience is 0.2 s: 400 pages wait, each for
-# 0.2 s, and of the others each is refused. A FEW may wait for half of the timeout: 100 that come
-# together, where 200 a second are answered, are no overload. (The age of a line's head would say
-# this too late: of keys that come four times too fast, the last waits for four times as long.)
+# a second are asked for, 2,000 are answered, and the patience is 0.15 s: 300 pages wait, each for
+# 0.15 s, and of the others each is refused. (The age of a line's head would say this too late: of
+# keys that come four times too fast, the last waits for four times as long.) Where none was refused
+# LATELY, a FEW may wait for half of the timeout: 100 that come together, where 200 a second are
+# answered, are no overload.
 #
 # But to wait for PostgreSQL while it answers nothing is another matter. It may be back soon, and
 # then all that waited is answered in less time than the outage took. So answers are measured by a
@@ -20,11 +21,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 CROWD: Final = 32  # keys that are no crowd yet
 PATIENCE: Final = 0.05  # share of the timeout, for which a key may have to wait
 FEW: Final = 256  # keys that are no overload if half of the timeout suffices for them
+LATELY: Final = 1.0  # seconds in which a refusal tells of an overload
 MEASURED: Final = 0.05  # seconds in which it is counted how many keys are taken, at least
 SEVERAL: Final = 8  # batches, likewise: the first and the last may be anywhere in that time
 STEADY: Final = 4  # measurements of which a line's room is about the mean
@@ -82,10 +85,12 @@ class Room:
 
     Attributes:
         keys: so many may wait.
+        refused_at: the clock when a key was refused, the last time.
     """
 
     def __init__(self, max_batch: int, patience: float) -> None:
         self.keys: float = UNKNOWN * max_batch
+        self.refused_at: float = -inf
         self._unknown = self.keys
         self._patience = patience
         self._taken = self._batches = 0  # keys, and batches of them, since the measurement began
@@ -107,7 +112,10 @@ class Room:
         if passed >= MEASURED and self._batches >= SEVERAL:
             rate = self._taken / passed
             within = (self._patience * clock.timeout + clock.leniency) * rate
-            room = max(within, min(FEW, clock.timeout / 2 * rate), CROWD)
+            few = 0.0
+            if clock.seconds - self.refused_at > LATELY:
+                few = min(FEW, clock.timeout / 2 * rate)
+            room = max(within, few, CROWD)
             known = self.keys < self._unknown
             self.keys = self.keys + (room - self.keys) / STEADY if known else room
             self._measured_at = clock.seconds

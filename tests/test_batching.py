@@ -21,7 +21,7 @@ from responder.batching import (
     Waiter,
 )
 from responder.errors import InternalError, RequestTimeoutError, UnavailableError
-from responder.room import MEASURED, PATIENCE, SEVERAL, Clock, Room
+from responder.room import FEW, LATELY, MEASURED, PATIENCE, SEVERAL, Clock, Room
 
 SOON = 10.0
 
@@ -311,6 +311,24 @@ async def test_a_moment_in_which_little_is_answered_takes_little_room():
 
     assert PATIENCE * SOON * 1000 / MEASURED == pytest.approx(rooms[0])
     assert rooms[0] * 3 / 4 <= rooms[1] < rooms[0]
+
+
+async def test_a_few_may_wait_for_longer_until_keys_are_refused():
+    """Once more come than are answered, none waits for longer than the patience of its line."""
+    clock, room = Clock(asyncio.get_running_loop().time, SOON), Room(256, PATIENCE)
+
+    def after_a_while(*, refusing: bool) -> float:
+        for _ in range(20 * SEVERAL):
+            if refusing:
+                room.refused_at = clock.seconds
+            clock.seconds += 10 / 200
+            room.measure(10, clock, left=True)
+        return room.keys
+
+    assert FEW == after_a_while(refusing=False)
+    assert PATIENCE * SOON * 200 == pytest.approx(after_a_while(refusing=True), rel=0.1)
+    clock.seconds += LATELY
+    assert FEW == pytest.approx(after_a_while(refusing=False), rel=0.1)
 
 
 async def test_draining_waits_for_what_is_being_answered():

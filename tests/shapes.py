@@ -382,6 +382,41 @@ WRONG = {
         "RESPONDER_COLUMNS=user.emailVerified=",
         starts=False,
     ),
+    "email_address, as in an example of Better Auth's own": Database(
+        core("users") + "alter table users rename email to email_address;"
+        + member("members", "users"),
+        "public.users",
+        "public.members",
+        "public.users is what sessions refer to, but has no email; near it: email_address",
+        "RESPONDER_COLUMNS=user.email=email_address",
+        starts=False,
+    ),
+    "email_address, beside customers who have an email": Database(
+        core(verified="verified boolean")
+        + 'alter table "user" rename email to email_address;'
+        + "create table users (id text, email text, email_verified boolean)",
+        "public.user",
+        None,
+        "public.user is what sessions refer to, but has no email; near it: email_address",
+        "RESPONDER_COLUMNS=user.email=email_address,user.emailVerified=verified",
+        starts=False,
+    ),
+    "email_address, and nothing refers to it": Database(
+        core("users", refers=False) + "alter table users rename email to email_address",
+        "public.users",
+        None,
+        "public.users is called as users are, but has no email; near it: email_address",
+        "RESPONDER_COLUMNS=user.email=email_address",
+        starts=False,
+    ),
+    "an id that is called otherwise": Database(
+        core() + 'alter table "user" rename id to user_id;' + member("member"),
+        "public.user",
+        "public.member",
+        "public.user is what sessions refer to, but has no id; near it: user_id",
+        "RESPONDER_COLUMNS=user.id=user_id",
+        starts=False,
+    ),
     "tenants, as the sessions say": Database(
         core(active='"activeTenantId" text') + member("member", organization='"tenantId"'),
         "public.user",

@@ -76,7 +76,11 @@ def _decide(
     path = overrides.search_path or search_path
     of_user = UserEvidence(tables, overrides.columns.get(USER.name, {}))
     decision.users = of_user.considered()
-    referred_to = [each for each in decision.users if each.decisive and not each.against]
+    referred_to = [
+        each
+        for each in decision.users
+        if each.decisive and not each.against and _is_nearly(each, tables.columns)
+    ]
     heirs = [each.table for each in referred_to if each.is_candidate]
     search = Search(USER, of_user, tables, overrides, path)
     if referred_to and not heirs and not overrides.users and not before:
@@ -141,7 +145,11 @@ def _no_users(weighed: Sequence[Weighed], search: Search) -> SchemaError:
     """Return the error for users that were not found: with what is near them."""
     why = "no table has the columns id, email and emailVerified"
     complete = [each for each in weighed if not each.missing]
-    called = [each for each in weighed if each.missing and not each.against]
+    called = [
+        each
+        for each in weighed
+        if each.missing and not each.against and _is_nearly(each, search.tables)
+    ]
     if complete:
         line = setting(search.overrides, USER, table=complete[0].table)
         why = (
@@ -151,6 +159,12 @@ def _no_users(weighed: Sequence[Weighed], search: Search) -> SchemaError:
     elif called:
         why = _what_is_missing(called[0], search)
     return SchemaError(f"{why}: has Better Auth's migration run in this database?")
+
+
+def _is_nearly(weighed: Weighed, tables: Mapping[TableName, Sequence[CatalogColumn]]) -> bool:
+    """Tell whether it has what users need, if only under names that are near."""
+    needed = set(USER.needs) & set(weighed.missing)
+    return all(near(field, tables[weighed.table], USER) for field in needed)
 
 
 def _what_is_missing(weighed: Weighed, search: Search) -> str:

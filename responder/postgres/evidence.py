@@ -148,13 +148,19 @@ class UserEvidence:
                 self._referring.setdefault(target, {}).setdefault(piece, said)
 
     def considered(self) -> list[Weighed]:
-        """Return each table that has the columns, or something that speaks for it and an email."""
+        """Return each table that has the columns, or something that speaks for it and an email,
+        however that is called.
+        """
         weighed = map(self.weigh, self._tables.columns)
         return [
             each
             for each in weighed
-            if not each.missing or (each.speaks and not set(USER.needs) & set(each.missing))
+            if not each.missing
+            or (each.speaks and (not set(USER.needs) & set(each.missing) or self._has_mail(each)))
         ]
+
+    def _has_mail(self, weighed: Weighed) -> bool:
+        return any("mail" in plain(each.name) for each in self._tables.columns[weighed.table])
 
     def weigh(self, table: TableName) -> Weighed:
         """Say what speaks for a table and against it."""

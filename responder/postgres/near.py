@@ -24,7 +24,8 @@ from responder.postgres.schema import Table, TableName
 
 # How applications and other libraries call these fields, the likeliest first; as `plain` has them.
 _OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "email": ("mail", "emailaddress", "primaryemail"),
+    "id": ("userid", "uid", "uuid"),
+    "email": ("mail", "emailaddress", "primaryemail", "useremail"),
     "emailVerified": (
         *("isemailverified", "emailverifiedat", "verified", "isverified", "verifiedemail"),
         *("emailconfirmed", "isemailconfirmed", "emailconfirmedat", "verifiedat", "confirmedat"),

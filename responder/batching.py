@@ -223,7 +223,7 @@ class Batching(Generic[Source]):
         """
         full = self.pending >= self._max_pending or len(line.waiting) >= line.room.keys
         if full and not urgent and not self._has_room(line):
-            line.room.refused_at = self.clock.seconds
+            line.room.refused_at = self._now()
             raise RefusedError(TOO_MANY)
         if self.pending == 0:
             self.clock.start()

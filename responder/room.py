@@ -8,7 +8,7 @@
 # 0.15 s, and of the others each is refused. (The age of a line's head would say this too late: of
 # keys that come four times too fast, the last waits for four times as long.) Where none was refused
 # LATELY, a FEW may wait for half of the timeout: 100 that come together, where 200 a second are
-# answered, are no overload.
+# answered, are no overload. Nor are they a minute after one, if nothing has come in that minute.
 #
 # But to wait for PostgreSQL while it answers nothing is another matter. It may be back soon, and
 # then all that waited is answered in less time than the outage took. So answers are measured by a
@@ -49,23 +49,24 @@ class Clock:
         seconds: what it shows.
         leniency: seconds for which keys may wait for longer now.
         timeout: likewise.
+        now: likewise.
     """
 
     def __init__(self, now: Callable[[], float], timeout: float) -> None:
         self.seconds: float = 0.0
         self.leniency: float = 0.0
         self.timeout: float = timeout
-        self._now = now
+        self.now: Callable[[], float] = now
         self._ticked = 0.0
         self._pause, self._resumed = 0.0, 0.0  # how long the last pause was; the clock at its end
 
     def start(self) -> None:
         """Run from now on: a key waits, and before it none did."""
-        self._ticked = self._now()
+        self._ticked = self.now()
 
     def tick(self) -> None:
         """Run on: a batch was answered."""
-        now = self._now()
+        now = self.now()
         passed = now - self._ticked
         self._ticked = now
         self.seconds += passed if passed <= PAUSE else 0.0
@@ -85,7 +86,7 @@ class Room:
 
     Attributes:
         keys: so many may wait.
-        refused_at: the clock when a key was refused, the last time.
+        refused_at: when a key was refused, the last time.
     """
 
     def __init__(self, max_batch: int, patience: float) -> None:
@@ -93,13 +94,16 @@ class Room:
         self.refused_at: float = -inf
         self._unknown = self.keys
         self._patience = patience
+        self._rate = 0.0  # keys a second, likewise about the mean
         self._taken = self._batches = 0  # keys, and batches of them, since the measurement began
         self._measured_from = 0.0  # by the clock, as is the next
         self._measured_at = 0.0
 
     def begin(self, clock: Clock) -> None:
         """Begin to measure: a key waits, and before it none did."""
-        self._taken, self._batches, self._measured_from = 0, 0, clock.seconds
+        self._reset(clock)
+        if self.keys < FEW:  # as it was at the end of an overload, maybe
+            self.keys = max(self.keys, self._few(clock))
 
     def measure(self, taken: int, clock: Clock, *, left: bool) -> None:
         """Find out how many keys are taken in a second, of those taken while some are `left`."""
@@ -111,12 +115,19 @@ class Room:
         passed = clock.seconds - self._measured_from
         if passed >= MEASURED and self._batches >= SEVERAL:
             rate = self._taken / passed
+            self._rate += (rate - self._rate) / STEADY if self._rate else rate
             within = (self._patience * clock.timeout + clock.leniency) * rate
-            few = 0.0
-            if clock.seconds - self.refused_at > LATELY:
-                few = min(FEW, clock.timeout / 2 * rate)
-            room = max(within, few, CROWD)
+            room = max(within, self._few(clock), CROWD)
             known = self.keys < self._unknown
             self.keys = self.keys + (room - self.keys) / STEADY if known else room
             self._measured_at = clock.seconds
-            self.begin(clock)
+            self._reset(clock)
+
+    def _reset(self, clock: Clock) -> None:
+        self._taken, self._batches, self._measured_from = 0, 0, clock.seconds
+
+    def _few(self, clock: Clock) -> float:
+        """Return how many may wait for as long as half of the timeout."""
+        if clock.now() - self.refused_at <= LATELY:
+            return 0.0
+        return min(FEW, clock.timeout / 2 * self._rate)

@@ -313,22 +313,47 @@ async def test_a_moment_in_which_little_is_answered_takes_little_room():
     assert rooms[0] * 3 / 4 <= rooms[1] < rooms[0]
 
 
+class Overload:
+    """A line of which 200 keys are answered in a second, by a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.clock = Clock(lambda: self.now, SOON)
+        self.room = Room(256, PATIENCE)
+
+    def go_on(self, *, refusing: bool) -> float:
+        """Answer keys for ten seconds; return how many may wait then."""
+        self.room.begin(self.clock)
+        for _ in range(200):
+            if refusing:
+                self.room.refused_at = self.now
+            self.now += 10 / 200
+            self.clock.tick()
+            self.room.measure(10, self.clock, left=True)
+        return self.room.keys
+
+
 async def test_a_few_may_wait_for_longer_until_keys_are_refused():
     """Once more come than are answered, none waits for longer than the patience of its line."""
-    clock, room = Clock(asyncio.get_running_loop().time, SOON), Room(256, PATIENCE)
+    line = Overload()
 
-    def after_a_while(*, refusing: bool) -> float:
-        for _ in range(20 * SEVERAL):
-            if refusing:
-                room.refused_at = clock.seconds
-            clock.seconds += 10 / 200
-            room.measure(10, clock, left=True)
-        return room.keys
+    assert FEW == line.go_on(refusing=False)
+    assert PATIENCE * SOON * 200 == pytest.approx(line.go_on(refusing=True), rel=0.1)
+    line.now += 2 * LATELY
+    assert FEW == pytest.approx(line.go_on(refusing=False), rel=0.1)
 
-    assert FEW == after_a_while(refusing=False)
-    assert PATIENCE * SOON * 200 == pytest.approx(after_a_while(refusing=True), rel=0.1)
-    clock.seconds += LATELY
-    assert FEW == pytest.approx(after_a_while(refusing=False), rel=0.1)
+
+async def test_of_a_crowd_that_comes_after_an_overload_a_few_may_wait_at_once():
+    """An overload that has been over for a while shortens no line, if nothing has come since."""
+    line = Overload()
+    overloaded = line.go_on(refusing=True)
+
+    line.room.begin(line.clock)
+    assert overloaded == line.room.keys
+
+    line.now += 2 * LATELY
+    line.room.begin(line.clock)
+    assert FEW == line.room.keys
 
 
 async def test_draining_waits_for_what_is_being_answered():

@@ -138,7 +138,7 @@ async def test_a_bug_is_an_internal_error(start_with, monkeypatch, caplog):
     answer = await service.ask("users.get", "x")
 
     assert {"code": "internal", "message": "internal error"} == answer.json
-    (record,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    (record,) = [each for each in caplog.records if each.name == "responder.worker"]
     assert "a request to users.get failed" == record.getMessage()
 
 

@@ -454,6 +454,15 @@ WRONG = {
         "public.memberships is called as members are, but has no role",
         "RESPONDER_MEMBERS_TABLE=public.memberships",
     ),
+    "memberships without roles or a name": Database(
+        core()
+        + """create table user_organization (user_id text references "user",
+               organization_id text, primary key (user_id, organization_id))""",
+        "public.user",
+        "public.user_organization",
+        "public.user_organization has each user once in an organization, but has no role",
+        "RESPONDER_MEMBERS_TABLE=public.user_organization",
+    ),
     "a table of members that is called otherwise": Database(
         core() + member("employment"),
         "public.user",

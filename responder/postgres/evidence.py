@@ -41,6 +41,7 @@ from responder.postgres.schema import Table, TableName
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 VIEWS: Final = ("v", "m")  # pg_class.relkind; they have neither foreign keys nor constraints
 COPY: Final = "its name says copy"
+OTHERWISE: Final = "it is called otherwise"
 
 
 class Piece(Enum):
@@ -226,7 +227,7 @@ class MemberEvidence:
             speaks[Piece.SETTING] = Piece.SETTING.value
         against = [*_against_name(table, in_schema=self._users.schema)]
         if words(table.name)[-1:] not in MEMBER.called:
-            against.append("it is called otherwise")
+            against.append(OTHERWISE)
         if user:
             speaks.update(self._keys(table, user, organization))
             against += self._of_others(table, user.name)

@@ -14,7 +14,7 @@ from typing import Final
 
 from responder.postgres.catalog import CatalogColumn
 from responder.postgres.columns import can_hold, holding
-from responder.postgres.evidence import REQUIRED, Piece, Tables, Weighed
+from responder.postgres.evidence import OTHERWISE, REQUIRED, Piece, Tables, Weighed
 from responder.postgres.fields import MEMBER, Description, holds_secret, plain
 from responder.postgres.names import words
 from responder.postgres.nearest import some
@@ -210,9 +210,18 @@ def _missing(
     active: Mapping[str, str],
     overrides: Overrides,
 ) -> Hint | None:
-    """Return the hint for a table that is called as members are, and lacks a field."""
+    """Return the hint for a table that lacks a field, and is called as members are.
+
+    One that is called otherwise is an invoice or a comment, unless a user is there once for each
+    organization.
+    """
     if not {Piece.NAME, Piece.REFERS} & weighed.speaks.keys():
         return None
+    what = "is called as members are"
+    if OTHERWISE in weighed.against:
+        if Piece.UNIQUE not in weighed.speaks:
+            return None
+        what = "has each user once in an organization"
     found = {
         field: names[0]
         for field in weighed.missing
@@ -225,7 +234,7 @@ def _missing(
     # A column that is named is evidence; what else is against the table takes its own name.
     named = len(found) < len(weighed.missing) or not REQUIRED.issuperset(weighed.against)
     return Hint(
-        f"{weighed.table} is called as members are, but has no {', '.join(weighed.missing)}"
+        f"{weighed.table} {what}, but has no {', '.join(weighed.missing)}"
         + (f"; near it: {said}" if said else "")
         + (f" (sessions have {proof[0]})" if proof else ""),
         setting(overrides, MEMBER, table=weighed.table if named else None, columns=found),

@@ -15,7 +15,7 @@ from responder.postgres.discovery import fetch_catalog
 from responder.postgres.grants import grants
 from responder.postgres.quoting import ident
 from responder.settings import Settings
-from tests.shapes import RIGHT, WRONG, Database
+from tests.shapes import RIGHT, WRONG, Database, core
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,20 @@ async def test_what_the_message_says_to_set_is_right(connection, name):
     assert database.pasted in message
     assert database.starts == (before.found is not None)
     assert (database.users, database.members) == names(after)
+
+
+async def test_what_users_make_in_organizations_is_not_proposed(connection):
+    """Of comments and invoices nothing is said, though each has a user and an organization."""
+    sql = "".join(
+        f"""create table {name} (id text primary key, organization_id text not null,
+              user_id text not null references "user", content text);"""
+        for name in ("comment", "invoice", "api_key")
+    )
+
+    decided = decide(await catalog_of(connection, Database(core() + sql)), {})
+
+    assert ("public.user", None) == names(decided)
+    assert [] == list(decided.hints)
 
 
 @pytest.mark.parametrize("name", RIGHT | WRONG)

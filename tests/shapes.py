@@ -557,6 +557,20 @@ WRONG = {
         "public.user has no image; near it: avatar",
         "RESPONDER_COLUMNS=user.image=avatar",
     ),
+    "memberships that are deleted by a flag": Database(
+        core() + member("member", more="is_deleted boolean not null default false"),
+        "public.user",
+        "public.member",
+        "public.member has no deletedAt; near it: is_deleted",
+        "RESPONDER_COLUMNS=member.deletedAt=is_deleted",
+    ),
+    "memberships that end": Database(
+        core() + member("member", more='"removedAt" timestamp'),
+        "public.user",
+        "public.member",
+        "public.member has no deletedAt; near it: removedAt",
+        "RESPONDER_COLUMNS=member.deletedAt=removedAt",
+    ),
     "guests by a word": Database(
         core(more="is_guest text"),
         "public.user",

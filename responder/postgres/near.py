@@ -39,6 +39,10 @@ _OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "banned": ("isbanned",),
     "banReason": ("bannedreason",),
     "banExpires": ("banexpiresat", "bannedexpires", "banneduntil"),
+    "deletedAt": (
+        *("deleted", "isdeleted", "deletedon", "softdeletedat", "removedat", "isremoved"),
+        *("leftat", "revokedat"),
+    ),
     "createdAt": ("joinedat", "created", "createdon", "insertedat", "registeredat"),
     "organizationId": (
         *("orgid", "organisationid", "tenantid", "workspaceid", "companyid", "teamid"),
@@ -51,7 +55,7 @@ _LAST_WORD: Final = {"role": ("role", "roles")}
 _ALIKE: Final = 0.85  # how alike two names are, one of which may be a misspelling of the other
 _ACTIVE: Final = "active"  # Better Auth's sessions have an `activeOrganizationId`
 # Fields that decide what callers may do or see.
-_SERIOUS: Final = ("emailVerified", "isAnonymous", "role", "banned", "banExpires")
+_SERIOUS: Final = ("emailVerified", "isAnonymous", "role", "banned", "banExpires", "deletedAt")
 
 
 @dataclass(frozen=True, slots=True)

@@ -543,6 +543,20 @@ WRONG = {
         "public.member_new has the columns of members, but its name says copy",
         "RESPONDER_MEMBERS_TABLE=public.member_new",
     ),
+    "members to be, alone": Database(
+        core() + member("pending_members"),
+        "public.user",
+        "public.pending_members",
+        "public.pending_members has the columns of members, but its name says that they are not",
+        "RESPONDER_MEMBERS_TABLE=public.pending_members",
+    ),
+    "members no more, beside members that are called otherwise": Database(
+        core() + member('"formerMember"') + member("organization_users"),
+        "public.user",
+        "public.organization_users",
+        "public.organization_users has the columns of members, but it is called otherwise",
+        "RESPONDER_MEMBERS_TABLE=public.organization_users",
+    ),
     "a role of the platform": Database(
         core(more='banned boolean, "platformRole" text') + member("member"),
         "public.user",

@@ -8,7 +8,8 @@
 #            it has all the columns that Better Auth gives each user, or one that the operator names
 #   members  it is called so (`member`, `memberships`) in the schema of the users, or with the
 #            prefix of their table; or its last word is one of these, neither key may be null, and
-#            its user column refers to the users that were found
+#            its user column refers to the users that were found, and its name does not say that
+#            they are not members now (`pending_members`)
 #
 # Of several candidates one wins if it has all that speaks for another, and more. An example, with
 # the users in `auth.user`:
@@ -34,7 +35,7 @@ from typing import Final
 from responder.postgres.catalog import Catalog, CatalogColumn, CatalogReference
 from responder.postgres.columns import ByHand, holding, lacking
 from responder.postgres.fields import ACCOUNT, MEMBER, SESSION, USER, plain
-from responder.postgres.names import says_copy, words
+from responder.postgres.names import says_copy, says_not_now, words
 from responder.postgres.quoting import shown
 from responder.postgres.schema import Table, TableName
 
@@ -228,6 +229,8 @@ class MemberEvidence:
         against = [*_against_name(table, in_schema=self._users.schema)]
         if words(table.name)[-1:] not in MEMBER.called:
             against.append(OTHERWISE)
+        if says_not_now(table.name) and Piece.NAME not in speaks:
+            against.append("its name says that they are not members now")
         if user:
             speaks.update(self._keys(table, user, organization))
             against += self._of_others(table, user.name)

@@ -1,4 +1,4 @@
-"""What the names of tables and columns say: their words, and whether one is that of a copy."""
+"""What the names of tables and columns say: their words, and whether what bears one is meant."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ _WORD: Final = re.compile(
 _COPIES: Final = {
     *("archive", "archived", "backup", "backups", "bak", "bkp", "copy", "deprecated", "legacy"),
     *("new", "obsolete", "old", "orig", "prev", "previous", "snapshot", "temp", "tmp"),
+}
+# `pending_members` are no members yet, and `former_members` no longer.
+_NOT_NOW: Final = {
+    *("banned", "blocked", "declined", "deleted", "expired", "former", "inactive", "invited"),
+    *("kicked", "pending", "rejected", "removed", "requested", "revoked", "suspended"),
+    *("unconfirmed", "unverified", "waiting", "waitlist", "waitlisted"),
 }
 _DATE: Final = re.compile(r"\d{6,}")  # `users_20240131`
 
@@ -33,3 +39,12 @@ def says_copy(name: str) -> bool:
     (True, True, False)
     """
     return any(word in _COPIES or _DATE.fullmatch(word) for word in words(name))
+
+
+def says_not_now(name: str) -> bool:
+    """Tell whether a name says that what is there is not yet what its last word says, or no longer.
+
+    >>> says_not_now("pending_members"), says_not_now("formerMember"), says_not_now("member")
+    (True, True, False)
+    """
+    return not _NOT_NOW.isdisjoint(words(name))

@@ -315,6 +315,31 @@ RIGHT = {
         "public.user",
         "public.org_members",
     ),
+    "the members of a board, by its foreign key in a unique one": Database(
+        core()
+        + "create table panel (id text primary key);"
+        + member("board_members", more='panel text references panel, unique (panel, "userId")'),
+        "public.user",
+        None,
+        message="its members are those of panel",
+    ),
+    "the members of a board, by their name": Database(
+        core() + member('"boardMembers"', more="board text"),
+        "public.user",
+        None,
+        message="its members are those of board",
+    ),
+    "members in an organization once for each role": Database(
+        core()
+        + "create table roles (name text primary key);"
+        + member(
+            "org_members",
+            role="role text references roles",
+            more='unique ("organizationId", "userId", role)',
+        ),
+        "public.user",
+        "public.org_members",
+    ),
     "members that refer to other users": Database(
         core()
         + "create table customer (id text primary key);"

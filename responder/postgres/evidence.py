@@ -289,14 +289,15 @@ class MemberEvidence:
     ) -> Iterator[str]:
         """Yield what says that it has the members of projects or teams within organizations."""
         before = words(table.name)[:-1]
-        ends = {"".join(before[at:]) + "id" for at in range(len(before))}
+        ends = {"".join(before[at:]) + end for at in range(len(before)) for end in ("", "id")}
         unique = [key for key in self._tables.keys.get(table, ()) if user in key]
         for column in self._tables.columns[table]:
             name = column.name
-            if name in keys or plain(name) == "id":
+            if name in keys or plain(name) in ("id", "role"):
                 continue
-            in_key = words(name)[-1:] == ("id",) and any(name in key for key in unique)
-            if in_key or plain(name) in ends:
+            refers = self._tables.targets(table, name).keys() - {self._users}
+            is_key = words(name)[-1:] == ("id",) or refers
+            if plain(name) in ends or (is_key and any(name in key for key in unique)):
                 yield f"its members are those of {shown(name)}"
 
 

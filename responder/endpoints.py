@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -35,6 +36,7 @@ Answered = TypeVar("Answered", bound=Reply)
 SERVICE: Final = "users"  # the name of the service, whatever the prefix of its subjects is
 DESCRIPTION: Final = "Better Auth users, live from their tables"
 CONTRACT: Final = "responder asyncapi"  # the command that prints all of it
+IN_PATH: Final = re.compile(r"\{(\w+)\}")  # a key of the request, in a route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

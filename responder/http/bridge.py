@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from responder import bearer, wire
 from responder.asking import Asker
-from responder.endpoints import ENDPOINTS, WRITES, Endpoint
+from responder.endpoints import ENDPOINTS, IN_PATH, WRITES, Endpoint
 from responder.errors import (
     ForbiddenError,
     InternalError,
@@ -159,7 +159,7 @@ class Bridge:
 
     def _forwarder(self, endpoint: Endpoint[Any, Any], route: str) -> Serve:
         """Return what answers a route: it asks the endpoint, and passes the reply's bytes on."""
-        key = "".join(_PARAMETER.findall(route))
+        key = "".join(IN_PATH.findall(route))
         fields = {each.encode_name: each.name for each in msgspec.structs.fields(endpoint.request)}
         in_path = fields.get(key)
         query = Query(endpoint.request, in_path=key)
@@ -187,11 +187,8 @@ class Bridge:
 
 
 def _route(template: str, methods: dict[str, Serve]) -> _Route:
-    pattern = "([^/]+)".join(map(re.escape, _PARAMETER.sub("{}", template).split("{}")))
+    pattern = "([^/]+)".join(map(re.escape, IN_PATH.sub("{}", template).split("{}")))
     return _Route(template, methods, re.compile(pattern.encode()))
-
-
-_PARAMETER = re.compile(r"\{(\w+)\}")
 
 
 def _always(response: Response) -> Serve:

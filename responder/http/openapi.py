@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from responder import json_schema
-from responder.endpoints import ENDPOINTS, WRITES, Endpoint
+from responder.endpoints import ENDPOINTS, IN_PATH, WRITES, Endpoint
 from responder.errors import BY_CODE
 from responder.http import examples
 from responder.http.parameters import Query
@@ -17,7 +16,6 @@ from responder.http.parameters import Query
 DEFAULT_SUCCESSORS: Final = "/api/auth"  # where Better Auth's HTTP API is, unless it is said
 
 _SCHEMAS: Final = "#/components/schemas/{}"
-_IN_PATH: Final = re.compile(r"\{(\w+)\}")
 _OPERATIONS: Final = {
     "get": "user",
     "by_email": "userByEmail",
@@ -184,12 +182,12 @@ def _in_path(route: str) -> list[dict[str, Any]]:
             "schema": {"type": "string"},
             "example": examples.PARAMETERS[name],
         }
-        for name in _IN_PATH.findall(route)
+        for name in IN_PATH.findall(route)
     ]
 
 
 def _in_query(endpoint: Endpoint[Any, Any], route: str) -> Iterator[dict[str, Any]]:
-    for each in Query(endpoint.request, in_path="".join(_IN_PATH.findall(route))).parameters:
+    for each in Query(endpoint.request, in_path="".join(IN_PATH.findall(route))).parameters:
         parameter = {
             "name": each.name,
             "in": "query",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from itertools import chain
 from typing import Any, Final, Protocol
 
 from nats.errors import ProtocolError
@@ -213,9 +214,13 @@ class Parser:
         for sid, replies in refused.items():
             if replies:
                 self._recipient.refuse(int(sid), replies)
-        others = [start for each in senders if each.sid not in refused for start in each.starts]
-        for start in sorted(others + silent):
+        # What came with that for other subscriptions is as old, but its senders may send little.
+        others = [each for each in senders if each.sid not in refused]
+        little = {at for each in others if len(each.ends) <= self._half for at in each.starts}
+        for start in sorted(chain(silent, *(each.starts for each in others))):
+            backlog.sparing = start in little
             self._deliver_one(data, start)
+        backlog.sparing = False
 
     def _deliver_one(self, data: bytes, start: int) -> None:
         end = data.index(b"\r\n", start)

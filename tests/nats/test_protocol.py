@@ -24,6 +24,7 @@ class Listener:
         self.refused: list[tuple[int, bytes]] = []
         self.full = full  # the subscriptions that have no room
         self.spare = 0  # how many of those who are spared there is room for
+        self.spared: list[bytes] = []  # the reply subjects of the others
         self.measuring = 0  # how many PONGs are those of measurements
         self.backlog = Backlog(lambda: 0.0)
 
@@ -32,6 +33,8 @@ class Listener:
         if self.backlog.sparing and self.spare:
             self.spare -= 1
             return False
+        if self.backlog.sparing:
+            self.spared.append(message[1])
         return sid in self.full
 
     def refuse(self, sid: int, replies: list[bytes]) -> None:
@@ -273,6 +276,19 @@ def test_those_who_send_little_are_spared(room):
     of_flood = [b"_INBOX.a.%d" % number for number in range(1, 50)]
     assert [b"_INBOX.a.0", *spared[: room + 1]] == [each[2] for each in listener.told]
     assert sorted(of_flood + spared[room + 1 :]) == sorted(each[1] for each in listener.refused)
+
+
+def test_those_who_send_little_of_another_kind_are_spared():
+    """What comes with a flood for another subscription is spared, unless it is a flood itself."""
+    flood = [asked(number) for number in range(50)]
+    other = [spoken(ROOMY, b"users.org_list", b"_INBOX.b.%d" % n, b"", b"x") for n in range(3)]
+    more = [spoken(ROOMY, b"users.org_list", b"_INBOX.a.%d" % n, b"", b"x") for n in range(50)]
+    listener = Listener([FULL])
+
+    received(listener, [b"".join([*flood, other[0], *more, *other[1:]])])
+
+    assert [b"_INBOX.b.0", b"_INBOX.b.1", b"_INBOX.b.2"] == listener.spared
+    assert not listener.backlog.sparing
 
 
 def test_those_who_send_little_are_spared_in_a_read_of_their_own():

@@ -144,6 +144,26 @@ async def test_tables_without_ids_and_times_are_walked_by_organization(start_wit
     }
 
 
+async def test_an_organization_is_the_one_that_its_foreign_key_means(start_with):
+    """Where memberships refer to another column than the id of organizations, that one counts."""
+    service = await start_with(
+        'create table users (id int primary key, email text, "emailVerified" bool)',
+        "create table organizations (id int primary key, number int unique, name text)",
+        """create table members (user_id int, role text,
+             organization_id int references organizations (number))""",
+        "insert into users values (7, 'a@x.eu', true)",
+        "insert into organizations values (1, 2, 'Acme'), (2, 1, 'Another')",
+        "insert into members values (7, 'staff', 2)",
+        empty=True,
+    )
+
+    page = await service.users.memberships_page("7")
+
+    assert [("2", "Acme")] == [
+        (each.organization_id, each.organization_name) for each in page.memberships
+    ]
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -18,9 +18,11 @@ from responder.postgres.schema import Table, TableName
 
 def named_by(members: Table, tables: Tables, overrides: Overrides) -> Table | None:
     """Return the table of organizations, None where there is none that may be read."""
-    by_hand = overrides.columns.get(ORGANIZATION.name, {})
+    said = overrides.columns.get(ORGANIZATION.name, {})
     for name in candidates(members, tables):
         columns = tables.columns.get(name, ())
+        key = _referred_to(members, tables).get(name)
+        by_hand = {"id": key, **said} if key else said
         if lacking(columns, ORGANIZATION.needs, by_hand):
             continue
         found = {
@@ -33,11 +35,15 @@ def named_by(members: Table, tables: Tables, overrides: Overrides) -> Table | No
     return None
 
 
+def _referred_to(members: Table, tables: Tables) -> dict[TableName, str]:
+    """Return the tables to which the organization of a member refers, and by which column."""
+    name = TableName(members.schema, members.name)
+    return tables.targets(name, members.columns["organizationId"].name)
+
+
 def candidates(members: Table, tables: Tables) -> Iterator[TableName]:
     """Yield the tables that could be meant, the likeliest first."""
-    name = TableName(members.schema, members.name)
-    referred_to = tables.targets(name, members.columns["organizationId"].name)
-    if referred_to:
+    if referred_to := _referred_to(members, tables):
         yield from referred_to
         return
     words = {word for (word,) in MEMBER.called}

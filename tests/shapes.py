@@ -348,6 +348,20 @@ RIGHT = {
         None,
         message="userId refers to public.customer",
     ),
+    "members that refer to another column of the users": Database(
+        core(id="int", more="number int unique") + member("member", '"user" (number)', id="int"),
+        "public.user",
+        None,
+        message="userId refers to public.user.number, which is not read as the id",
+    ),
+    "members and sessions that refer to another column than the id": Database(
+        core(id="int", more="number int unique", refers=False)
+        + """alter table session add foreign key ("userId") references "user" (number);"""
+        + member("member", '"user" (number)', id="int"),
+        "public.user",
+        "public.member",
+        settings={"RESPONDER_COLUMNS": "user.id=number"},
+    ),
     "views beside the tables": Database(
         core()
         + member("member")

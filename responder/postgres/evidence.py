@@ -280,6 +280,9 @@ class MemberEvidence:
         No foreign key leads to a view, and they follow a table that was renamed away.
         """
         targets = self._tables.targets(table, user)
+        key = targets.get(self._users, self._user_id)
+        if key != self._user_id:
+            yield f"{shown(user)} refers to {shown(*self._users, key)}, which is not read as the id"
         followed = all(says_copy(each.name) for each in targets)
         if self._users not in targets and self._kind not in VIEWS and not followed:
             yield f"{shown(user)} refers to {shown(*min(targets))}"

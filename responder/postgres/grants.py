@@ -17,23 +17,21 @@ from responder.postgres.schema import Schema
 MAX_NAME: Final = 63  # bytes of a name (PostgreSQL's NAMEDATALEN less one)
 
 # What views with security_invoker read, of the tables $1: with the privileges of the role that
-# reads the view, and not of its owner. Such a view may be beneath another. A column of 0 is the
-# whole row. (PostgreSQL's manual, CREATE VIEW.)
+# runs the query, and not of the view's owner. Such a view may be beneath any other view. A column
+# of 0 is the whole row. (PostgreSQL's manual, CREATE VIEW.)
 _BENEATH: Final = """
-with recursive invoked(oid) as (
+with recursive reached(oid) as (
   select to_regclass(name)::oid from unnest($1::text[]) as name
   union
   select d.refobjid
-  from invoked i
+  from reached i
   join pg_catalog.pg_class v on v.oid = i.oid and v.relkind = 'v'
-  cross join pg_catalog.pg_options_to_table(v.reloptions) o
   join pg_catalog.pg_rewrite r on r.ev_class = v.oid
   join pg_catalog.pg_depend d on d.objid = r.oid and d.classid = 'pg_rewrite'::regclass
     and d.refclassid = 'pg_class'::regclass and d.refobjid <> v.oid
-  where o.option_name = 'security_invoker' and o.option_value::bool
 )
 select n.nspname::text, c.relname::text, array_agg(distinct a.attname::text)
-from invoked i
+from reached i
 join pg_catalog.pg_class v on v.oid = i.oid and v.relkind = 'v'
 cross join pg_catalog.pg_options_to_table(v.reloptions) o
 join pg_catalog.pg_rewrite r on r.ev_class = v.oid

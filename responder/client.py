@@ -34,6 +34,7 @@ from responder.models import (
 )
 from responder.nats.tls import TlsClient
 
+SCHEMES: Final = ("nats://", "tls://", "ws://", "wss://")
 CLOSING: Final = 2.0  # seconds that closing a connection may take
 DEFAULTS: Final[dict[str, Any]] = {
     "name": "responder-client",
@@ -97,16 +98,16 @@ class UsersClient:
             timeout: seconds that connecting may take, and a request if it does not say itself.
             options: what nats-py's `connect` takes besides.
 
-        Raises UnavailableError if NATS cannot be reached.
+        Raises UnavailableError if NATS cannot be reached, and says why.
         """
-        urls = servers.split(",") if isinstance(servers, str) else servers
+        urls = _urls(servers)
         client = TlsClient()
         try:
             try:
                 async with asyncio.timeout(timeout):
                     await client.connect(urls, **{**DEFAULTS, **options})
             except (OSError, errors.Error) as error:  # a timeout is an OSError
-                raise UnavailableError("NATS is out of reach") from error
+                raise UnavailableError(client.trouble) from error
             yield cls(client, prefix=prefix, timeout=timeout)
         finally:
             with suppress(TimeoutError):
@@ -294,6 +295,16 @@ class UsersClient:
             return endpoint.reply.model_validate(json.loads(body))
         except ValueError:  # pydantic's ValidationError is one
             raise InternalError("the worker answered with something else") from None
+
+
+def _urls(servers: str | Sequence[str]) -> list[str]:
+    """Return the URLs of servers; a host and a port are one, as for the nats CLI."""
+    given = [each.strip() for each in (servers.split(",") if isinstance(servers, str) else servers)]
+    urls = [each if "://" in each or not each else f"nats://{each}" for each in given]
+    # Without any nats-py would never return, and let no other task run.
+    if not urls or not all(each.lower().startswith(SCHEMES) for each in urls):
+        raise ValueError("servers: expected nats:// URLs")
+    return urls
 
 
 def _authorization(token: str) -> dict[str, str]:

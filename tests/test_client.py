@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 
 import nats as nats_py
@@ -186,3 +187,42 @@ async def test_any_option_of_nats_py_is_passed_on(server):
     async with UsersClient.connect(server.url, name="shop", closed_cb=note):
         assert not closed.is_set()
     await asyncio.wait_for(closed.wait(), 60)
+
+
+@pytest.mark.parametrize(
+    ("servers", "said"),
+    [
+        ("nats://127.0.0.1:1", "NATS is out of reach: 127.0.0.1:1: Connection refused"),
+        ("tls://{}", "TLS is asked for"),
+    ],
+)
+async def test_why_nats_is_out_of_reach_is_told(server, servers, said):
+    """Connecting ends with the reason, in words."""
+    address = server.url.removeprefix("nats://")
+    with pytest.raises(UnavailableError, match=said):
+        async with UsersClient.connect(servers.format(address), timeout=1):
+            pass
+
+
+async def test_a_host_and_a_port_are_a_url(server):
+    """As for the nats CLI, a server may be given without a scheme."""
+    async with UsersClient.connect(server.url.removeprefix("nats://"), timeout=60) as users:
+        with pytest.raises(UnavailableError, match="no worker listens"):
+            await users.get("x")
+
+
+async def test_a_server_that_says_nothing_is_named():
+    """What takes a connection and says nothing is out of reach, and the message says where."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(UnavailableError, match=f"127.0.0.1:{port}: no answer"):
+            async with UsersClient.connect(f"nats://127.0.0.1:{port}", timeout=0.5):
+                pass
+
+
+@pytest.mark.parametrize("servers", [[], "", "http://127.0.0.1:8080", ["nats://a", ""]])
+async def test_what_is_no_url_of_nats_is_told_at_once(servers):
+    """Wrong servers are an error of the program; none at all does not keep it busy for ever."""
+    with pytest.raises(ValueError, match="servers: expected nats:// URLs"):
+        async with UsersClient.connect(servers):
+            pass

@@ -188,7 +188,8 @@ class Connection:
                     **options,
                 )
         except (OSError, errors.Error) as error:  # a timeout is an OSError
-            raise UnavailableError(self.trouble) from error
+            silent = self.trouble == OUT_OF_REACH  # no server has said anything
+            raise UnavailableError(self._client.trouble if silent else self.trouble) from error
         _heed_cancellation()
         self._forget_trouble()
         self._client.keep_alive()

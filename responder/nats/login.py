@@ -24,6 +24,7 @@ from nats.aio.client import Client, Srv
 from responder.causes import words
 from responder.terminal import visible
 
+PORT: Final = 4222  # where a URL has none
 MIN_PAUSE, MAX_PAUSE = 0.2, 1.0  # seconds between two attempts to reach the same server
 
 # What a server refuses a client with (nats-server's errors.go), in lower case.
@@ -76,8 +77,9 @@ class LoginClient(Client):
     @property
     def address(self) -> str:
         """Host and port of the server that was tried last."""
-        uri = self._tried.uri if self._tried else None
-        return visible(f"{uri.hostname}:{uri.port}") if uri else "no address"
+        tried = self._tried or (self._server_pool[-1] if self._server_pool else None)
+        uri = tried.uri if tried else None
+        return visible(f"{uri.hostname}:{uri.port or PORT}") if uri else "no address"
 
     @property
     def ended_by(self) -> str:

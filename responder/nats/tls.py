@@ -15,7 +15,7 @@ from typing import Any
 
 from nats import errors
 
-from responder.nats.login import LoginClient
+from responder.nats.login import LoginClient, why
 from responder.terminal import visible
 
 SCHEME = "tls://"
@@ -54,6 +54,14 @@ class TlsClient(LoginClient):
         """Close for good, even if it was never opened, which nats-py does not expect."""
         if self._flush_queue is not None:
             await super().close()
+
+    @property
+    def trouble(self) -> str:
+        """Why the server that was tried last was not reached, or does not let this client in."""
+        error = self.last_error or TimeoutError()
+        if isinstance(error, NoTlsError):
+            return str(error)
+        return why(error, address=self.address, login="this client")
 
     def _process_info(  # in older versions it is no coroutine
         self,

@@ -23,7 +23,10 @@ SERVERS_OWN = {"asyncpg", "httptools", "prometheus_client", "starlette", "uvicor
 PROGRAM = """
 import asyncio, json, sys
 import nats
-from responder import NotFoundError, TokenVerifier, UsersClient
+from responder import NotFoundError, TokenVerifier, UnavailableError, UsersClient
+
+async def ignore(_):
+    pass
 
 async def main(url, owner, organization):
     nc = await nats.connect(url)
@@ -41,6 +44,11 @@ async def main(url, owner, organization):
         said.append(True)
     async with UsersClient.connect(url, name="consumer") as own:
         said.append(user == await own.get(owner))
+    try:
+        async with UsersClient.connect("nats://127.0.0.1:1", timeout=1, error_cb=ignore):
+            pass
+    except UnavailableError as error:
+        said.append("127.0.0.1:1: Connection refused" in error.message)
     await nc.close()
     print(json.dumps([said, sorted(sys.modules)]))
 
@@ -100,7 +108,7 @@ async def test_every_call_works(python, people_service, cast, tmp_path):
 
     assert b"" == complaints
     said, modules = json.loads(printed)
-    assert [True] * 6 == said
+    assert [True] * 7 == said
     assert not SERVERS_OWN & {each.partition(".")[0] for each in modules}
 
 

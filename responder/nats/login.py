@@ -94,7 +94,10 @@ class LoginClient(Client):
 
     async def _select_next_server(self) -> None:
         """Wait only for a moment after an attempt that has taken long."""
-        if time.monotonic() - self._tried_at > MAX_PAUSE:
+        if not hasattr(Client, "_connect_to_server"):  # before 2.14: a pause for all attempts
+            pause = random.uniform(MIN_PAUSE, MAX_PAUSE)  # noqa: S311 - as below
+            self.options["reconnect_time_wait"] = pause
+        elif time.monotonic() - self._tried_at > MAX_PAUSE:
             pause = random.uniform(0, MIN_PAUSE)  # noqa: S311 - as below
             self.options["reconnect_time_wait"] = pause
         await super()._select_next_server()

@@ -52,6 +52,8 @@ class TlsClient(LoginClient):
 
     async def close(self) -> None:
         """Close for good, even if it was never opened, which nats-py does not expect."""
+        if getattr(self._transport, "_io_writer", self) is None:  # nor do versions before 2.15
+            self._transport = None
         if self._flush_queue is not None:
             await super().close()
 

@@ -56,6 +56,20 @@ async def test_without_an_organization_named_the_earliest_membership_answers(
 
 
 @EVERY_WAY
+async def test_what_is_in_no_organization_is_no_membership(start_with, cast, ask):
+    """A row without an organization, however early and whatever its role, is not chosen."""
+    service = await start_with(
+        'alter table members alter "organizationId" drop not null',
+        f"""insert into members (id, "userId", role, "createdAt")
+            values ('early', '{cast.two_organizations.id}', 'superowner', '1999-01-01')""",
+    )
+
+    fields = await organization_fields(service, ask, cast.two_organizations)
+
+    assert (cast.organization.id, "staff") == fields[:2]
+
+
+@EVERY_WAY
 async def test_the_membership_in_the_organization_named_answers(people_service, cast, ask):
     """A user of two organizations answers with the one that the request names."""
     fields = await organization_fields(

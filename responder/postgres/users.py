@@ -325,11 +325,13 @@ def _membership(
         most = f"case when {u['id']} is null then 0 else 1 end"  # without an index, a whole table
         among = f"\n    and ({among})"
         order = f"({m['organizationId'].is_(first)}) is true desc, {order}"
+    of_any = m["organizationId"]
+    of_one = "" if of_any.column.not_null else f"\n    and {of_any} is not null"
     return f"""
 left join lateral (
   select {m.names} from {m.source}
   where {m["userId"].refers_to(u["id"])}
     and ({named} is not true
-         or {m["organizationId"].equals(organization)}){m.counts}{among}
+         or {m["organizationId"].equals(organization)}){of_one}{m.counts}{among}
   order by {order} limit {most}
 ) m on true"""

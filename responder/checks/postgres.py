@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from responder.checks.ids import repeated_ids
 from responder.checks.indexes import missing_indexes
 from responder.checks.organizations import unnamed_organizations
 from responder.checks.report import BROKEN, NOTE, WARNING, Candidate, Finding, Mapped, Report
@@ -364,6 +365,9 @@ _CHECKS: Final[dict[str, _Check]] = {
     "rows": lambda discovered: unreadable_rows(discovered.connection, discovered.schema),
     "emails": _emails,
     "duplicates": _duplicates,
+    "ids": lambda discovered: repeated_ids(
+        discovered.connection, discovered.schema, discovered.catalog, discovered.overrides
+    ),
     "times": _times,
     "deletions": _deletions,
     "server": _server,

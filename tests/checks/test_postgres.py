@@ -67,6 +67,24 @@ async def test_what_is_wrong_with_the_rows_is_counted(check, cast):
     assert cast.owner.id not in report.as_text()
 
 
+@pytest.mark.parametrize("id_", ["null", "'one'"])
+async def test_ids_that_tell_no_memberships_apart_are_broken(check, id_):
+    """Where pages could not go on after an id, the setting is named by which they do without."""
+    spoil = (
+        "alter table members drop constraint members_pkey",
+        "alter table members alter id drop not null",
+        f"update members set id = {id_}",
+    )
+    report = await check(*spoil)
+    (finding,) = [each for each in report.findings if each.check == "ids"]
+    name, _, value = finding.remedy.split()[0].partition("=")
+
+    mended = await check(*spoil, **{name: value})
+
+    assert (BROKEN, "public.members.id") == (finding.severity, finding.message.split()[0])
+    assert [] == found(mended, "ids")
+
+
 async def test_emails_that_would_be_the_same_are_left_to_the_operator(create_database, server):
     """The remedy for mixed case leaves accounts alone that differ in case only."""
     url = await create_database()

@@ -62,8 +62,11 @@ repeated: Final = ThrottledLog(__name__)
 
 # What a worker may hold; a request beyond that is refused. Batching has a bound of its own, for the
 # number of requests (RESPONDER_MAX_PENDING), but a request may be as large as a message, a megabyte
-# by default, and lists of 500 ids are 16 KiB.
+# by default, and lists of 500 ids are 16 KiB. So that a few LARGE ones do not have others refused,
+# those have a bound of their own, and what comes with one that is refused is read.
 MAX_UNANSWERED: Final = 64 * 1024 * 1024  # bytes of the requests that are not answered yet
+MAX_LARGE: Final = 32 * 1024 * 1024  # bytes of those that are large
+LARGE: Final = 32 * 1024  # bytes
 OLD: Final = 0.025  # share of the timeout for which the server had a request, before it is read
 AT_FIRST: Final = 0.1  # the same, where nothing was refused lately
 LATELY: Final = 1.0  # seconds
@@ -260,7 +263,7 @@ class _Shared:
         self.token_required = token_required
         self.now: Callable[[], float] = asyncio.get_running_loop().time
         self.tells: bool = telling.is_wanted()
-        self.unanswered = 0  # bytes
+        self.unanswered = self.large = 0  # bytes
         self.refusal: RefusedError = RefusedError(TOO_MANY)  # the last one
         self._refused_at = -LATELY  # the loop's time
         self.verifying: Verifying | None = Verifying(tokens) if tokens else None
@@ -297,6 +300,8 @@ class Request:
         deadline: float,
     ) -> None:
         shared.unanswered += len(payload)
+        if len(payload) > LARGE:
+            shared.large += len(payload)
         self._shared = shared
         self._endpoint = endpoint
         self._reply = reply  # the subject on which the answer is awaited
@@ -306,8 +311,10 @@ class Request:
 
     def accept(self, headers: bytes) -> None:
         """Go on, on behalf of the user of a token if there is one; raises if it is refused."""
-        # One that is large itself must not have others refused, so it does not count here.
-        if self._shared.unanswered - len(self._payload) > MAX_UNANSWERED:
+        size = len(self._payload)  # which does not count itself, or it might never be answered
+        if size > LARGE and self._shared.large - size > MAX_LARGE:
+            raise UnavailableError(TOO_MANY)
+        if self._shared.unanswered - size > MAX_UNANSWERED:
             raise RefusedError(TOO_MANY)
         token = None
         if headers:
@@ -365,7 +372,10 @@ class Request:
 
     def answer(self, answer: Answer) -> None:
         """Send the answer and count it; called once."""
-        self._shared.unanswered -= len(self._payload)
+        size = len(self._payload)
+        self._shared.unanswered -= size
+        if size > LARGE:
+            self._shared.large -= size
         connection = self._shared.connection
         if isinstance(answer, bytes) and len(answer) > connection.max_payload:
             # It fitted when it was written, before the server's limit changed.

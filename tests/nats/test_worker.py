@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 from collections.abc import AsyncIterator
@@ -78,6 +79,26 @@ async def test_so_many_bytes_of_requests_wait(start_with, cast, locked, monkeypa
         refused.json["message"],
     )
     assert ["not_found", None] == [answered.code, later.code]
+
+
+async def test_large_requests_have_only_large_ones_refused(start_with, cast, locked, monkeypatch):
+    """While those that are large take all that they may, others wait for their answers."""
+    monkeypatch.setattr(worker, "LARGE", 100)
+    monkeypatch.setattr(worker, "MAX_LARGE", 150)
+    service = await start_with()
+    large, small = {"id": "x" * 200}, {"id": cast.owner.id}
+    async with answers(service.nc, 3) as (inbox, said), locked(service):
+        for request in (large, large, small):
+            await service.nc.publish("users.get", json.dumps(request).encode(), reply=inbox)
+        async with asyncio.timeout(60):
+            while not said:
+                await asyncio.sleep(0.01)
+        refused = said.copy()
+    later = await service.ask("users.get", large)
+
+    assert ["too many requests are waiting"] == [json.loads(each)["message"] for each in refused]
+    assert {"not_found", None} == {json.loads(each).get("code") for each in said[1:]}
+    assert "not_found" == later.code
 
 
 async def test_so_many_tokens_wait_to_be_verified(start_with, silent, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import gc
 import json
 import logging
@@ -23,6 +24,7 @@ import uvloop
 from responder import bearer, checks, logs
 from responder.app import Running, serving, wanted_tracing
 from responder.asking import reply_on
+from responder.causes import words
 from responder.checks import display
 from responder.endpoints import ENDPOINTS
 from responder.errors import ResponderError, SettingsError
@@ -39,6 +41,7 @@ from responder.wire import encode_error
 
 GOOD, FAILED, WRONG_USE = 0, 1, 2
 READER_GONE = 128 + signal.SIGPIPE  # as a shell reports it of other programs
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # on the disk
 GC_THRESHOLDS = (10_000, 20, 20)  # new objects, and collections of younger ones, until the next
 MAX_WORKERS = 256
 MAX_SECONDS = 3600
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _flushed(uvloop.run(run(arguments)))
     except BrokenPipeError:  # what read our output, `head` for one, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return READER_GONE
     except asyncio.CancelledError:  # by `end_on_signals`
         return GOOD
@@ -65,8 +68,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"{error.code}: {visible(error.message)}")
         return FAILED
     except Exception as error:  # noqa: BLE001 - a bug; its message may hold values
-        _complain(f"internal error\n{logs.traceback_without_messages(error)}")
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            _forget_output()
+            _complain(words(error))
+        else:
+            _complain(f"internal error\n{logs.traceback_without_messages(error)}")
         return FAILED
+
+
+def _forget_output() -> None:
+    """Let what has not left go nowhere, so that Python does not try again as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _flushed(status: int) -> int:

@@ -16,6 +16,7 @@ WRONG_USE = 2
 
 def main() -> int:
     """Run the command line; return its exit status."""
+    _open_streams()
     if sys.argv[1:2] and sys.argv[1] in SERVICES:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:
@@ -25,6 +26,17 @@ def main() -> int:
     except ModuleNotFoundError as error:
         return _say_what_is_missing(error)
     return cli.main()
+
+
+def _open_streams() -> None:
+    """Let standard streams that are closed lead nowhere, before a socket is given their number."""
+    for number, mode in enumerate("rww"):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            stream = os.fdopen(number, mode, closefd=False)
+            setattr(sys, ("stdin", "stdout", "stderr")[number], stream)
 
 
 def _say_what_is_missing(error: ModuleNotFoundError) -> int:

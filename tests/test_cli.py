@@ -282,6 +282,31 @@ async def test_a_reader_that_has_had_enough_is_no_bug(tmp_path):
     assert (b"141\n", b"") == (out, err)
 
 
+@pytest.mark.parametrize(
+    ("streams", "status", "said"),
+    [
+        (">/dev/full", 1, "responder: No space left on device\n"),
+        (">&-", 0, ""),
+        ("<&-", 0, ""),
+        ("2>&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+    ],
+)
+async def test_streams_that_lead_nowhere_are_no_bug(server, tmp_path, streams, status, said):
+    """A full disk is named, and closed standard streams disturb neither reply nor exit."""
+    async with answering(server, "other.service", b"{}"):
+        process = await asyncio.create_subprocess_shell(
+            f"{sys.executable} -m responder request other.service {streams}",
+            cwd=tmp_path,
+            env=environment(NATS_URL=server.url, RESPONDER_TIMEOUT=str(PATIENCE)),
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        _, err = await process.communicate()
+
+    assert (status, said) == (process.returncode, err.decode())
+
+
 async def test_request_without_a_worker_fails(server, tmp_path):
     """If no worker listens the exit is 1, and the code is unavailable."""
     result = await run("request", "users.get", "x", cwd=tmp_path, NATS_URL=server.url)

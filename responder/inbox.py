@@ -21,6 +21,7 @@ from responder.wire import encode_headers, is_no_responders, is_ours, on_one_lin
 
 OUT_OF_REACH: Final = "NATS is out of reach"
 CLOSED: Final = "the connection to NATS is closed"
+OTHER_LOOP: Final = "a UsersClient is used in the event loop of its connection alone"
 
 
 class _Asked:
@@ -42,6 +43,7 @@ class Inbox:
         self._numbers = itertools.count()
         self._requests: dict[str, _Asked] = {}  # by reply subject
         self._root = ""  # what the reply subjects begin with, once it is subscribed to
+        self._loop: asyncio.AbstractEventLoop | None = None  # in which it was
 
     async def ask(
         self,
@@ -82,8 +84,12 @@ class Inbox:
 
     async def _listen(self) -> None:
         """Subscribe to the replies, the first time."""
+        loop = asyncio.get_running_loop()
         if self._root:
+            if loop is not self._loop:  # a reply would wake no one here
+                raise RuntimeError(OTHER_LOOP)
             return
+        self._loop = loop
         # nats-py writes SUB before it waits for anything, so that whatever another coroutine sends
         # meanwhile follows it.
         self._root = self._client.new_inbox()

@@ -144,6 +144,15 @@ async def test_a_closed_connection_is_told_at_once(server):
             await users.get("x")
 
 
+async def test_another_event_loop_is_told_at_once(server):
+    """A client that is used in a loop other than its connection's does not wait for its timeout."""
+    async with UsersClient.connect(server.url, timeout=60) as users:
+        with pytest.raises(UnavailableError, match="no worker listens"):
+            await users.get("x")
+        with pytest.raises(RuntimeError, match="in the event loop of its connection"):
+            await asyncio.to_thread(asyncio.run, users.get("x"))
+
+
 async def test_one_string_is_no_list_of_ids(server):
     """`get_many("abc")` is an error of the program, and not a request for a, b and c."""
     async with UsersClient.connect(server.url) as users:

@@ -21,6 +21,7 @@ from responder.wire import encode_headers, is_no_responders, is_ours, on_one_lin
 
 OUT_OF_REACH: Final = "NATS is out of reach"
 CLOSED: Final = "the connection to NATS is closed"
+TOO_LARGE: Final = "the request does not fit into one message"
 OTHER_LOOP: Final = "a UsersClient is used in the event loop of its connection alone"
 
 
@@ -55,6 +56,11 @@ class Inbox:
         begins: bytes,
     ) -> tuple[bytes, bytes]:
         """Send a request, and return headers and payload of its reply (see `Transport`)."""
+        lines = {name: on_one_line(value) for name, value in headers.items()}
+        # nats-py counts no headers, and the server closes a connection over which more comes than
+        # it permits: the application's, for a token that is long enough.
+        if len(encode_headers(lines)) + len(payload) > self._client.max_payload:
+            raise PayloadTooLargeError(TOO_LARGE)
         asked = _Asked(begins)
         reply = ""
         try:
@@ -62,7 +68,6 @@ class Inbox:
                 await self._listen()
                 reply = f"{self._root}.{next(self._numbers)}"
                 self._requests[reply] = asked
-                lines = {name: on_one_line(value) for name, value in headers.items()}
                 await self._client.publish(subject, payload, reply=reply, headers=lines)
                 reply_headers, body = await asked.answer
         except TimeoutError:
@@ -72,7 +77,7 @@ class Inbox:
                 raise UnavailableError(f"something else answers on {subject}") from None
             raise RequestTimeoutError from None
         except errors.MaxPayloadError:
-            raise PayloadTooLargeError("the request does not fit into one message") from None
+            raise PayloadTooLargeError(TOO_LARGE) from None
         except errors.Error as error:
             closed = self._client.is_closed or self._client.is_draining
             raise UnavailableError(CLOSED if closed else OUT_OF_REACH) from error

@@ -144,6 +144,18 @@ async def test_a_closed_connection_is_told_at_once(server):
             await users.get("x")
 
 
+async def test_a_token_of_any_length_leaves_the_connection_alone(server):
+    """A request with more headers than NATS permits is refused here, and the next one is sent."""
+    nc = await nats_py.connect(server.url)
+    users = UsersClient(nc, timeout=60)
+
+    with pytest.raises(PayloadTooLargeError):
+        await users.on_behalf_of("a" * nc.max_payload).get("x")
+    with pytest.raises(UnavailableError, match="no worker listens"):
+        await users.get("x")
+    await nc.close()
+
+
 async def test_another_event_loop_is_told_at_once(server):
     """A client that is used in a loop other than its connection's does not wait for its timeout."""
     async with UsersClient.connect(server.url, timeout=60) as users:

@@ -486,6 +486,22 @@ WRONG = {
         "has no organizationId; near it: org_id",
         "RESPONDER_COLUMNS=member.organizationId=org_id",
     ),
+    "org_id, beside the members of channels": Database(
+        core() + member("member", organization="org_id") + member("channel_members"),
+        "public.user",
+        "public.member",
+        "public.member is called as members are, but has no organizationId; near it: org_id",
+        "RESPONDER_COLUMNS=member.organizationId=org_id",
+        starts=False,
+    ),
+    "org_id, beside members of organizations": Database(
+        core() + member("member", organization="org_id") + member("organization_members"),
+        "public.user",
+        "public.organization_members",
+        "or RESPONDER_MEMBERS_TABLE=public.organization_members, if public.organization_members is",
+        "RESPONDER_MEMBERS_TABLE=public.organization_members",
+        starts=False,
+    ),
     "memberships without roles": Database(
         core() + member("memberships", role="since date"),
         "public.user",

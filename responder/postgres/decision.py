@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from responder.errors import OperatorError, SchemaError
 from responder.postgres.additional import problem
 from responder.postgres.catalog import Catalog, CatalogColumn
-from responder.postgres.evidence import MemberEvidence, Tables, UserEvidence, Weighed
+from responder.postgres.evidence import MemberEvidence, Piece, Tables, UserEvidence, Weighed
 from responder.postgres.fields import MEMBER, USER
 from responder.postgres.near import Hint, hints_of_fields, hints_of_members, near, setting
 from responder.postgres.nearest import some
@@ -102,6 +102,8 @@ def _decide(
         members = search.find(before.members if before else None)
         if members:
             _check_alike(users, members)
+            if not (before or overrides.members):
+                _check_name(members, decision.members, tables, users, overrides)
             formers = decision.found.formers + _formers(members, tables.columns)
             organizations = named_by(members, tables, overrides)
             decision.found = Schema(users, members, formers, organizations=organizations)
@@ -200,6 +202,30 @@ def _check_alike(users: Table, members: Table) -> None:
             f"their types are {' and '.join(map(shown, sorted(types)))}; "
             f"{MEMBER.setting} decides"
         )
+
+
+def _check_name(
+    members: Table,
+    weighed: Sequence[Weighed],
+    tables: Tables,
+    users: Table,
+    overrides: Overrides,
+) -> None:
+    """Raise OperatorError if another table has the name of members, and a key under a near name.
+
+    `member` with an `orgId` is likelier to be meant than `channel_members`.
+    """
+    named = [each for each in weighed if Piece.NAME in each.speaks and not each.against]
+    if any(each.table == _name(members) for each in named):
+        return
+    rivals = [
+        each
+        for each in named
+        if Piece.REFERS in each.speaks and set(MEMBER.needs) & set(each.missing)
+    ]
+    for hint in hints_of_members(rivals, tables, users, overrides):
+        line = setting(overrides, MEMBER, table=_name(members))
+        raise OperatorError(f"{hint}; or {line}, if {members} is meant")
 
 
 def _name(table: Table) -> TableName:

@@ -169,7 +169,7 @@ class Row:
         if value.column.category == "A":
             return f"array_to_string({value}, ',')"
         if value.column.type in _JSON:
-            return _json_words(str(value))
+            return _json_words(str(value), value.column.type)
         return f"{value}::text"  # even of text: it may be of another type tomorrow
 
     def has_role(self, field: str, roles: Sequence[str]) -> str:
@@ -217,12 +217,18 @@ class Row:
 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') end"""
 
 
-def _json_words(value: str) -> str:
-    """Read JSON as text: strings without their quotes, a list of them with commas between."""
+def _json_words(value: str, type_: str) -> str:
+    """Read JSON as text: strings without their quotes, a list of them with commas between.
+
+    A json that holds U+0000, as no text can, is read as null.
+    """
     words = f"jsonb_array_elements_text({value}::jsonb) with ordinality as each(word, n)"
-    return f"""case jsonb_typeof({value}::jsonb)
+    written = f"""case jsonb_typeof({value}::jsonb)
             when 'array' then (select string_agg(each.word, ',' order by each.n) from {words})
             else {value}::jsonb #>> '{{}}' end"""
+    if type_ == "jsonb":
+        return written
+    return f"case when strpos({value}::text, '\\u0000') = 0 then {written} end"
 
 
 def _converted(value: str, column: Column, target: Column) -> str:

@@ -92,7 +92,7 @@ ROLES: dict[str, list[tuple[str | None, str]]] = {
         (None, "user"),
         ('{"a": 1}', '{"a": 1}'),
     ],
-    "json": [('["support","user"]', "support,user"), ("7", "7")],
+    "json": [('["support","user"]', "support,user"), ("7", "7"), (r'"\u0000"', "user")],
     "text[]": [("{support,user}", "support,user"), ("{}", "user")],
     "a_role": [("admin", "admin")],
 }

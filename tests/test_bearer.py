@@ -48,6 +48,7 @@ VALUES_OF_AUTHORIZATION = st.text(max_size=8).map(lambda text: f"Bearer {text}")
 )
 
 
+@pytest.mark.heavy
 @given(values=st.lists(VALUES_OF_AUTHORIZATION, min_size=1, max_size=2))
 def test_no_authorization_is_taken_for_none(values):
     """Whatever the values are, they are a token or an UnauthenticatedError, and never no token."""

@@ -36,6 +36,7 @@ async def connection(create_database):
     await connection.close()
 
 
+@pytest.mark.heavy
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     in_schema=any_name.filter(lambda name: not name.startswith("pg_")),

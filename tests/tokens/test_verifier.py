@@ -110,6 +110,7 @@ def of_many(number: int, *, audiences: int) -> list[str]:
     return [sign(claims(sub=f"user {each:28}", aud=named)) for each in range(number)]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("number", "audiences"), [(3000, 1), (600, 20), (100, 400)])
 def test_what_is_remembered_is_bounded_in_bytes(monkeypatch, number, audiences):
     """However large the identities of tokens are, they take no more memory than is set aside."""

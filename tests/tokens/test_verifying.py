@@ -246,6 +246,7 @@ async def test_what_a_request_holds_takes_places():
     await asked.all_answers()
 
 
+@pytest.mark.heavy
 async def test_unknown_keys_take_no_place_in_a_queue():
     """While the places of those that wait for a key are taken, other tokens are verified."""
     asked = Asked()

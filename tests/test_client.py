@@ -221,7 +221,7 @@ async def test_why_nats_is_out_of_reach_is_told(server, servers, said):
     """Connecting ends with the reason, in words."""
     address = server.url.removeprefix("nats://")
     with pytest.raises(UnavailableError, match=said):
-        async with UsersClient.connect(servers.format(address), timeout=1):
+        async with UsersClient.connect(servers.format(address), timeout=3):
             pass
 
 

@@ -45,7 +45,7 @@ async def main(url, owner, organization):
     async with UsersClient.connect(url, name="consumer") as own:
         said.append(user == await own.get(owner))
     try:
-        async with UsersClient.connect("nats://127.0.0.1:1", timeout=1, error_cb=ignore):
+        async with UsersClient.connect("nats://127.0.0.1:1", timeout=3, error_cb=ignore):
             pass
     except UnavailableError as error:
         said.append("127.0.0.1:1: Connection refused" in error.message)

@@ -65,7 +65,8 @@ class Backlog:
     def end(self) -> None:
         """Take the PONG of the first PING: what is read from here on came after it."""
         self._sent.popleft()
-        self._measure(self._now())
+        if not self._small:
+            self._measure(self._now())
 
     def _measure(self, now: float) -> None:
         self.age = now - max(self._sent[0], self._empty) if self._sent else 0.0

@@ -62,6 +62,18 @@ def test_what_comes_one_by_one_is_fresh():
     assert [0.0, 0.0] == ages
 
 
+def test_a_late_pong_does_not_make_a_small_read_look_old():
+    """Of two PINGs the first is answered within a small read: what stands behind it is fresh."""
+    clock = Clock()
+    for after in (0.0, 1.0):
+        clock.read(MUCH, after=after)
+    clock.read(100, after=1.0)
+
+    clock.backlog.end()
+
+    assert 0.0 == clock.backlog.age
+
+
 def test_nothing_is_older_than_the_moment_at_which_nothing_was_there():
     """A PING that waits in a busy server does not make look old what came after a pause."""
     clock = Clock()

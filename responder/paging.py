@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -46,6 +47,7 @@ NO_MEMBERS: Final = "there is no member table in this database"
 # A request, of the kind that its line is for, and the caller on whose behalf it is made. A plain
 # tuple: to make a NamedTuple of each request would be a fiftieth of its cost.
 Asked: TypeAlias = tuple[Any, Caller | None]
+_ordinal: Final = itemgetter(PageRow.ORDINAL)
 _Page: TypeAlias = Written | Fewer | ResponderError
 _FetchPages: TypeAlias = Callable[[Sequence[int], int], Awaitable[Sequence[_Page]]]
 
@@ -122,9 +124,10 @@ class Paging:
 
         async def fetch(wanted: Sequence[int], _: int) -> Sequence[_Page]:
             rows = await self._membership_rows(connection, asked, wanted)
+            pages = [list(of_page) for _, of_page in groupby(rows, _ordinal)]
             return [
-                _memberships(row, one, most, limit)
-                for row, one, most in zip(rows, asked, wanted, strict=True)
+                _memberships(page, one, most, limit)
+                for page, one, most in zip(pages, asked, wanted, strict=True)
             ]
 
         return await self._fitting(fetch, [page.limit for page, _ in asked], cap=0)
@@ -200,7 +203,7 @@ class Paging:
         position: str,
         refusal: str,
     ) -> list[Record]:
-        """Return the row of each page, in the order asked for."""
+        """Return the rows of each page, in the order asked for."""
         sql, arguments = query
         try:
             rows = await connection.fetch_checked(self._pool.statements, sql, *arguments)
@@ -212,7 +215,7 @@ class Paging:
             if await connection.accepts(position, after.member_id, after.created_at):
                 raise
             raise InvalidRequestError(refusal) from None
-        return sorted(rows, key=itemgetter(PageRow.ORDINAL))
+        return sorted(rows, key=_ordinal)
 
 
 def _pages(statements: Statements, asked: Sequence[Asked]) -> Pages:
@@ -242,13 +245,14 @@ def _page(row: Record, asked: Asked, wanted: int, limit: int, *, additional: boo
         return error
 
 
-def _memberships(row: Record, asked: Asked, wanted: int, limit: int) -> _Page:
+def _memberships(rows: Sequence[Record], asked: Asked, wanted: int, limit: int) -> _Page:
     page, caller = asked
-    if caller and not row[MembershipRow.ALLOWED]:
+    first = rows[0]
+    if caller and not first[MembershipRow.ALLOWED]:
         return FORBIDDEN
-    if row[MembershipRow.USER_ID] is None:
+    if first[MembershipRow.USER_ID] is None:
         return NOT_FOUND
     try:
-        return replies.membership_page(row, page.user_id, wanted, limit)
+        return replies.membership_page(rows, page.user_id, wanted, limit)
     except PayloadTooLargeError as error:
         return error

@@ -138,17 +138,17 @@ def page(
     return reply, images, more
 
 
-def membership_page(row: Row, user_id: str, wanted: int, limit: int) -> Written | Fewer:
+def membership_page(rows: Sequence[Row], user_id: str, wanted: int, limit: int) -> Written | Fewer:
     """Write a MembershipPage of at most `limit` bytes; raises PayloadTooLargeError.
 
     Args:
-        row: of a lookup for `wanted` memberships of the user.
+        rows: of a lookup for `wanted` memberships of the user.
         user_id: to which the cursor is bound.
         wanted: how many memberships it has at most.
         limit: of its size.
     """
-    found = zip(*(each or () for each in row[MembershipRow.MEMBERSHIPS]), strict=True)
-    written = wire.encode_memberships(found)
+    found = [row for row in rows if row[MembershipRow.ORGANIZATION_ID] is not None]
+    written = wire.encode_memberships(row[MembershipRow.MEMBERSHIP] for row in found)
     fitting = sum(total <= limit - FRAME for total in accumulate(len(each) + 1 for each in written))
     if fitting < min(wanted, len(written)):
         if fitting == 0:
@@ -156,7 +156,8 @@ def membership_page(row: Row, user_id: str, wanted: int, limit: int) -> Written 
         return Fewer(fitting)
     cursor = None
     if len(written) > wanted:
-        place = row[MembershipRow.CREATED_AT], row[MembershipRow.MEMBER_ID]
+        last = found[wanted - 1]
+        place = last[MembershipRow.CREATED_AT], last[MembershipRow.MEMBER_ID]
         cursor = cursors.encode(cursors.MembershipPosition(user_id, *place))
     reply = wire.encode_membership_page(written[:wanted], cursor)
     if len(reply) > limit:  # as in `page`

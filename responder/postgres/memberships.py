@@ -2,7 +2,10 @@
 
 # A page reads all memberships of its user, by the index that every lookup needs, and takes the
 # earliest in each organization: to look for an earlier one of each would read them as many times.
-# A page is one row of arrays, as in `pages`, and joins the names of what it has after it is cut.
+# It joins the names of what it has after it is cut. Each membership is a row: nearly every user has
+# a handful, for which to gather arrays, as `pages` does, costs PostgreSQL more than the rest.
+#
+# A lone page has a statement of its own, as a lone user has (see `users`).
 #
 # Which memberships a caller may see is decided before a page is cut, so that no position in it is
 # one that they may not see.
@@ -22,18 +25,25 @@ from responder.postgres.visibility import Caller, Rules, among_own, callers, see
 
 FIELDS: Final = tuple(str(field.alias) for field in Membership.model_fields.values())
 
+# What is asked, as a table: one row for each page.
+_ONE: Final = """(select 1::bigint as n, $1::text as id, $2::int as wanted, $3::text as caller,
+             $4::text as member_id, $5::text as created_at) k"""
+_MANY: Final = """unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[]) with ordinality
+  as k(id, wanted, caller, member_id, created_at, n)"""
+
 
 class MembershipRow:
-    """Where things are in the row of a page: the fields of memberships are arrays, side by side.
+    """Where things are in the row of a membership: its fields, and the page that it is of.
 
-    All of them are null in an empty page.
+    An empty page has one row, in which they are null.
     """
 
-    ORDINAL: Final = 0  # of the page that it answers, from 1
+    ORDINAL: Final = 0  # of the page, from 1
     USER_ID: Final = 1  # null where there is no user to be seen
-    MEMBERSHIPS: Final = slice(2, 2 + len(FIELDS))
-    CREATED_AT: Final = 2 + len(FIELDS)  # of the last membership wanted, as text
-    MEMBER_ID: Final = 3 + len(FIELDS)  # likewise its id, or its organization's where it has none
+    MEMBERSHIP: Final = slice(2, 2 + len(FIELDS))
+    ORGANIZATION_ID: Final = 2 + FIELDS.index("organizationId")  # which no membership lacks
+    CREATED_AT: Final = 2 + len(FIELDS)  # as text
+    MEMBER_ID: Final = 3 + len(FIELDS)  # as text, or the organization's id where it has none
     ALLOWED: Final = -2  # of a page for callers: whether this caller may ask at all
     ANALYSED: Final = ANALYSED
 
@@ -49,23 +59,41 @@ class MembershipsWanted(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Memberships:
-    """The lookup of pages. There is one membership more than is wanted, if there are so many."""
+class Texts:
+    """The SQL for a lone page and for many."""
 
-    named: str
-    unnamed: str  # the same without the table of organizations, for when that fails
+    one: str
+    many: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memberships:
+    """The lookup of pages: the rows of each in their order.
+
+    There is one membership more than is wanted, if there are so many.
+    """
+
+    named: Texts
+    unnamed: Texts  # the same without the table of organizations, for when that fails
     position: str  # takes an id and a createdAt, if they can be those of a membership
     forms: Forms
 
     def query(self, pages: Sequence[MembershipsWanted], *, names: bool) -> Query:
         """Return the query for pages, with the names of organizations or without."""
-        return self.named if names else self.unnamed, (
-            [self.forms.user(page.user_id) for page in pages],
-            [page.wanted for page in pages],
-            [page.caller and self.forms.user(page.caller.user_id) for page in pages],
-            [page.member_id for page in pages],
-            [page.created_at for page in pages],
-        )
+        texts = self.named if names else self.unnamed
+        arguments = [
+            (
+                self.forms.user(page.user_id),
+                page.wanted,
+                page.caller and self.forms.user(page.caller.user_id),
+                page.member_id,
+                page.created_at,
+            )
+            for page in pages
+        ]
+        if len(pages) == 1:
+            return texts.one, arguments[0]
+        return texts.many, tuple(zip(*arguments, strict=True))
 
 
 def for_services(schema: Schema, timezone: str) -> Memberships | None:
@@ -113,32 +141,33 @@ def _lookup(
     created_at = m.get("createdAt")
     cut = _cut(u, m, among)
 
-    def text(organizations: Table | None) -> str:
-        gathered = ", ".join(f'array_agg(r."{field}") as "{field}"' for field in FIELDS)
+    def texts(organizations: Table | None) -> Texts:
         columns, names = _columns(m, organizations, timezone)
-        return stamped(
-            "$1 ids, $2 memberships wanted, $3 callers, and the positions: $4 ids, $5 createdAt",
-            f"""select k.n, {u.words("id")} as user_id, p.*{allowed}
-from unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[]) with ordinality
-  as k(id, wanted, caller, member_id, created_at, n)
+        lookup = f"""select k.n, {u.words("id")} as user_id, p.*{allowed}
+from {{asked}}
 {user}
-cross join lateral (
-  select {gathered},
-       (array_agg(r.position))[k.wanted]::text as created_at,
-       (array_agg(r.member_id))[k.wanted]::text as member_id
-  from (
+left join lateral (
 select {columns},
-       {created_at or "null::text"} as position, {tie} as member_id
+       {created_at or "null"}::text as position, {tie}::text as member_id
 from {cut} m{names}
 order by {_order(m)}
-  ) r
-) p""",
+) p on true"""
+        return Texts(
+            one=stamped(
+                "$1 id, $2 memberships wanted, $3 caller, and the position: $4 id, $5 createdAt",
+                lookup.replace("{asked}", _ONE),
+            ),
+            many=stamped(
+                "$1 ids, $2 memberships wanted, $3 callers, "
+                "and the positions: $4 ids, $5 createdAt",
+                lookup.replace("{asked}", _MANY),
+            ),
         )
 
     time = f"$2::text::{created_at.type}" if created_at else "$2::text"
     return Memberships(
-        named=text(schema.organizations),
-        unnamed=text(None),
+        named=texts(schema.organizations),
+        unnamed=texts(None),
         position=f"select {tie.cast_sortable('$1::text')}, {time}",
         forms=forms(schema),
     )

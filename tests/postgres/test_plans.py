@@ -100,8 +100,9 @@ def lookups(made: Lookups, key: dict[str, str]) -> Iterator[tuple[str, str, Sequ
     roles = (*start, [None], [None], ['["x"]'])
     yield "first page of a role", made.pages_of_roles.first, roles
     assert made.memberships
-    mine = ([key["user"]], [11], [None], [None], [None])
-    yield "memberships", made.memberships.named, mine
+    mine = (key["user"], 11, None, None, None)
+    yield "memberships", made.memberships.named.one, mine
+    yield "memberships of many", made.memberships.named.many, [[each] for each in mine]
 
 
 def lookups_of_callers(
@@ -131,8 +132,10 @@ def lookups_of_callers(
     roles = (*start, [None], [None], ['["x"]'])
     yield "first page of a role, for a caller", made.pages_of_roles.first, roles
     assert made.memberships
-    theirs = ([caller], [11], [other], [None], [None])
-    yield "memberships, for a caller", made.memberships.named, theirs
+    theirs = (caller, 11, other, None, None)
+    yield "memberships, for a caller", made.memberships.named.one, theirs
+    named = made.memberships.named
+    yield "memberships of many, for callers", named.many, [[each] for each in theirs]
 
 
 def every_lookup(

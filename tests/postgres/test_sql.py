@@ -37,8 +37,9 @@ def texts(made: Statements) -> dict[str, str]:
             f"{audience}/page_after": its.pages.after,
             f"{audience}/page_after_null": its.pages.after_null,
             f"{audience}/page_of_roles_first": its.pages_of_roles.first,
-            f"{audience}/memberships": its.memberships.named,
-            f"{audience}/memberships_unnamed": its.memberships.unnamed,
+            f"{audience}/memberships": its.memberships.named.one,
+            f"{audience}/memberships_of_many": its.memberships.named.many,
+            f"{audience}/memberships_unnamed": its.memberships.unnamed.one,
         }
     return {f"{name}.sql": f"{text}\n" for name, text in named.items()}
 

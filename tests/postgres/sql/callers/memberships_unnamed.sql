@@ -1,10 +1,10 @@
--- $1 ids, $2 memberships wanted, $3 callers, and the positions: $4 ids, $5 createdAt
+-- $1 id, $2 memberships wanted, $3 caller, and the position: $4 id, $5 createdAt
 select l.*, s.analysed
 from (select (extract(epoch from 'now'::timestamp) * 1000000)::bigint as analysed) s
 left join (
 select k.n, u."id"::text as user_id, p.*, c.allowed
-from unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[]) with ordinality
-  as k(id, wanted, caller, member_id, created_at, n)
+from (select 1::bigint as n, $1::text as id, $2::int as wanted, $3::text as caller,
+             $4::text as member_id, $5::text as created_at) k
 cross join lateral (
   select d.*, case when d.admin or d.anonymous then '{}'::jsonb else coalesce((
     select jsonb_object_agg(o."organizationId"::text, null::text) from "public"."members" o
@@ -38,11 +38,7 @@ left join lateral (
   select e."id" from "public"."users" e
   where e."id" = case when s.visible then k.id end
 ) u on true
-cross join lateral (
-  select array_agg(r."organizationId") as "organizationId", array_agg(r."organizationName") as "organizationName", array_agg(r."organizationSlug") as "organizationSlug", array_agg(r."orgRole") as "orgRole", array_agg(r."managerId") as "managerId", array_agg(r."departmentId") as "departmentId", array_agg(r."createdAt") as "createdAt",
-       (array_agg(r.position))[k.wanted]::text as created_at,
-       (array_agg(r.member_id))[k.wanted]::text as member_id
-  from (
+left join lateral (
 select m."organizationId"::text as "organizationId",
        null::text as "organizationName",
        null::text as "organizationSlug",
@@ -51,7 +47,7 @@ select m."organizationId"::text as "organizationId",
        m."departmentId"::text as "departmentId",
        case when m."createdAt" at time zone 'UTC' < timestamp '10000-01-01'
             then to_char(greatest(m."createdAt" at time zone 'UTC', timestamp '0001-01-01'), 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') end as "createdAt",
-       m."createdAt" as position, m."id" as member_id
+       m."createdAt"::text as position, m."id"::text as member_id
 from (
       select m."id", m."organizationId", m."userId", m."role", m."managerId", m."departmentId", m."createdAt" from (
         select distinct on (m."organizationId") m."id", m."organizationId", m."userId", m."role", m."managerId", m."departmentId", m."createdAt" from "public"."members" m
@@ -64,6 +60,5 @@ from (
       order by m."createdAt" nulls last, m."id" limit k.wanted + 1
     ) m
 order by m."createdAt" nulls last, m."id"
-  ) r
-) p
+) p on true
 ) l on true

@@ -1,0 +1,32 @@
+-- $1 ids, $2 memberships wanted, $3 callers, and the positions: $4 ids, $5 createdAt
+select l.*, s.analysed
+from (select (extract(epoch from 'now'::timestamp) * 1000000)::bigint as analysed) s
+left join (
+select k.n, u."id"::text as user_id, p.*
+from unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[]) with ordinality
+  as k(id, wanted, caller, member_id, created_at, n)
+left join "public"."users" u on u."id" = k.id
+left join lateral (
+select m."organizationId"::text as "organizationId",
+       g."name"::text as "organizationName",
+       g."slug"::text as "organizationSlug",
+       m."role"::text as "orgRole",
+       m."managerId"::text as "managerId",
+       m."departmentId"::text as "departmentId",
+       case when m."createdAt" at time zone 'UTC' < timestamp '10000-01-01'
+            then to_char(greatest(m."createdAt" at time zone 'UTC', timestamp '0001-01-01'), 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') end as "createdAt",
+       m."createdAt"::text as position, m."id"::text as member_id
+from (
+      select m."id", m."organizationId", m."userId", m."role", m."managerId", m."departmentId", m."createdAt" from (
+        select distinct on (m."organizationId") m."id", m."organizationId", m."userId", m."role", m."managerId", m."departmentId", m."createdAt" from "public"."members" m
+        where m."userId" = u."id" and m."organizationId" is not null
+        order by m."organizationId", m."createdAt" nulls last, m."id"
+      ) m
+      where k.member_id is null or (m."createdAt" > k.created_at::"pg_catalog"."timestamptz" or m."createdAt" is null and k.created_at is not null
+         or m."createdAt" is not distinct from k.created_at::"pg_catalog"."timestamptz" and m."id" > k.member_id)
+      order by m."createdAt" nulls last, m."id" limit k.wanted + 1
+    ) m
+left join lateral (select g."id", g."name", g."slug" from "public"."organizations" g where g."id" = m."organizationId" limit 1) g on true
+order by m."createdAt" nulls last, m."id"
+) p on true
+) l on true

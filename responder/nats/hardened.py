@@ -148,33 +148,30 @@ class HardenedClient(TlsClient):
         While there is no connection messages are kept for the next, up to a bound, and dropped then
         if `until`, the loop's time, has passed.
         """
-        if headers:
-            size = len(headers)
-            head = b"HPUB %b %d %d\r\n%b" % (subject, size, size + len(payload), headers)
-        else:
-            head = b"PUB %b %d\r\n" % (subject, len(payload))
-        if len(headers) + len(payload) > self.max_payload:
+        size, total = len(headers), len(headers) + len(payload)
+        if total > self.max_payload:
             # The server would end the connection, and with it every request under way.
             self.lost[TOO_LARGE] += 1
             repeated.error("dropped a message: it is larger than the server allows")
-            return
-        data = b"%b%b\r\n" % (head, payload)
-        unsent = self._pending_data_size + self._unread + len(data)
-        if self._status == Client.CONNECTED and unsent <= MAX_UNREAD:
-            self._append(data)
+        elif headers:
+            head = subject, size, total, headers, payload
+            self._send(b"HPUB %b %d %d\r\n%b%b\r\n" % head, 1, until)
         else:
-            self._keep(data, 1, until)
+            self._send(b"PUB %b %d\r\n%b\r\n" % (subject, total, payload), 1, until)
 
     def send_to_all(self, subjects: Sequence[bytes], payload: bytes, headers: bytes) -> None:
         """Send the same message, with headers, to many subjects; it must be a small one."""
         size = len(headers)
         rest = b" %d %d\r\n%b%b\r\n" % (size, size + len(payload), headers, payload)
         data = b"HPUB " + (rest + b"HPUB ").join(subjects) + rest
+        self._send(data, len(subjects), 0.0)
+
+    def _send(self, data: bytes, messages: int, until: float) -> None:
         unsent = self._pending_data_size + self._unread + len(data)
-        if self._status == Client.CONNECTED and unsent <= MAX_UNREAD:
-            self._append(data)
+        if self._status != Client.CONNECTED or unsent > MAX_UNREAD:
+            self._keep(data, messages, until)
         else:
-            self._keep(data, len(subjects), 0.0)
+            self._append(data)
 
     def _keep(self, data: bytes, messages: int, until: float) -> None:
         """Keep a message for the next connection, if it says for how long, and there is room."""
@@ -202,7 +199,7 @@ class HardenedClient(TlsClient):
     def _write(self) -> None:
         self._writing = False
         stream = self._stream or self._transport
-        if not (self._pending and stream and self.is_connected):
+        if not (self._pending and stream and self._status == Client.CONNECTED):
             return
         try:
             stream.writelines(self._pending)

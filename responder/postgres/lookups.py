@@ -13,8 +13,8 @@
 #   caller,  users  n │ id…departmentId     │ image_size   │                      allowed │ analysed
 #   service, page   n │ [id]…[departmentId] │ [image_size] │ created_at member_id         │ analysed
 #   caller,  page   n │ [id]…[departmentId] │ [image_size] │ … member_id  listed  allowed │ analysed
-#   service, of one n │ user_id │ [organizationId]…[createdAt] │ created_at member_id │ analysed
-#   caller,  of one n │ user_id │ [organizationId]…[createdAt] │ … member_id  allowed │ analysed
+#   service, of one n │ user_id │ organizationId…createdAt │ created_at member_id     │ analysed
+#   caller,  of one n │ user_id │ organizationId…createdAt │ … member_id      allowed │ analysed
 #
 # n is the ordinal of the key or page that a row answers. Parameters of pages:
 #

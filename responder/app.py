@@ -151,7 +151,7 @@ class _WorkerParts:
         )
         self.directory = Directory(
             self.pool,
-            max_reply=lambda: connection.max_payload,
+            limits=connection.limits,
             max_batch=settings.max_batch,
         )
         issuer = settings.issuer

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from math import ceil
 from typing import Any, Final, Generic, TypeAlias, TypeVar
@@ -36,7 +36,7 @@ from responder.errors import RefusedError, ResponderError
 from responder.room import CROWD, PATIENCE, Clock, Room
 
 Key = TypeVar("Key")
-Source = TypeVar("Source")
+How = TypeVar("How")
 Answer: TypeAlias = bytes | ResponderError
 Callback: TypeAlias = Callable[[Answer], None]
 
@@ -44,20 +44,20 @@ SPARING: Final = 1.5  # times as many may wait, for those who are spared
 TOO_MANY: Final = "too many requests are waiting"
 
 
-class Alone:
-    """In place of an answer: this key wants a batch of its own."""
+class Again(Generic[Key]):
+    """In place of an answer: ask for this key, in a batch of its own."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: Key) -> None:
+        self.key: Key = key
 
 
-ALONE: Final = Alone()
-
-
-class Line(Generic[Key, Source]):
+class Line(Generic[Key, How]):
     """A line of keys that wait, and how a batch of them is answered.
 
-    `fetch(source, keys)` returns an answer for each key, in order; in place of one it may say ALONE
-    to be asked again with that key only, which it must not say of a lone key.
-
     Args:
+        how: is for the sources to know.
         max_batch: how many keys may go together.
         crowd: so many keys or fewer are not shared among the sources that are free.
         apart: seconds for which keys go alone after one of them was too slow. Where one page has
@@ -67,14 +67,14 @@ class Line(Generic[Key, Source]):
 
     def __init__(
         self,
-        fetch: Callable[[Source, Sequence[Key]], Awaitable[Sequence[Answer | Alone]]],
+        how: How,
         *,
         max_batch: int,
         crowd: int = CROWD,
         apart: float = 0.0,
         patience: float = PATIENCE,
     ) -> None:
-        self.fetch = fetch
+        self.how: How = how
         self.max_batch = max_batch
         self.crowd = crowd
         self.apart = apart
@@ -100,7 +100,7 @@ class Waiter(Generic[Key]):
         self.retried: bool = False  # whether its batch has been asked once more as it was
 
 
-class Batch(Generic[Key, Source]):
+class Batch(Generic[Key, How]):
     """Lookups that are answered together, by the source that took them.
 
     It ends with one call of `answer`, `fail`, `retry` or `retry_once`.
@@ -110,31 +110,34 @@ class Batch(Generic[Key, Source]):
 
     def __init__(
         self,
-        batching: Batching[Source],
-        line: Line[Key, Source],
+        batching: Batching[How],
+        line: Line[Key, How],
         waiters: Sequence[Waiter[Key]],
+        keys: Sequence[Key],
     ) -> None:
         self._batching = batching
-        self.line: Line[Key, Source] = line
+        self.line: Line[Key, How] = line
         self.waiters: Sequence[Waiter[Key]] = waiters
-        self.keys: list[Key] = [waiter.key for waiter in waiters]  # in order of arrival
+        self.keys: Sequence[Key] = keys  # of each, in order of arrival
 
     @property
     def retried(self) -> bool:
         """Whether some of its lookups have been asked once more already."""
         return any(waiter.retried for waiter in self.waiters)
 
-    def answer(self, answers: Sequence[Answer | Alone]) -> None:
-        """Give each lookup its answer; those that want to be alone wait again."""
-        alone = []
+    def answer(self, answers: Sequence[Answer | Again[Key]]) -> None:
+        """Give each lookup its answer; those that are to be asked again wait again."""
+        batching, again = self._batching, []
         for waiter, answer in zip(self.waiters, answers, strict=True):
-            if isinstance(answer, Alone):
-                waiter.largest_batch = 1
-                alone.append(waiter)
-            else:
-                self._batching.answer(waiter, answer)
-        self._batching.end(self, alone)
-        self._batching.clock.tick()
+            if isinstance(answer, Again):
+                waiter.key, waiter.largest_batch = answer.key, 1
+                again.append(waiter)
+            elif (callback := waiter.callback) is not None:
+                waiter.callback = None
+                batching.pending -= 1
+                callback(answer)
+        batching.end(self, again)
+        batching.clock.tick()
 
     def fail(self, error: ResponderError) -> None:
         """Give all its lookups the same error."""
@@ -154,10 +157,10 @@ class Batch(Generic[Key, Source]):
         self.retry(largest_batch=largest_batch)
 
 
-Take: TypeAlias = Callable[[Batch[Any, Source]], None]  # must not raise
+Take: TypeAlias = Callable[[Batch[Any, How]], None]  # must not raise
 
 
-class Batching(Generic[Source]):
+class Batching(Generic[How]):
     """The lookups waiting to be answered and those being answered, in every line.
 
     Args:
@@ -188,21 +191,21 @@ class Batching(Generic[Source]):
         self._afterwards = afterwards or Afterwards()
         self._max_pending = max_pending
         self._late = late
-        self._lines: list[Line[Any, Source]] = []
-        self._turns: deque[Line[Any, Source]] = deque()  # the lines in which keys wait
-        self._under_way: set[Batch[Any, Source]] = set()
-        self._free: list[Take[Source]] = []  # of each source that waits for a batch
+        self._lines: list[Line[Any, How]] = []
+        self._turns: deque[Line[Any, How]] = deque()  # the lines in which keys wait
+        self._under_way: set[Batch[Any, How]] = set()
+        self._free: list[Take[How]] = []  # of each source that waits for a batch
         self._serving = False  # now, or at the end of the read
         self._drained: list[asyncio.Future[None]] = []  # of each that waits until all is answered
         self._alarm = Alarm(self._waiters, lambda waiter: self.answer(waiter, late()))
 
-    def add(self, line: Line[Any, Source]) -> None:
+    def add(self, line: Line[Any, How]) -> None:
         """Serve this line too."""
         self._lines.append(line)
 
     def load(
         self,
-        line: Line[Key, Source],
+        line: Line[Key, How],
         key: Key,
         *,
         deadline: float,
@@ -213,7 +216,7 @@ class Batching(Generic[Source]):
 
         Args:
             line: one that has been added.
-            key: what its `fetch` takes.
+            key: that is looked up as the line says.
             deadline: the loop's time until which the answer is wanted.
             callback: called once, with the answer, soon after `deadline` at the latest. It must not
                 raise: other lookups are answered in the same turn.
@@ -238,18 +241,18 @@ class Batching(Generic[Source]):
             self._serving = True
             self._afterwards.call(self._serve)
 
-    def _has_room(self, line: Line[Any, Source]) -> bool:
+    def _has_room(self, line: Line[Any, How]) -> bool:
         """Tell whether a full line has room for one who is spared."""
         spared = self.sparing and self.pending < self._max_pending
         return spared and len(line.waiting) < SPARING * line.room.keys
 
-    def offer(self, take: Take[Source]) -> None:
+    def offer(self, take: Take[How]) -> None:
         """Let a source take a batch, once: now if keys wait, else as soon as they do."""
         self._free.append(take)
         if self._turns and not self._serving:
             self._serve()
 
-    def withdraw(self, take: Take[Source]) -> None:
+    def withdraw(self, take: Take[How]) -> None:
         """Let a source take no batch, if it has not taken one."""
         if take in self._free:
             self._free.remove(take)
@@ -259,11 +262,11 @@ class Batching(Generic[Source]):
         self._serving = True  # a source may be free again at once
         while self._turns and self._free:
             line = self._turns.popleft()
-            waiters = self._head(line)
+            batch = self._head(line)
             if line.waiting:
                 self._turns.append(line)
-            if waiters:
-                self._under_way.add(batch := Batch(self, line, waiters))
+            if batch.keys:
+                self._under_way.add(batch)
                 self._free.pop()(batch)
         self._serving = False
 
@@ -285,15 +288,15 @@ class Batching(Generic[Source]):
         if callback is None:
             return
         self.pending -= 1
-        while self._drained and not self.pending:
-            drained = self._drained.pop()
-            if not drained.done():
-                drained.set_result(None)
         callback(answer)
+        if self._drained and not self.pending:
+            self._tell_drained()
 
-    def end(self, batch: Batch[Any, Source], again: Sequence[Waiter[Any]]) -> None:
+    def end(self, batch: Batch[Any, How], again: Sequence[Waiter[Any]]) -> None:
         """Forget a batch; some of its lookups may have to wait again."""
         self._under_way.discard(batch)
+        if self._drained and not self.pending:
+            self._tell_drained()
         if again:
             if not batch.line.waiting:
                 self._turns.appendleft(batch.line)
@@ -302,20 +305,32 @@ class Batching(Generic[Source]):
                 self._serving = True
                 self._afterwards.call(self._serve)
 
-    def _head(self, line: Line[Key, Source]) -> list[Waiter[Key]]:
+    def _tell_drained(self) -> None:
+        for drained in self._drained:
+            if not drained.done():
+                drained.set_result(None)
+        self._drained.clear()
+
+    def _head(self, line: Line[Key, How]) -> Batch[Key, How]:
         """Take those that may go together; drop those that have their answer or are too late."""
         now = self._now()
         head: list[Waiter[Key]] = []
-        waiting, free = line.waiting, len(self._free)
-        most = 1 if now < line.apart_until else max(ceil(len(waiting) / free), line.crowd)
+        keys: list[Key] = []
+        waiting, most = line.waiting, line.crowd
+        if now < line.apart_until:
+            most = 1
+        elif len(waiting) > most:
+            most = max(ceil(len(waiting) / len(self._free)), most)
         while waiting and len(head) < (most := min(most, waiting[0].largest_batch)):
             waiter = waiting.popleft()
             if waiter.deadline <= now:
                 self.answer(waiter, self._late())
             elif waiter.callback is not None:
                 head.append(waiter)
-        line.room.measure(len(head), self.clock, left=bool(waiting))
-        return head
+                keys.append(waiter.key)
+        if waiting:
+            line.room.measure(len(head), self.clock)
+        return Batch(self, line, head, keys)
 
     def _waiters(self) -> list[Waiter[Any]]:
         lines, batches = self._lines, self._under_way

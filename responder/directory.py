@@ -11,36 +11,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import product
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 from responder import cursors, replies, wire
-from responder.batching import ALONE, Alone, Answer, Callback, Line
+from responder.batching import Again, Answer, Callback, Line
 from responder.errors import (
     InvalidRequestError,
     NotFoundError,
     PayloadTooLargeError,
     ResponderError,
 )
+from responder.limits import Limits
 from responder.models import ByEmail, ById, ByIds, Identity, MembershipsOf, Myself, OrgList
 from responder.paging import (
     FORBIDDEN,
     NOT_FOUND,
     Asked,
+    MembershipPages,
     MembershipsFrom,
     PageOf,
-    Paging,
+    UserPages,
     lookups_for,
+    mend_lone,
 )
 from responder.postgres.connection import Connection, Record
-from responder.postgres.lookups import Statements
+from responder.postgres.lookups import Lookups, Statements
 from responder.postgres.pool import Pool
-from responder.postgres.unreadable import without_unreadable
+from responder.postgres.source import Answers, How, Lookup, Question
 from responder.postgres.users import Query, UserRow, Users
 from responder.postgres.visibility import Caller
-from responder.replies import Fewer, WithAll, Written
-from responder.room import CROWD, PATIENCE
+from responder.replies import Omitted, WithAll
 
 FEW: Final = 8  # pages of users, or lists, that may share a query
 SOME: Final = 32  # pages of memberships, likewise: nearly every user has a handful
@@ -49,9 +53,7 @@ APART: Final = 10.0  # seconds for which each goes alone after one was too slow,
 
 # Of each distinct id the key that is looked up, and how it was spelled.
 _Ids: TypeAlias = Sequence[tuple[str | None, str]]
-_Lookup: TypeAlias = Callable[[Statements, Sequence[Asked]], Users]
-_Fetch: TypeAlias = Callable[[Connection, Sequence[Asked]], Awaitable[Sequence[Answer | Alone]]]
-_Lines: TypeAlias = tuple[Line[Asked, Connection], Line[Asked, Connection]]
+_Lines: TypeAlias = tuple[Line[Asked, How], Line[Asked, How]]
 
 
 class Directory:
@@ -59,35 +61,30 @@ class Directory:
 
     Args:
         pool: of connections to the database.
-        max_reply: returns the largest reply that can be sent now, in bytes.
+        limits: of a reply.
         max_batch: how many keys may share a query.
+
+    Attributes:
+        omitted: counts what replies lack.
     """
 
-    def __init__(self, pool: Pool, *, max_reply: Callable[[], int], max_batch: int) -> None:
-        self.images_omitted: int = 0
-        self.additional_omitted: int = 0  # of so many users
+    def __init__(self, pool: Pool, *, limits: Limits, max_batch: int) -> None:
+        self.omitted: Omitted = Omitted()
         self._pool = pool
-        self._max_reply = max_reply
-        self._users = self._lines(self._fetch_users, max_batch=max_batch)
-        self._emails = self._lines(self._fetch_emails, max_batch=max_batch)
+        self._limits = limits
+        of_replies = limits, self.omitted
+        by_id = _Users(attrgetter("by_id"), attrgetter("id"), *of_replies)
+        by_email = _Users(attrgetter("by_email"), attrgetter("email"), *of_replies)
+        self._users = self._lines(by_id, max_batch=max_batch)
+        self._emails = self._lines(by_email, max_batch=max_batch)
+        pages, memberships = UserPages(*of_replies), MembershipPages(*of_replies)
         few = min(FEW, max_batch)
-        paging = Paging(pool, max_reply=max_reply, counted=self._counted)
         self._pages = {
-            kind: self._lines(
-                paging.fetch_pages, max_batch=few, crowd=1, apart=APART, patience=PATIENT
-            )
+            kind: self._lines_of_much(pages, max_batch=few)
             for kind in product((False, True), ("first", "after", "after a null"))
         }
-        self._memberships = self._lines(
-            paging.fetch_memberships,
-            max_batch=min(SOME, max_batch),
-            crowd=1,
-            apart=APART,
-            patience=PATIENT,
-        )
-        self._lists = self._lines(
-            self._fetch_lists, max_batch=few, crowd=1, apart=APART, patience=PATIENT
-        )
+        self._memberships = self._lines_of_much(memberships, max_batch=min(SOME, max_batch))
+        self._lists = self._lines_of_much(_Lists(*of_replies), max_batch=few)
 
     # Each endpoint's method loads what its request asks for, on behalf of the user of a token or of
     # a service, which has no identity. The arguments are those of `Batching.load`; each may raise
@@ -155,25 +152,16 @@ class Directory:
                 callback(user)
                 return
             written = user if isinstance(user, bytes) else None
-            callback(self._count(*replies.whoami(identity, written, self._max_reply())))
+            callback(self.omitted.count(*replies.whoami(identity, written, self._limits.message)))
 
-        self._load(self._users, request, identity, deadline, introduce)
+        itself = _Itself(identity.user_id, request.organization_id)
+        self._load(self._users, itself, identity, deadline, introduce)
 
-    def _lines(
-        self,
-        fetch: _Fetch,
-        *,
-        max_batch: int,
-        crowd: int = CROWD,
-        apart: float = 0.0,
-        patience: float = PATIENCE,
-    ) -> _Lines:
-        services, callers = (
-            Line[Asked, Connection](
-                fetch, max_batch=max_batch, crowd=crowd, apart=apart, patience=patience
-            )
-            for _ in range(2)
-        )
+    def _lines_of_much(self, lookup: Lookup[Asked], *, max_batch: int) -> _Lines:
+        return self._lines(lookup, max_batch=max_batch, crowd=1, apart=APART, patience=PATIENT)
+
+    def _lines(self, lookup: Lookup[Asked], **bounds: Any) -> _Lines:
+        services, callers = (Line[Asked, How](lookup, **bounds) for _ in range(2))
         self._pool.batching.add(services)
         self._pool.batching.add(callers)
         return services, callers
@@ -193,65 +181,67 @@ class Directory:
             line, caller = callers, Caller(identity.user_id, identity.organization_id)
         self._pool.load(line, (request, caller), deadline=deadline, callback=callback)
 
-    # Users
 
-    def _fetch_users(
-        self, connection: Connection, asked: Sequence[Asked]
-    ) -> Awaitable[Sequence[Answer | Alone]]:
-        statements = self._pool.statements
-        by_id = _by_id(statements, asked)
-        keys = [
-            by_id.key(caller.user_id if caller and isinstance(request, Myself) else request.id)
-            for request, caller in asked
-        ]
-        return self._fetch(connection, statements, _by_id, keys, asked)
+class _Itself(ById, frozen=True):
+    """A request of callers for themselves, who may be banned."""
 
-    def _fetch_emails(
-        self, connection: Connection, asked: Sequence[Asked]
-    ) -> Awaitable[Sequence[Answer | Alone]]:
-        statements = self._pool.statements
-        by_email = _by_email(statements, asked)
-        keys = [by_email.key(request.email) for request, _ in asked]
-        return self._fetch(connection, statements, _by_email, keys, asked)
 
-    async def _fetch(
+class _InFull(ByIds, frozen=True):
+    """A request of a list that is known to fit into a message with its images."""
+
+
+class _Users(Lookup[Asked]):
+    """How users are looked up, one for each request.
+
+    Args:
+        of: returns the lookup by keys of one kind.
+        spelled: returns the key of a request, as it was spelled.
+        limits: of a reply.
+        omitted: what replies lack is counted there.
+    """
+
+    def __init__(
         self,
-        connection: Connection,
-        statements: Statements,
-        lookup: _Lookup,
-        keys: Sequence[str | None],
-        asked: Sequence[Asked],
-    ) -> Sequence[Answer | Alone]:
-        """Look a key up for each request; one that is None matches nothing."""
-        limit, additional = self._max_reply(), bool(statements.schema.additional)
-        alone = len(keys) == 1
-        users = lookup(statements, asked)
-        if alone:
+        of: Callable[[Lookups], Users],
+        spelled: Callable[[Any], str],
+        limits: Limits,
+        omitted: Omitted,
+    ) -> None:
+        self._of = of
+        self._spelled = spelled
+        self._limits = limits
+        self._omitted = omitted
+
+    def query(self, statements: Statements, asked: Sequence[Asked]) -> Question:
+        """Return the query for users; of a lone one it brings along whatever fits."""
+        users = self._of(lookups_for(statements, asked))
+        if len(asked) == 1:
             request, caller = asked[0]
-            sql, arguments = users.lone(keys[0], request.organization_id, caller, cap=limit)
+            key, cap = users.key(self._spelled(request)), self._limits.message
+            sql, arguments = users.lone(key, request.organization_id, caller, cap=cap)
         else:
+            keys = [users.key(self._spelled(request)) for request, _ in asked]
             sql, arguments = _query(users, keys, asked, cap=replies.SMALL_IMAGE)
-        try:
-            rows = await connection.fetch_checked(statements, sql, *arguments)
-        except Exception as error:
-            if not alone:
-                raise
+        return sql, arguments, partial(self._read, asked, bool(statements.schema.additional))
 
-            def query(other: Statements) -> Query:
-                return _query(lookup(other, asked), keys, asked, cap=limit)
-
-            rows = await without_unreadable(connection, statements, error, query)
-        answers: list[Answer | Alone] = [NOT_FOUND] * len(keys)
+    def _read(
+        self,
+        asked: Sequence[Asked],
+        additional: bool,  # noqa: FBT001 - whether there are additional fields
+        rows: list[Record],
+    ) -> Answers:
+        alone, limit = len(asked) == 1, self._limits.message
+        answers: list[Answer | Again[Asked]] = [NOT_FOUND] * len(asked)
         images = fields = 0
         for row in rows:
             at = row[UserRow.ORDINAL] - 1
             request, caller = asked[at]
-            if caller and not row[UserRow.ALLOWED] and not isinstance(request, Myself):
+            if caller and not row[UserRow.ALLOWED] and not isinstance(request, _Itself):
                 answers[at] = FORBIDDEN
             elif row[UserRow.USER_ID] is None:
                 continue
             elif not alone and replies.lacks(row, additional=additional):
-                answers[at] = ALONE
+                answers[at] = Again(asked[at])
             else:
                 try:
                     answers[at], image, more = replies.user(row, limit, additional=additional)
@@ -259,84 +249,119 @@ class Directory:
                 except PayloadTooLargeError as error:
                     answers[at] = error
         # At once: a call for each user would show in the benchmark.
-        self.images_omitted += images
-        self.additional_omitted += fields
+        self._omitted.images += images
+        self._omitted.additional += fields
         return answers
 
-    # Lists
-
-    async def _fetch_lists(
-        self, connection: Connection, asked: Sequence[Asked]
-    ) -> Sequence[Answer | Alone]:
-        limit = self._max_reply()
-        lists = [self._distinct(request.ids) for request, _ in asked]
-        cap = replies.largest_image(sum(map(len, lists)))
-        batches = await self._batches_of(connection, asked, lists, limit, cap=cap)
-        if len(batches) == 1 and isinstance(batches[0], WithAll):
-            if batches[0].size > limit and not batches[0].alone:
-                return [PayloadTooLargeError(wire.TOO_MANY_IDS)]
-            batches = await self._batches_of(connection, asked, lists, limit, cap=limit)
-        return [self._counted(each) for each in batches]
-
-    def _distinct(self, ids: Sequence[str]) -> _Ids:
-        key_of = self._pool.statements.services.by_id.key
-        keys: dict[str, tuple[str | None, str]] = {}
-        for each in ids:
-            key = key_of(each)
-            keys.setdefault(key or each, (key, each))
-        return list(keys.values())
-
-    async def _batches_of(
+    async def mend(
         self,
         connection: Connection,
+        statements: Statements,
         asked: Sequence[Asked],
-        lists: Sequence[_Ids],
-        limit: int,
-        *,
-        cap: int,
-    ) -> Sequence[Written | WithAll | ResponderError]:
-        """Look the ids of all lists up by one query, and write a batch of each."""
-        statements = self._pool.statements
-        additional = bool(statements.schema.additional)
+        error: Exception,
+    ) -> Answers:
+        """Look a lone user up without what cannot be read."""
+        return await mend_lone(self, connection, statements, asked, error)
+
+
+class _Lists(Lookup[Asked]):
+    """How lists of users are looked up, by the ids of all of them at once."""
+
+    def __init__(self, limits: Limits, omitted: Omitted) -> None:
+        self._limits = limits
+        self._omitted = omitted
+
+    def query(self, statements: Statements, asked: Sequence[Asked]) -> Question:
+        """Return the query for lists."""
+        by_id = lookups_for(statements, asked).by_id
+        lists = [_distinct(request.ids, by_id) for request, _ in asked]
         of_each = [one for one, ids in zip(asked, lists, strict=True) for _ in ids]
         keys = [key for ids in lists for key, _ in ids]
+        in_full = isinstance(asked[0][0], _InFull)
+        cap = self._limits.message if in_full else replies.largest_image(len(keys))
+        sql, arguments = _query(by_id, keys, of_each, cap=cap)
+        read = partial(self._read, asked, lists, additional=bool(statements.schema.additional))
+        return sql, arguments, read
 
-        def query(statements: Statements) -> Query:
-            return _query(_by_id(statements, asked), keys, of_each, cap=cap)
-
-        sql, arguments = query(statements)
-        try:
-            rows = await connection.fetch_checked(statements, sql, *arguments)
-        except Exception as error:
-            if len(asked) > 1:
-                raise
-            rows = await without_unreadable(connection, statements, error, query)
+    def _read(
+        self,
+        asked: Sequence[Asked],
+        lists: Sequence[_Ids],
+        rows: list[Record],
+        *,
+        additional: bool,
+    ) -> Answers:
+        limit = self._limits.message
         found = {row[UserRow.ORDINAL]: row for row in rows}
-        return [
-            _batch(ids, [found.get(n) for n in numbers], one, limit, additional=additional)
+        answers = [
+            self._answer(one, ids, [found.get(n) for n in numbers], limit, additional=additional)
             for one, ids, numbers in zip(asked, lists, _numbers(lists), strict=True)
         ]
+        if len(answers) == 1 and isinstance(answers[0], WithAll):
+            return [_in_full(asked[0], answers[0], limit)]
+        return [
+            Again(one) if isinstance(answer, WithAll) else answer
+            for one, answer in zip(asked, answers, strict=True)
+        ]
 
-    def _counted(self, written: Written | Fewer | WithAll | ResponderError) -> Answer | Alone:
-        """Return a reply, its images counted; what has to be asked for again goes alone."""
-        if isinstance(written, ResponderError):
-            return written
-        if isinstance(written, Fewer | WithAll):
-            return ALONE
-        return self._count(*written)
+    def _answer(
+        self,
+        asked: Asked,
+        ids: _Ids,
+        rows: Sequence[Record | None],
+        limit: int,
+        *,
+        additional: bool,
+    ) -> Answer | WithAll:
+        """Answer with the batch of a list, from the row of each of its ids, None if there is none.
 
-    def _count(self, reply: bytes, images: int, additional: int) -> bytes:
-        self.images_omitted += images
-        self.additional_omitted += additional
-        return reply
+        Args:
+            asked: the list, and the caller.
+            ids: of it.
+            rows: of them.
+            limit: of a reply, in bytes.
+            additional: whether there are additional fields.
+        """
+        _, caller = asked
+        if caller and rows[0] and not rows[0][UserRow.ALLOWED]:
+            return FORBIDDEN
+        there = [row for row in rows if row and row[UserRow.USER_ID] is not None]
+        missing = [
+            spelled
+            for (_, spelled), row in zip(ids, rows, strict=True)
+            if not row or row[UserRow.USER_ID] is None
+        ]
+        try:
+            written = replies.batch(there, missing, limit, additional=additional)
+        except PayloadTooLargeError as error:
+            return error
+        return written if isinstance(written, WithAll) else self._omitted.count(*written)
+
+    async def mend(
+        self,
+        connection: Connection,
+        statements: Statements,
+        asked: Sequence[Asked],
+        error: Exception,
+    ) -> Answers:
+        """Look a lone list up without what cannot be read."""
+        return await mend_lone(self, connection, statements, asked, error)
 
 
-def _by_id(statements: Statements, asked: Sequence[Asked]) -> Users:
-    return lookups_for(statements, asked).by_id
+def _in_full(asked: Asked, left_out: WithAll, limit: int) -> Answer | Again[Asked]:
+    """Return what comes in place of a lone list, of which something has been left out."""
+    if left_out.size > limit and not left_out.alone:
+        return PayloadTooLargeError(wire.TOO_MANY_IDS)
+    request, caller = asked
+    return Again((_InFull(request.ids, request.organization_id), caller))
 
 
-def _by_email(statements: Statements, asked: Sequence[Asked]) -> Users:
-    return lookups_for(statements, asked).by_email
+def _distinct(ids: Sequence[str], by_id: Users) -> _Ids:
+    keys: dict[str, tuple[str | None, str]] = {}
+    for each in ids:
+        key = by_id.key(each)
+        keys.setdefault(key or each, (key, each))
+    return list(keys.values())
 
 
 def _query(lookup: Users, keys: Sequence[str | None], asked: Sequence[Asked], *, cap: int) -> Query:
@@ -352,22 +377,3 @@ def _numbers(lists: Sequence[_Ids]) -> Iterator[range]:
     for ids in lists:
         yield range(start, start + len(ids))
         start += len(ids)
-
-
-def _batch(
-    ids: _Ids, rows: Sequence[Record | None], asked: Asked, limit: int, *, additional: bool
-) -> Written | WithAll | ResponderError:
-    """Write the batch of a list from the row of each of its ids, None where there is none."""
-    _, caller = asked
-    if caller and rows[0] and not rows[0][UserRow.ALLOWED]:
-        return FORBIDDEN
-    found = [row for row in rows if row and row[UserRow.USER_ID] is not None]
-    missing = [
-        spelled
-        for (_, spelled), row in zip(ids, rows, strict=True)
-        if not row or row[UserRow.USER_ID] is None
-    ]
-    try:
-        return replies.batch(found, missing, limit, additional=additional)
-    except PayloadTooLargeError as error:
-        return error

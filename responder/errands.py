@@ -14,18 +14,18 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias, TypeVar
 
 Result = TypeVar("Result")
-# Called once a coroutine has ended, with what it has raised.
-Ended: TypeAlias = Callable[[BaseException | None], None]
+# Called once a coroutine has ended, with what it has returned, or raised.
+Ended: TypeAlias = Callable[[Any, BaseException | None], None]
 
 
 class Errand:
     """Runs a coroutine, once."""
 
-    _coroutine: Coroutine[Any, None, None] | None = None
+    _coroutine: Coroutine[Any, Any, Any] | None = None
     _ended: Ended | None = None
     _awaited: asyncio.Future[Any] | None = None
 
-    def run(self, coroutine: Coroutine[Any, None, None], ended: Ended | None = None) -> None:
+    def run(self, coroutine: Coroutine[Any, Any, Any], ended: Ended | None = None) -> None:
         """Run a coroutine: now, as far as it gets, and on whenever what it waits for is there."""
         self._coroutine, self._ended = coroutine, ended
         self._step(coroutine.send, None)
@@ -47,10 +47,11 @@ class Errand:
             coroutine.close()
 
     def _step(self, step: Callable[[Any], Any], value: object) -> None:
+        result, error = None, None
         try:
             self._awaited = future = step(value)
-        except StopIteration:
-            error = None
+        except StopIteration as stopped:
+            result = stopped.value
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - it is passed on
             error = raised
         else:
@@ -58,7 +59,7 @@ class Errand:
             return
         self._coroutine = self._awaited = None
         if self._ended is not None:
-            self._ended(error)
+            self._ended(result, error)
 
     def _wait(self, future: Any) -> None:
         """Have `go_on` called once a future is done."""

@@ -148,12 +148,12 @@ def _requests(worker: WorkerFigures) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "responder_images_omitted",
         "Images that did not fit into a message.",
-        worker.directory.images_omitted,
+        worker.directory.omitted.images,
     )
     yield CounterMetricFamily(
         "responder_additional_fields_omitted",
         "Users whose additional fields did not fit into a message.",
-        worker.directory.additional_omitted,
+        worker.directory.omitted.additional,
     )
 
 

@@ -7,33 +7,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from responder import cursors, replies
-from responder.batching import Alone, Answer
+from responder.batching import Again, Answer
 from responder.errors import (
     ForbiddenError,
     InvalidRequestError,
     NotFoundError,
     PayloadTooLargeError,
-    ResponderError,
     UnavailableError,
 )
+from responder.limits import Limits
 from responder.models import OrgList
 from responder.postgres import ids
 from responder.postgres.connection import Connection, Record
 from responder.postgres.errors import ValueRefusedError, describe
 from responder.postgres.lookups import Lookups, Statements
-from responder.postgres.memberships import MembershipRow, MembershipsWanted
+from responder.postgres.memberships import MembershipRow, Memberships, MembershipsWanted
 from responder.postgres.pages import PageRow, Pages, PageWanted
-from responder.postgres.pool import Pool
+from responder.postgres.source import Answers, Lookup, Question
 from responder.postgres.unreadable import may_be_of_values, without_unreadable
-from responder.postgres.users import Query
 from responder.postgres.visibility import Caller
-from responder.replies import Fewer, Written
+from responder.replies import Fewer, Omitted
 from responder.throttling import ThrottledLog
 
 repeated: Final = ThrottledLog(__name__)
@@ -48,8 +48,6 @@ NO_MEMBERS: Final = "there is no member table in this database"
 # tuple: to make a NamedTuple of each request would be a fiftieth of its cost.
 Asked: TypeAlias = tuple[Any, Caller | None]
 _ordinal: Final = itemgetter(PageRow.ORDINAL)
-_Page: TypeAlias = Written | Fewer | ResponderError
-_FetchPages: TypeAlias = Callable[[Sequence[int], int], Awaitable[Sequence[_Page]]]
 
 
 class PageOf(NamedTuple):
@@ -57,6 +55,12 @@ class PageOf(NamedTuple):
 
     request: OrgList
     after: cursors.Position | cursors.RolePosition | None  # None for the first page
+    most: int | None = None  # users that fit into a message, if that is known
+
+    @property
+    def wanted(self) -> int:
+        """How many users it has at most."""
+        return self.most or self.request.limit
 
     @property
     def roles(self) -> str | None:
@@ -70,7 +74,7 @@ class MembershipsFrom(NamedTuple):
     """The request of a page of memberships: whose, how many, and after which it starts."""
 
     user_id: str
-    limit: int
+    wanted: int
     after: cursors.MembershipPosition | None
 
 
@@ -79,143 +83,165 @@ def lookups_for(statements: Statements, asked: Sequence[Asked]) -> Lookups:
     return statements.services if asked[0][1] is None else statements.callers
 
 
-class Paging:
-    """Fetches pages.
+async def mend_lone(
+    lookup: Lookup[Asked],
+    connection: Connection,
+    statements: Statements,
+    asked: Sequence[Asked],
+    error: Exception,
+) -> Answers:
+    """Look a lone key up once more, without the additional fields that cannot be read.
+
+    Raises the error if there are several keys, or it may be of no such field.
+    """
+    if len(asked) > 1:
+        raise error
+
+    def query(others: Statements) -> Question:
+        return lookup.query(others, asked)
+
+    return await without_unreadable(connection, statements, error, query)
+
+
+class _Paging(Lookup[Asked]):
+    """How pages are looked up.
 
     Args:
-        pool: of connections to the database.
-        max_reply: returns the largest reply that can be sent now, in bytes.
-        counted: counts what a reply lacks, and returns the answer.
+        limits: of a reply.
+        omitted: what replies lack is counted there.
     """
 
-    def __init__(
-        self,
-        pool: Pool,
-        *,
-        max_reply: Callable[[], int],
-        counted: Callable[[_Page], Answer | Alone],
+    bad_cursor: str
+
+    def __init__(self, limits: Limits, omitted: Omitted) -> None:
+        self._limits = limits
+        self._omitted = omitted
+
+    async def _refuse_cursor(
+        self, connection: Connection, position: str, asked: Sequence[Asked], error: Exception
     ) -> None:
-        self._pool = pool
-        self._max_reply = max_reply
-        self._counted = counted
+        """Raise InvalidRequestError if it is the cursor of a lone page that PostgreSQL refuses."""
+        (page, _), *others = asked
+        if others or page.after is None or not isinstance(error, ValueRefusedError):
+            return
+        # A view may refuse a value of its own, which is not the caller's fault.
+        if not await connection.accepts(position, page.after.member_id, page.after.created_at):
+            raise InvalidRequestError(self.bad_cursor)
 
-    async def fetch_pages(
-        self, connection: Connection, asked: Sequence[Asked]
-    ) -> Sequence[Answer | Alone]:
-        """Fetch pages of users that all start alike (see `Pages.query`), all of roles or none."""
-        limit = self._max_reply()
 
-        async def fetch(wanted: Sequence[int], cap: int) -> Sequence[_Page]:
-            additional = bool(self._pool.statements.schema.additional)
-            rows = await self._page_rows(connection, asked, wanted, cap=cap)
-            return [
-                _page(row, one, most, limit, additional=additional)
-                for row, one, most in zip(rows, asked, wanted, strict=True)
-            ]
+class UserPages(_Paging):
+    """Looks up pages of users that all start alike (see `Pages.query`), all of roles or none."""
 
-        wanted = [page.request.limit for page, _ in asked]
-        return await self._fitting(fetch, wanted, cap=replies.largest_image(sum(wanted)))
+    bad_cursor = cursors.BAD
 
-    async def fetch_memberships(
-        self, connection: Connection, asked: Sequence[Asked]
-    ) -> Sequence[Answer | Alone]:
-        """Fetch pages of memberships."""
-        limit = self._max_reply()
-
-        async def fetch(wanted: Sequence[int], _: int) -> Sequence[_Page]:
-            rows = await self._membership_rows(connection, asked, wanted)
-            pages = [list(of_page) for _, of_page in groupby(rows, _ordinal)]
-            return [
-                _memberships(page, one, most, limit)
-                for page, one, most in zip(pages, asked, wanted, strict=True)
-            ]
-
-        return await self._fitting(fetch, [page.limit for page, _ in asked], cap=0)
-
-    async def _fitting(
-        self, fetch: _FetchPages, wanted: Sequence[int], *, cap: int
-    ) -> Sequence[Answer | Alone]:
-        """Fetch pages; a lone one again for less, until it fits into a message."""
-        pages = await fetch(wanted, cap)
-        while len(pages) == 1 and isinstance(pages[0], Fewer):
-            pages = await fetch([pages[0].most], self._max_reply())
-        return [self._counted(each) for each in pages]
-
-    async def _page_rows(
-        self, connection: Connection, asked: Sequence[Asked], wanted: Sequence[int], *, cap: int
-    ) -> list[Record]:
-        statements = self._pool.statements
-        pages = _pages(statements, asked)
+    def query(self, statements: Statements, asked: Sequence[Asked]) -> Question:
+        """Return the query for pages; one of which it is known what fits is alone."""
+        wanted = [page.wanted for page, _ in asked]
+        fits = asked[0][0].most is not None
+        cap = self._limits.message if fits else replies.largest_image(sum(wanted))
         places = [
             PageWanted(page.request.organization_id, most, caller, *_place(page.after), page.roles)
             for (page, caller), most in zip(asked, wanted, strict=True)
         ]
+        query = _pages(statements, asked).query(places, cap=cap)
+        if query is None:  # these tables have no such position
+            raise InvalidRequestError(cursors.BAD)
+        additional = bool(statements.schema.additional)
+        return *query, partial(self._read, asked, additional=additional)
 
-        def query(statements: Statements) -> Query:
-            found = _pages(statements, asked).query(places, cap=cap)
-            if found is None:  # these tables have no such position
-                raise InvalidRequestError(cursors.BAD)
-            return found
-
-        try:
-            return await self._rows(
-                connection, query(statements), asked, pages.position, cursors.BAD
-            )
-        except Exception as error:
-            if len(asked) > 1:
-                raise
-            return await without_unreadable(connection, statements, error, query)
-
-    async def _membership_rows(
-        self, connection: Connection, asked: Sequence[Asked], wanted: Sequence[int]
-    ) -> list[Record]:
-        memberships = lookups_for(self._pool.statements, asked).memberships
-        if memberships is None:
-            raise UnavailableError(NO_MEMBERS)
-        pages = [
-            MembershipsWanted(page.user_id, most, caller, *_place(page.after))
-            for (page, caller), most in zip(asked, wanted, strict=True)
+    def _read(self, asked: Sequence[Asked], rows: list[Record], *, additional: bool) -> Answers:
+        limit = self._limits.message
+        ordered = sorted(rows, key=_ordinal)
+        return [
+            self._answer(row, one, limit, additional=additional)
+            for row, one in zip(ordered, asked, strict=True)
         ]
 
-        async def fetch(*, names: bool) -> list[Record]:
-            query = memberships.query(pages, names=names)
-            refusal = cursors.BAD_MEMBERSHIPS
-            return await self._rows(connection, query, asked, memberships.position, refusal)
-
+    def _answer(
+        self, row: Record, asked: Asked, limit: int, *, additional: bool
+    ) -> Answer | Again[Asked]:
+        page, caller = asked
+        if caller and not row[PageRow.ALLOWED]:
+            return FORBIDDEN
+        if caller and not row[PageRow.LISTED]:
+            return NO_ORGANIZATION
         try:
-            return await fetch(names=True)
-        except Exception as error:
-            statements = self._pool.statements
-            if statements.schema.organizations is None:
-                raise
-            if not await may_be_of_values(connection, statements, error):
-                raise
-            rows = await fetch(names=False)
-            cause = describe(error)
-            repeated.warning("organizations have no names now: %s", cause, kind=cause)
-            return rows
+            written = replies.page(row, page.request, page.wanted, limit, additional=additional)
+        except PayloadTooLargeError as error:
+            return error
+        if isinstance(written, Fewer):
+            return Again((page._replace(most=written.most), caller))
+        return self._omitted.count(*written)
 
-    async def _rows(
+    async def mend(
         self,
         connection: Connection,
-        query: Query,
+        statements: Statements,
         asked: Sequence[Asked],
-        position: str,
-        refusal: str,
-    ) -> list[Record]:
-        """Return the rows of each page, in the order asked for."""
-        sql, arguments = query
-        try:
-            rows = await connection.fetch_checked(self._pool.statements, sql, *arguments)
-        except ValueRefusedError:
-            after = asked[0][0].after
-            if len(asked) > 1 or after is None:
-                raise
-            # A view may refuse a value of its own, which is not the caller's fault.
-            if await connection.accepts(position, after.member_id, after.created_at):
-                raise
-            raise InvalidRequestError(refusal) from None
-        return sorted(rows, key=_ordinal)
+        error: Exception,
+    ) -> Answers:
+        """Look a lone page up without what cannot be read."""
+        await self._refuse_cursor(connection, _pages(statements, asked).position, asked, error)
+        return await mend_lone(self, connection, statements, asked, error)
+
+
+class MembershipPages(_Paging):
+    """Looks up pages of memberships."""
+
+    bad_cursor = cursors.BAD_MEMBERSHIPS
+
+    def query(self, statements: Statements, asked: Sequence[Asked]) -> Question:
+        """Return the query for pages."""
+        return self._query(statements, asked, names=True)
+
+    def _query(self, statements: Statements, asked: Sequence[Asked], *, names: bool) -> Question:
+        pages = [
+            MembershipsWanted(page.user_id, page.wanted, caller, *_place(page.after))
+            for page, caller in asked
+        ]
+        query = _memberships(statements, asked).query(pages, names=names)
+        return *query, partial(self._read, asked)
+
+    def _read(self, asked: Sequence[Asked], rows: list[Record]) -> Answers:
+        limit = self._limits.message
+        pages = [list(page) for _, page in groupby(sorted(rows, key=_ordinal), _ordinal)]
+        return [_answer(page, one, limit) for page, one in zip(pages, asked, strict=True)]
+
+    async def mend(
+        self,
+        connection: Connection,
+        statements: Statements,
+        asked: Sequence[Asked],
+        error: Exception,
+    ) -> Answers:
+        """Look pages up without the names of organizations, if it is these that fail."""
+        position = _memberships(statements, asked).position
+        await self._refuse_cursor(connection, position, asked, error)
+        if statements.schema.organizations is None:
+            raise error
+        if not await may_be_of_values(connection, statements, error):
+            raise error
+        sql, arguments, read = self._query(statements, asked, names=False)
+        answers = read(await connection.fetch_checked(statements, sql, *arguments))
+        cause = describe(error)
+        repeated.warning("organizations have no names now: %s", cause, kind=cause)
+        return answers
+
+
+def _answer(rows: Sequence[Record], asked: Asked, limit: int) -> Answer | Again[Asked]:
+    page, caller = asked
+    first = rows[0]
+    if caller and not first[MembershipRow.ALLOWED]:
+        return FORBIDDEN
+    if first[MembershipRow.USER_ID] is None:
+        return NOT_FOUND
+    try:
+        written = replies.membership_page(rows, page.user_id, page.wanted, limit)
+    except PayloadTooLargeError as error:
+        return error
+    if isinstance(written, Fewer):
+        return Again((page._replace(wanted=written.most), caller))
+    return written[0]
 
 
 def _pages(statements: Statements, asked: Sequence[Asked]) -> Pages:
@@ -227,32 +253,14 @@ def _pages(statements: Statements, asked: Sequence[Asked]) -> Pages:
     return pages
 
 
+def _memberships(statements: Statements, asked: Sequence[Asked]) -> Memberships:
+    memberships = lookups_for(statements, asked).memberships
+    if memberships is None:
+        raise UnavailableError(NO_MEMBERS)
+    return memberships
+
+
 def _place(
     after: cursors.Position | cursors.RolePosition | cursors.MembershipPosition | None,
 ) -> tuple[str | None, str | None]:
     return (after.created_at, after.member_id) if after else (None, None)
-
-
-def _page(row: Record, asked: Asked, wanted: int, limit: int, *, additional: bool) -> _Page:
-    (request, _), caller = asked
-    if caller and not row[PageRow.ALLOWED]:
-        return FORBIDDEN
-    if caller and not row[PageRow.LISTED]:
-        return NO_ORGANIZATION
-    try:
-        return replies.page(row, request, wanted, limit, additional=additional)
-    except PayloadTooLargeError as error:
-        return error
-
-
-def _memberships(rows: Sequence[Record], asked: Asked, wanted: int, limit: int) -> _Page:
-    page, caller = asked
-    first = rows[0]
-    if caller and not first[MembershipRow.ALLOWED]:
-        return FORBIDDEN
-    if first[MembershipRow.USER_ID] is None:
-        return NOT_FOUND
-    try:
-        return replies.membership_page(rows, page.user_id, wanted, limit)
-    except PayloadTooLargeError as error:
-        return error

@@ -56,6 +56,25 @@ class WithAll(NamedTuple):
     alone: bool  # whether it is a list of one user, of whom not all has to fit
 
 
+class Omitted:
+    """Counts what replies lack.
+
+    Attributes:
+        images: how many.
+        additional: of how many users the additional fields.
+    """
+
+    def __init__(self) -> None:
+        self.images: int = 0
+        self.additional: int = 0
+
+    def count(self, reply: bytes, images: int, additional: int) -> bytes:
+        """Return a reply, what it lacks counted."""
+        self.images += images
+        self.additional += additional
+        return reply
+
+
 def largest_image(users: int) -> int:
     """Return how large an image may be, in bytes, of so many users that share a query."""
     return min(SMALL_IMAGE, SMALL_IMAGE * MAX_PAGE // max(1, users))

@@ -69,7 +69,10 @@ class Clock:
         now = self.now()
         passed = now - self._ticked
         self._ticked = now
-        self.seconds += passed if passed <= PAUSE else 0.0
+        if passed <= PAUSE:
+            self.seconds += passed
+            if not self.leniency:  # nothing of a pause is left
+                return
         left = max(self._pause - (self.seconds - self._resumed) / FORGETTING, 0.0)
         if passed > max(PAUSE, left):
             left = self._pause = min(passed, LENIENCE * self.timeout)
@@ -101,16 +104,14 @@ class Room:
 
     def begin(self, clock: Clock) -> None:
         """Begin to measure: a key waits, and before it none did."""
-        self._reset(clock)
+        self._taken, self._batches, self._measured_from = 0, 0, clock.seconds
+        if clock.seconds - self._measured_at > FORGOTTEN:
+            self.keys = self._unknown
         if self.keys < FEW:  # as it was at the end of an overload, maybe
             self.keys = max(self.keys, self._few(clock))
 
-    def measure(self, taken: int, clock: Clock, *, left: bool) -> None:
-        """Find out how many keys are taken in a second, of those taken while some are `left`."""
-        if not left:
-            if clock.seconds - self._measured_at > FORGOTTEN:
-                self.keys = self._unknown
-            return
+    def measure(self, taken: int, clock: Clock) -> None:
+        """Find out how many keys are taken in a second, of those taken while others are left."""
         self._taken, self._batches = self._taken + taken, self._batches + 1
         passed = clock.seconds - self._measured_from
         if passed >= MEASURED and self._batches >= SEVERAL:
@@ -121,10 +122,7 @@ class Room:
             known = self.keys < self._unknown
             self.keys = self.keys + (room - self.keys) / STEADY if known else room
             self._measured_at = clock.seconds
-            self._reset(clock)
-
-    def _reset(self, clock: Clock) -> None:
-        self._taken, self._batches, self._measured_from = 0, 0, clock.seconds
+            self._taken, self._batches, self._measured_from = 0, 0, clock.seconds
 
     def _few(self, clock: Clock) -> float:
         """Return how many may wait for as long as half of the timeout."""

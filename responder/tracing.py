@@ -43,13 +43,14 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import Scope
 
 from responder import wire
-from responder.batching import Alone, Answer, Batch, Callback, Line
+from responder.batching import Answer, Batch, Callback, Line
 from responder.errors import InvalidRequestError
 from responder.http.bridge import Bridge
 from responder.http.response import Response
 from responder.models import Identity
-from responder.postgres.connection import Connection
 from responder.postgres.pool import Pool
+from responder.postgres.schema import Schema
+from responder.postgres.source import Attempt, How, Source
 from responder.worker import Request
 
 log: Final = logging.getLogger(__name__)
@@ -149,10 +150,15 @@ class _TracedRequest(Request):
         self._span.end()
 
 
-class _TracedKey(tuple[Any, ...]):  # noqa: SLOT001 - a tuple has no place for the span
-    """A key that knows the span of its request."""
+class _TracedCallback:
+    """Takes the answer to a lookup, and knows the span of its request."""
 
-    span: Span
+    def __init__(self, callback: Callback, span: Span) -> None:
+        self._callback = callback
+        self.span = span
+
+    def __call__(self, answer: Answer) -> None:
+        self._callback(answer)
 
 
 class _TracedPool(Pool):
@@ -160,45 +166,60 @@ class _TracedPool(Pool):
 
     def __init__(self, tracer: Tracer, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._tracer = tracer
+        self.source = partial(_TracedSource, tracer)
 
-    def load(
-        self, line: Line[Any, Connection], key: Any, *, deadline: float, callback: Callback
-    ) -> None:
+    def load(self, line: Line[Any, How], key: Any, *, deadline: float, callback: Callback) -> None:
         """Let a key wait in a line, with the span of the request that it is from."""
         span = _current.get()
         if span.is_recording():
-            key = _TracedKey(key)
-            key.span = span
+            callback = _TracedCallback(callback, span)
         super().load(line, key, deadline=deadline, callback=callback)
 
-    async def fetch(
-        self, connection: Connection, batch: Batch[Any, Connection]
-    ) -> Sequence[Answer | Alone]:
-        """Return the answers of a batch; the lookup of each request has a span."""
-        keys = batch.keys
-        spans = [
+
+class _TracedSource(Source):
+    """A source whose batches have spans, one for each request."""
+
+    def __init__(self, tracer: Tracer, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._tracer = tracer
+        self._spans: Sequence[Span] = ()  # of the batch under way
+
+    def take(self, batch: Batch[Any, How]) -> None:
+        """Begin the spans, and answer the batch."""
+        callbacks = [waiter.callback for waiter in batch.waiters]
+        self._spans = [
             self._tracer.start_span(
                 "lookup",
-                context=set_span_in_context(key.span, Context()),
+                context=set_span_in_context(callback.span, Context()),
                 kind=SpanKind.CLIENT,
                 attributes={
                     "db.system.name": "postgresql",
-                    "db.operation.batch.size": len(keys),
+                    "db.operation.batch.size": len(callbacks),
                 },
             )
-            for key in keys
-            if isinstance(key, _TracedKey)
+            for callback in callbacks
+            if isinstance(callback, _TracedCallback)
         ]
+        super().take(batch)
+
+    def go_on(self, batch: Batch[Any, How], attempt: Attempt, made_for: Schema | None) -> None:
+        """Go on with a batch whose spans say why, if that fails too."""
+        super().go_on(batch, self._told(attempt), made_for)
+
+    async def _told(self, attempt: Attempt) -> None:
         try:
-            return await super().fetch(connection, batch)
+            await attempt
         except Exception as error:
-            for span in spans:  # an error's message may hold values
+            for span in self._spans:  # an error's message may hold values
                 _fail(span, type(error).__name__, ours=True)
             raise
-        finally:
-            for span in spans:
-                span.end()
+
+    def ended(self, batch: Batch[Any, How], result: object, error: BaseException | None) -> None:
+        """End the spans, and take another batch."""
+        for span in self._spans:
+            span.end()
+        self._spans = ()
+        super().ended(batch, result, error)
 
 
 class _TracedBridge(Bridge):

@@ -45,14 +45,19 @@ ERROR_CODE: Final = "Nats-Service-Error-Code"
 # Requests
 
 
+def reader(endpoint: Endpoint[Asked, Any]) -> Callable[[bytes], Asked]:
+    """Return what reads the usual form of a request; of any other it raises one of REFUSED."""
+    return msgspec.json.Decoder(endpoint.request).decode
+
+
 def decoder(endpoint: Endpoint[Asked, Any]) -> Callable[[bytes], Asked]:
     """Return what reads the requests of an endpoint; it raises InvalidRequestError."""
-    read = msgspec.json.Decoder(endpoint.request).decode
+    read = reader(endpoint)
 
     def decode(payload: bytes) -> Asked:
         try:
             return read(payload)
-        except _REFUSED:
+        except REFUSED:
             return decode_any_form(payload, endpoint)
 
     return decode
@@ -64,7 +69,7 @@ def encode_request(request: Request) -> bytes:
 
 
 # msgspec lets bytes that are not UTF-8 and bottomless nesting through as Python's own errors.
-_REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def decode_any_form(payload: bytes, endpoint: Endpoint[Asked, Any]) -> Asked:
@@ -287,7 +292,7 @@ def decode_error(headers: bytes, body: bytes) -> ResponderError | None:
             return known(value.message)
         if _CODE.fullmatch(value.code):
             return NewerError(value.message, code=value.code, number=HTTPStatus(int(numbers[0])))
-    except (*_REFUSED, InvalidRequestError, ValueError):
+    except (*REFUSED, InvalidRequestError, ValueError):
         pass
     return InternalError("the worker answered with an error that is not of the contract")
 

@@ -123,7 +123,7 @@ class Worker:
                     each.subject(prefix),
                     each.metadata(token_required=token_required),
                 ),
-                wire.decoder(each),
+                wire.reader(each),
                 getattr(directory, each.name),
             )
             for each in ENDPOINTS
@@ -245,7 +245,7 @@ class _ServedEndpoint:
 
     row: Endpoint[Any, Any]  # of the table
     statistics: Statistics
-    decode: Callable[[bytes], Any]
+    read: Callable[[bytes], Any]  # the usual form of a request
     load: _Load
 
 
@@ -359,8 +359,12 @@ class Request:
 
     def _load(self, identity: Identity | None) -> None:
         """Read the payload, and have its key looked up; the answer comes to `answer`."""
-        request = self._endpoint.decode(self._payload)
-        self._endpoint.load(request, identity, deadline=self._deadline, callback=self.answer)
+        endpoint = self._endpoint
+        try:
+            request = endpoint.read(self._payload)
+        except wire.REFUSED:
+            request = wire.decode_any_form(self._payload, endpoint.row)
+        endpoint.load(request, identity, deadline=self._deadline, callback=self.answer)
 
     def fail(self, error: BaseException) -> None:
         """Answer with what went wrong."""
@@ -372,22 +376,25 @@ class Request:
 
     def answer(self, answer: Answer) -> None:
         """Send the answer and count it; called once."""
+        shared, statistics = self._shared, self._endpoint.statistics
         size = len(self._payload)
-        self._shared.unanswered -= size
+        shared.unanswered -= size
         if size > LARGE:
-            self._shared.large -= size
-        connection = self._shared.connection
-        if isinstance(answer, bytes) and len(answer) > connection.max_payload:
+            shared.large -= size
+        connection, error = shared.connection, None
+        if isinstance(answer, bytes) and len(answer) > connection.limits.message:
             # It fitted when it was written, before the server's limit changed.
             answer = PayloadTooLargeError("the answer does not fit into one message")
         if isinstance(answer, bytes):
             connection.send(self._reply, answer, b"", self._deadline)
         else:
+            error = answer.code
             headers, body = wire.encode_error(answer)
             connection.send(self._reply, body, headers, self._deadline)
-        error = None if isinstance(answer, bytes) else answer.code
         took = perf_counter() - self._arrival
-        self._endpoint.statistics.count(took, error)
-        if self._shared.tells:
-            subject, trace = self._endpoint.statistics.subject, getattr(self, "_trace", "")
-            telling.tell(subject, error or "ok", took, trace)
+        statistics.seconds.add(took)
+        if error is not None:
+            statistics.count_error(error)
+        if shared.tells:
+            trace = getattr(self, "_trace", "")
+            telling.tell(statistics.subject, error or "ok", took, trace)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from math import inf
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from responder.batching import (
-    ALONE,
-    Alone,
+    Again,
     Answer,
     Batch,
     Batching,
@@ -25,6 +24,8 @@ from responder.room import FEW, LATELY, MEASURED, PATIENCE, SEVERAL, Clock, Room
 
 SOON = 10.0
 
+How: TypeAlias = Callable[[Sequence[Any]], Awaitable[Sequence[Answer | Again[Any]]]]
+
 
 class Table:
     """Answers keys with themselves, and remembers the batches it was asked for."""
@@ -32,14 +33,14 @@ class Table:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
 
-    async def fetch(self, _: None, keys: Sequence[str]) -> Sequence[Answer | Alone]:
+    async def fetch(self, keys: Sequence[str]) -> Sequence[Answer | Again[str]]:
         self.batches.append(list(keys))
         return [key.encode() for key in keys]
 
 
-async def taken(batching: Batching[None]) -> Batch[Any, None]:
+async def taken(batching: Batching[How]) -> Batch[Any, How]:
     """Return a batch, once keys wait."""
-    batch: asyncio.Future[Batch[Any, None]] = asyncio.get_running_loop().create_future()
+    batch: asyncio.Future[Batch[Any, How]] = asyncio.get_running_loop().create_future()
     batching.offer(batch.set_result)
     try:
         return await batch
@@ -52,10 +53,10 @@ class Bench:
 
     def __init__(self, table: Any = None, *, max_batch: int = 100, max_pending: int = 1000) -> None:
         self.table = table or Table()
-        self.batching = Batching[None](
+        self.batching = Batching[How](
             max_pending=max_pending, timeout=SOON, late=RequestTimeoutError
         )
-        self.line = Line[str, None](self.table.fetch, max_batch=max_batch)
+        self.line = Line[str, How](self.table.fetch, max_batch=max_batch)
         self.batching.add(self.line)
 
     def load(self, key: str, *, within: float = SOON) -> asyncio.Future[Answer]:
@@ -69,20 +70,20 @@ class Bench:
     def beside(self, key: str) -> Table:
         """Add another kind of lookup, in which a key waits."""
         other = Table()
-        lookup = Line[str, None](other.fetch, max_batch=10)
+        lookup = Line[str, How](other.fetch, max_batch=10)
         self.batching.add(lookup)
         loop = asyncio.get_running_loop()
         done = loop.create_future().set_result
         self.batching.load(lookup, key, deadline=loop.time() + SOON, callback=done)
         return other
 
-    async def take(self) -> Batch[Any, None]:
+    async def take(self) -> Batch[Any, How]:
         """Take a batch, as a source does that is free."""
         return await taken(self.batching)
 
     async def answer_one(self) -> None:
         batch = await self.take()
-        batch.answer(await batch.line.fetch(None, batch.keys))
+        batch.answer(await batch.line.how(batch.keys))
 
 
 async def test_all_that_waits_is_taken_at_once():
@@ -114,7 +115,7 @@ async def test_what_arrives_while_a_query_is_out_does_not_share_it():
     batch = await bench.take()
     late = bench.load("late")
 
-    batch.answer(await batch.line.fetch(None, batch.keys))
+    batch.answer(await batch.line.how(batch.keys))
 
     assert not late.done()
     assert [["early"]] == bench.table.batches
@@ -150,7 +151,7 @@ async def test_one_arrival_wakes_one_and_a_crowd_wakes_as_many_as_it_needs():
 async def test_a_source_that_is_gone_takes_nothing():
     """What waits is left to another that is free, even if it came before the source was gone."""
     bench = Bench()
-    gone: list[Batch[Any, None]] = []
+    gone: list[Batch[Any, How]] = []
     take = gone.append
     other = asyncio.create_task(bench.answer_one())
     await asyncio.sleep(0)
@@ -169,7 +170,7 @@ async def test_what_is_answered_at_once_is_answered_by_as_few_as_there_are():
     bench = Bench(max_batch=1, max_pending=5000)
     bench.line.room.keys = 5000
 
-    def take(batch: Batch[Any, None]) -> None:
+    def take(batch: Batch[Any, How]) -> None:
         batch.fail(UnavailableError("at once"))
         bench.batching.offer(take)
 
@@ -192,7 +193,7 @@ async def test_a_failing_batch_is_narrowed_down_to_the_key_that_fails():
         elif "d" in batch.keys:
             batch.fail(InternalError())
         else:
-            batch.answer(await batch.line.fetch(None, batch.keys))
+            batch.answer(await batch.line.how(batch.keys))
 
     failed = answers.pop("d")
     assert isinstance(failed.result(), InternalError)
@@ -200,13 +201,13 @@ async def test_a_failing_batch_is_narrowed_down_to_the_key_that_fails():
 
 
 async def test_a_key_that_wants_to_be_alone_is_asked_again_alone():
-    """ALONE in place of an answer brings the key back in a batch of its own."""
+    """Again in place of an answer brings the key back in a batch of its own."""
 
     class Shy(Table):
-        async def fetch(self, source: None, keys: Sequence[str]) -> Sequence[Answer | Alone]:
-            answers = await super().fetch(source, keys)
+        async def fetch(self, keys: Sequence[str]) -> Sequence[Answer | Again[str]]:
+            answers = await super().fetch(keys)
             return [
-                ALONE if key == "b" and len(keys) > 1 else answer
+                Again(key) if key == "b" and len(keys) > 1 else answer
                 for key, answer in zip(keys, answers, strict=True)
             ]
 
@@ -218,6 +219,27 @@ async def test_a_key_that_wants_to_be_alone_is_asked_again_alone():
 
     assert [["a", "b", "c"], ["b"]] == bench.table.batches
     assert [b"a", b"b", b"c"] == await asyncio.gather(*answers)
+
+
+async def test_a_key_may_be_asked_again_as_another():
+    """As a page is, that has to be shorter: even of a lone one another key may be the answer to."""
+
+    class Shorter(Table):
+        async def fetch(self, keys: Sequence[str]) -> Sequence[Answer | Again[str]]:
+            answers = await super().fetch(keys)
+            return [
+                Again("b") if key == "a" else answer
+                for key, answer in zip(keys, answers, strict=True)
+            ]
+
+    bench = Bench(Shorter())
+    answer = bench.load("a")
+
+    await bench.answer_one()
+    await bench.answer_one()
+
+    assert [["a"], ["b"]] == bench.table.batches
+    assert b"b" == await answer
 
 
 async def test_a_deadline_passes_for_one_and_not_for_its_neighbours():
@@ -262,9 +284,9 @@ async def test_too_much_waiting_is_refused():
 
 
 class SlowTable(Table):
-    async def fetch(self, _: None, keys: Sequence[str]) -> Sequence[Answer | Alone]:
+    async def fetch(self, keys: Sequence[str]) -> Sequence[Answer | Again[str]]:
         await asyncio.sleep(0.004)  # what a query takes where PostgreSQL is slow
-        return await super().fetch(_, keys)
+        return await super().fetch(keys)
 
 
 async def test_a_burst_that_can_be_answered_in_time_is_no_overload():
@@ -306,7 +328,7 @@ async def test_a_moment_in_which_little_is_answered_takes_little_room():
     for taken in (1000, 16):
         clock.seconds += MEASURED
         for _ in range(SEVERAL):
-            room.measure(taken // SEVERAL, clock, left=True)
+            room.measure(taken // SEVERAL, clock)
         rooms.append(room.keys)
 
     assert PATIENCE * SOON * 1000 / MEASURED == pytest.approx(rooms[0])
@@ -329,7 +351,7 @@ class Overload:
                 self.room.refused_at = self.now
             self.now += 10 / 200
             self.clock.tick()
-            self.room.measure(10, self.clock, left=True)
+            self.room.measure(10, self.clock)
         return self.room.keys
 
 
@@ -416,8 +438,8 @@ async def test_a_crowd_of_one_kind_keeps_no_other_waiting():
 @pytest.mark.parametrize(("free", "sizes"), [(1, [100]), (2, [50, 50]), (3, [34, 33, 33])])
 async def test_a_crowd_is_shared_among_those_who_are_free(free, sizes):
     """However many are free, each takes its share of a crowd."""
-    batching = Batching[None](max_pending=1000, timeout=SOON, late=RequestTimeoutError)
-    lookup = Line[int, None](never, max_batch=256)
+    batching = Batching[How](max_pending=1000, timeout=SOON, late=RequestTimeoutError)
+    lookup = Line[int, How](never, max_batch=256)
     batching.add(lookup)
     taking = [asyncio.create_task(taken(batching)) for _ in range(free)]
     await asyncio.sleep(0)
@@ -526,7 +548,7 @@ class Play:
     async def ask_alone(self) -> None:
         if self.taken:
             batch = self.taken.pop()
-            batch.answer([ALONE if len(batch.keys) > 1 else b""] * len(batch.keys))
+            batch.answer([Again(key) if len(batch.keys) > 1 else b"" for key in batch.keys])
 
 
 MOVES = [Play.load, Play.load_hurried, Play.take, Play.settle]

@@ -20,12 +20,26 @@ async def test_an_errand_goes_on_in_the_call_that_settles_what_it_waits_for():
         steps.append("begun")
         steps.append(await prompt)
 
-    Errand().run(run(), steps.append)
+    Errand().run(run(), lambda *_: steps.append("ended"))
     assert ["begun"] == steps
 
     prompt.settle(7)
 
-    assert ["begun", 7, None] == steps
+    assert ["begun", 7, "ended"] == steps
+
+
+async def test_what_an_errand_returns_is_passed_on():
+    """With nothing in place of an error."""
+    ends: list[tuple[Any, BaseException | None]] = []
+
+    async def run() -> int:
+        await asyncio.sleep(0)
+        return 7
+
+    Errand().run(run(), lambda *end: ends.append(end))
+    await asyncio.sleep(0)
+
+    assert [(7, None)] == ends
 
 
 async def test_a_task_may_wait_for_a_prompt_future_too():
@@ -51,7 +65,7 @@ async def test_an_errand_waits_for_what_a_task_would():
         async with lock:
             await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0))
 
-    Errand().run(run(), end.set_result)
+    Errand().run(run(), lambda _, error: end.set_result(error))
     await asyncio.sleep(0)
     lock.release()
 
@@ -69,8 +83,8 @@ async def test_what_an_errand_raises_is_passed_on():
     async def wait() -> None:
         await prompt
 
-    Errand().run(fail(), ends.append)
-    Errand().run(wait(), ends.append)
+    Errand().run(fail(), lambda _, error: ends.append(error))
+    Errand().run(wait(), lambda _, error: ends.append(error))
     prompt.settle(TimeoutError())
 
     assert [InternalError, TimeoutError] == [type(each) for each in ends]
@@ -92,7 +106,7 @@ async def test_an_errand_that_is_ended_hears_no_more_of_what_it_waited_for(how):
             steps.append("end")
 
     errand = Errand()
-    errand.run(run(), steps.append)
+    errand.run(run(), lambda _, error: steps.append(error))
     getattr(errand, how)()
     first.set_result(None)
     await asyncio.sleep(0)

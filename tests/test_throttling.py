@@ -192,7 +192,7 @@ async def test_replies_that_are_too_large_or_are_not_connected(lines):
     """What cannot be sent is dropped with few lines, and counted by the reason."""
     async with nats.running() as server, connected([server.url], name="test") as connection:
         for _ in range(MANY):
-            connection.send(b"nowhere", b"x" * (connection.max_payload + 1))
+            connection.send(b"nowhere", b"x" * (connection.limits.message + 1))
         found = await all_told(lines, "dropped a message: it is larger", MANY)
         lost = dict(connection.lost)
 

@@ -23,6 +23,7 @@ from responder.alarm import Alarm
 from responder.asking import NoRespondersError
 from responder.errands import Prompt
 from responder.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
+from responder.limits import Limits
 from responder.nats.backlog import Backlog
 from responder.nats.hardened import HardenedClient, Receive, Refuse
 from responder.nats.login import variables_of, why
@@ -121,6 +122,7 @@ class Connection:
         send_to_all: sends the same message to many subjects, likewise.
         backlog: how old what is being received is.
         afterwards: ends each read.
+        limits: of the server.
         answered: returns once all that was received is answered; set by what answers.
         trouble: what is wrong while there is no connection, in words for an operator.
         reconnects: how often there was one again.
@@ -132,6 +134,7 @@ class Connection:
         self.send_to_all: Callable[[Sequence[bytes], bytes, bytes], None] = self._client.send_to_all
         self.backlog: Backlog = self._client.backlog
         self.afterwards: Afterwards = self._client.afterwards
+        self.limits: Limits = self._client.limits
         self.answered: Callable[[], Awaitable[None]] = _at_once
         self._ended = ended
         self._inbox = b""  # what the reply subjects of our own requests begin with
@@ -155,11 +158,6 @@ class Connection:
     def is_connected(self) -> bool:
         """Whether there is a connection now."""
         return self._client.is_connected
-
-    @property
-    def max_payload(self) -> int:
-        """Bytes that a message may have, headers included; the server may change it."""
-        return self._client.max_payload
 
     async def open(
         self,
@@ -251,7 +249,7 @@ class Connection:
     ) -> tuple[bytes, bytes]:
         """Send a request, and return headers and payload of its reply (see `Transport`)."""
         block = encode_headers(headers) if headers else b""
-        if len(block) + len(payload) > self.max_payload:
+        if len(block) + len(payload) > self.limits.message:
             raise PayloadTooLargeError("the request does not fit into one message")
         denied = self._client.denials.subjects
         if denied and self._inbox_subject.lower() in denied:

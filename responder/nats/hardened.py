@@ -21,6 +21,7 @@ from nats.aio.client import PING_PROTO, Client, Srv
 from nats.aio.subscription import Subscription
 
 from responder.afterwards import Afterwards
+from responder.limits import Limits
 from responder.nats.backlog import Backlog
 from responder.nats.denials import Denials
 from responder.nats.protocol import Parser
@@ -70,11 +71,11 @@ class HardenedClient(TlsClient):
         stay bytes until the receiver reads them (see `protocol`).
 
     Overridden, each for the reason it gives: `_read_loop`, `_connect_to_server`,
-    `_process_connect_init`, `_send_ping`, `_process_pong`, `_process_info` with `max_payload`,
+    `_process_connect_init`, `_send_ping`, `_process_pong`, `_process_info` with `limits`,
     `_process_err`, `close`.
 
     Attributes:
-        max_payload: bytes that a message may have, headers included.
+        limits: of this server.
         denials: the subjects to which this server does not let us subscribe.
         lost: how many messages did not leave, by the reason.
         backlog: how old what is being received is.
@@ -85,10 +86,9 @@ class HardenedClient(TlsClient):
         patience: seconds for which nothing may be heard of the server before it is given up.
     """
 
-    max_payload: int = 1024 * 1024
-
     def __init__(self, patience: float) -> None:
         super().__init__()
+        self.limits: Limits = Limits()
         self.denials: Denials = Denials(self._subscribe_again)
         self.lost: Counter[str] = Counter({DENIED: 0, TOO_LARGE: 0, NOT_CONNECTED: 0, UNREAD: 0})
         loop = asyncio.get_running_loop()
@@ -149,7 +149,7 @@ class HardenedClient(TlsClient):
         if `until`, the loop's time, has passed.
         """
         size, total = len(headers), len(headers) + len(payload)
-        if total > self.max_payload:
+        if total > self.limits.message:
             # The server would end the connection, and with it every request under way.
             self.lost[TOO_LARGE] += 1
             repeated.error("dropped a message: it is larger than the server allows")
@@ -361,7 +361,7 @@ class HardenedClient(TlsClient):
     ) -> None:
         """Follow a limit that a reload of the server's configuration changes; nats-py does not."""
         await super()._process_info(info, initial_connection)
-        self.max_payload = info.get("max_payload", self.max_payload)
+        self.limits.message = info.get("max_payload", self.limits.message)
 
     async def _process_err(self, err_msg: str) -> None:
         """Connect again after an error of the server.

@@ -32,18 +32,15 @@ class Statistics:
         self.last_error: str = ""
         self.errors: Counter[str] = Counter()
 
-    def count(self, seconds: float, error: str | None) -> None:
-        """Count a request that took so long, and the code of the error it was answered with."""
-        self.seconds.add(seconds)
-        if error is not None:
-            self.errors[error] += 1
-            self.last_error = error
+    def count_error(self, error: str, requests: int = 1) -> None:
+        """Count requests that were answered with an error, by its code."""
+        self.errors[error] += requests
+        self.last_error = error
 
     def count_refused(self, requests: int, error: str) -> None:
         """Count requests that were refused unread, in no time."""
         self.seconds.add(0.0, requests)
-        self.errors[error] += requests
-        self.last_error = error
+        self.count_error(error, requests)
 
 
 def subjects(verb: str, *, name: str, id: str) -> list[str]:  # noqa: A002 - ADR-32's word

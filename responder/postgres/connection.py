@@ -8,21 +8,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from math import inf
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
+from responder.errands import Ended
 from responder.postgres.dsn import Dsn, Server
 from responder.postgres.errors import OUTDATED, ChangedError, LostError, ValueRefusedError, as_ours
 from responder.postgres.lookups import Statements
 from responder.postgres.pulse import Pulse, Watch
 from responder.postgres.quoting import literal
 from responder.postgres.runner import Fetch, Runner
+from responder.postgres.staleness import ANALYSED
 from responder.postgres.trust import trusting_the_system
 from responder.postgres.users import UserRow
 
@@ -50,6 +53,11 @@ Record = asyncpg.Record
 GRACE: Final = 0.25
 
 
+def found(rows: list[Record]) -> list[Record]:
+    """Return the rows of a lookup that answer a key: where it finds nothing it has another one."""
+    return [] if rows[0][UserRow.ORDINAL] is None else rows
+
+
 class Connection:
     """A connection whose settings never change, with the statements prepared on it.
 
@@ -60,6 +68,7 @@ class Connection:
 
     Attributes:
         runner: runs a coroutine that asks this connection, without a task.
+        is_closed: tells whether it has ended.
     """
 
     def __init__(
@@ -67,15 +76,37 @@ class Connection:
     ) -> None:
         self._connection = connection
         self.runner: Runner = Runner(connection)
+        self.is_closed: Callable[[], bool] = connection.is_closed
         self._pulse = pulse
         self._patience = patience
         self._now = asyncio.get_running_loop().time
+        self._began = 0.0
         self._watch = Watch(patience, self._give_up)  # of the query under way
         self._watch.start()
         self._fetches: dict[str, Fetch] = {}  # by SQL
         self._statements: dict[str, asyncpg.prepared_stmt.PreparedStatement[Record]] = {}
         self._analysed: dict[str, int] = {}  # the stamp of each statement, by its SQL
         self._names = itertools.count()
+
+    def run(self, sql: str, arguments: Sequence[object], ended: Ended) -> None:
+        """Run a query without a coroutine around it, as nearly every lookup is.
+
+        Args:
+            sql: that is run.
+            arguments: of it.
+            ended: called with its rows, or with what `fetch` raises. It may be one of OUTDATED,
+                too, after which `fetch` asks once more.
+        """
+        self._begin()
+        self.runner.run(self._execute(sql, arguments), partial(self._ended, ended))
+
+    def _ended(self, ended: Ended, rows: list[Record] | None, error: BaseException | None) -> None:
+        self._end()
+        if error is None or isinstance(error, OUTDATED):
+            self._pulse.answered()
+        elif isinstance(error, Exception):
+            error = self._ours(error)
+        ended(rows, error)
 
     async def fetch(
         self, sql: str, *arguments: object, within: float | None = None
@@ -84,9 +115,7 @@ class Connection:
 
         It may take `within` seconds, or as long as any other.
         """
-        began = self._watch.since = self._now() + (within or 0.0)
-        self._pulse.asked(began)
-        start = perf_counter()  # the loop's time counts in milliseconds
+        self._begin(within or 0.0)
         try:
             if within is not None:
                 limit = f"set local statement_timeout = {round(within * 1000)}"
@@ -99,32 +128,54 @@ class Connection:
                     self._fetches.pop(sql, None)
                     rows = await self._execute(sql, arguments)
         except Exception as error:
-            ours = as_ours(error, closed=self._connection.is_closed())
-            if not isinstance(ours, LostError):
-                self._pulse.answered()
-            if ours is None:
+            ours = self._ours(error)
+            if ours is error:
                 raise
             raise ours from error
         finally:
-            self._watch.since = inf
-            self._pulse.seconds.add(perf_counter() - start)
+            self._end()
         self._pulse.answered()
         return rows
+
+    def _begin(self, within: float = 0.0) -> None:
+        began = self._watch.since = self._now() + within
+        self._pulse.asked(began)
+        self._began = perf_counter()  # the loop's time counts in milliseconds
+
+    def _end(self) -> None:
+        self._watch.since = inf
+        self._pulse.seconds.add(perf_counter() - self._began)
+
+    def _ours(self, error: Exception) -> Exception:
+        """Return this module's error for one of asyncpg, or the query's own failure as it is."""
+        ours = as_ours(error, closed=self._connection.is_closed())
+        if not isinstance(ours, LostError):
+            self._pulse.answered()
+        if ours is None:
+            return error
+        ours.__cause__ = error
+        return ours
 
     async def fetch_checked(
         self, statements: Statements, sql: str, *arguments: object
     ) -> list[Record]:
         """Run a lookup; raises ChangedError too if the tables are not what it was made for."""
-        rows = await self.fetch(sql, *arguments)
-        first = rows[0]
-        analysed = first[UserRow.ANALYSED]
+        return await self.checked(statements, sql, await self.fetch(sql, *arguments))
+
+    async def checked(self, statements: Statements, sql: str, rows: list[Record]) -> list[Record]:
+        """Return the rows that a lookup has found; raises ChangedError as `fetch_checked` does."""
+        if not self.is_known(statements, sql, rows):
+            await self.check_version(statements)
+            self._analysed[sql] = rows[0][ANALYSED]
+        return found(rows)
+
+    def is_known(self, statements: Statements, sql: str, rows: list[Record]) -> bool:
+        """Tell whether the tables are sure to be what a lookup was made for, by its rows."""
         # While a renamed table is followed, what may replace it is a new table under its former
         # name. That changes nothing of the table that is read, so that its version is asked for
         # each time.
-        if self._analysed.get(sql) != analysed or statements.schema.formers:
-            await self.check_version(statements)
-            self._analysed[sql] = analysed
-        return [] if first[UserRow.ORDINAL] is None else rows
+        known = self._analysed.get(sql) == rows[0][ANALYSED]
+        return known and not statements.schema.formers
 
     async def check_version(self, statements: Statements) -> None:
         """Return if the tables are what the lookups were made for; raises ChangedError if not."""
@@ -140,11 +191,6 @@ class Connection:
             return False
         return True
 
-    @property
-    def closed(self) -> bool:
-        """Whether it has ended."""
-        return self._connection.is_closed()
-
     def terminate(self) -> None:
         """Close at once, without a word to the server."""
         self._watch.stop()
@@ -154,7 +200,7 @@ class Connection:
         log.warning("PostgreSQL has not answered within %.2f s", self._patience)
         self.terminate()  # which ends the query
 
-    def _execute(self, sql: str, arguments: Sequence[object]) -> Awaitable[list[Record]]:
+    def _execute(self, sql: str, arguments: Sequence[object]) -> Coroutine[Any, Any, list[Record]]:
         fetch = self._fetches.get(sql)
         return fetch(arguments) if fetch else self._prepare(sql, arguments)
 
@@ -194,7 +240,7 @@ class PooledConnection(Connection):
         super().__init__(connection, patience=patience, pulse=pulse)
         self._settings = [f"set local {name} = {literal(each)}" for name, each in settings.items()]
 
-    def _execute(self, sql: str, arguments: Sequence[object]) -> Awaitable[list[Record]]:
+    def _execute(self, sql: str, arguments: Sequence[object]) -> Coroutine[Any, Any, list[Record]]:
         return super()._transact(self._settings, sql, arguments)
 
     async def _transact(

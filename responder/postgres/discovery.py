@@ -117,7 +117,7 @@ class Discovery:
         self._rules = rules
         self._before: Schema | None = None  # what was found last, even if it is gone now
         self._missing_since: float | None = None
-        self._statements: Statements | None = None
+        self.found: Statements | None = None
         self._problem: SchemaError | None = None
         self._hinted: set[str] = set()
         self._discovering = asyncio.Lock()
@@ -129,9 +129,9 @@ class Discovery:
     @property
     def statements(self) -> Statements:
         """The SQL for the tables as they are; raises SchemaError while they are not found."""
-        if self._statements is None:
+        if self.found is None:
             raise self._raised(self._problem)
-        return self._statements
+        return self.found
 
     @staticmethod
     def _raised(problem: SchemaError | None) -> SchemaError:
@@ -231,7 +231,7 @@ class Discovery:
         self._log(found)
         self.schema, self._problem, self._missing_since = found, None, None
         self._before = found
-        self._statements = statements(found, timezone=self._timezone, rules=self._rules)
+        self.found = statements(found, timezone=self._timezone, rules=self._rules)
 
     def _log(self, found: Schema) -> None:
         if self.schema and self.schema.shape == found.shape:
@@ -258,7 +258,7 @@ class Discovery:
     def _miss(self, problem: SchemaError) -> None:
         if self._problem is None or self._problem.message != problem.message:
             log.error("%s", problem)
-        self.schema, self._statements, self._problem = None, None, problem
+        self.schema, self.found, self._problem = None, None, problem
         self._missed_at = perf_counter()
         if self._missing_since is None:
             self._missing_since = self._missed_at

@@ -1,7 +1,7 @@
 """Connections to PostgreSQL that are held, and answer batches of lookups."""
 
 # A few connections are held for the life of the process, each by a task of its own. A connection
-# takes a batch, answers it, and takes the next (see `batching`), in the calls that bring keys and
+# takes a batch, answers it, and takes the next (see `source`), in the calls that bring keys and
 # rows (see `runner`). None is acquired and released for a lookup: that would cost more than the
 # lookup, and resetting a connection whose settings never change would cost a round trip. What
 # arrives during an outage waits for the connection that comes back first, or for its deadline. Once
@@ -20,15 +20,13 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any, Final
 
 from responder.afterwards import Afterwards
-from responder.batching import Alone, Answer, Batch, Batching, Callback, Key, Line
+from responder.batching import Answer, Batching, Callback, Key, Line
 from responder.errors import (
-    InternalError,
     RefusedError,
     RequestTimeoutError,
     ResponderError,
@@ -40,18 +38,14 @@ from responder.postgres.connection import Connection, PooledConnection, connect
 from responder.postgres.discovery import WATCH_INTERVAL, Discovery
 from responder.postgres.dsn import Dsn
 from responder.postgres.errors import (
-    BusyError,
-    ChangedError,
     LostError,
-    NotAllowedError,
-    SlowError,
-    describe,
 )
-from responder.postgres.faults import FAILS, Faults
+from responder.postgres.faults import Faults
 from responder.postgres.lookups import Statements
 from responder.postgres.pulse import Pulse
 from responder.postgres.reading import CatalogReader
 from responder.postgres.refusals import why
+from responder.postgres.source import SIZES, Chore, How, Shared, Source
 from responder.throttling import ThrottledLog
 
 log: Final = logging.getLogger(__name__)
@@ -60,9 +54,6 @@ repeated: Final = ThrottledLog(__name__)
 OUT_OF_REACH: Final = "PostgreSQL is out of reach"
 MIN_BACKOFF: Final = 0.05  # between attempts to connect (seconds)
 MAX_BACKOFF: Final = 1.0
-PAUSE: Final = 0.01  # before asking again where a lock is in the way (seconds)
-SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # of batches
-BETWEEN_STEPS: Final = 0.03  # likewise between two steps of a migration, where a table is missing
 
 
 class Pool:
@@ -73,6 +64,7 @@ class Pool:
         pulse: whether PostgreSQL answers, and how long its queries take.
         connected: how many connections there are.
         lost: how many have been lost.
+        source: makes what answers batches on a connection (see `tracing`).
         batch_sizes: how many lookups of requests shared a query.
 
     Args:
@@ -104,22 +96,34 @@ class Pool:
         self.lost: int = 0
         self.batch_sizes: Histogram = Histogram(SIZES)
         self.pulse: Pulse = Pulse(patience=timeout)
+        self.source: Callable[[Connection, Shared], Source] = Source
         self._trouble = ""  # why the last attempt to connect failed
         self._told: set[str] = set()  # the ways in which an outage has shown so far
         self._faults = Faults()
         self.warning: Callable[[], str | None] = self._faults.warning
-        self._probes = Line[None, Connection](self._fetch_probe, max_batch=max_pending)
-        self._samples = Line[None, Connection](self._fetch_sample, max_batch=max_pending)
-        self._changes = Line[None, Connection](self._fetch_changes, max_batch=1)
-        self.batching: Batching[Connection] = Batching(
+        self._probes, self._samples, self._changes = (
+            Line[None, How](Chore(answer, explained=explained), max_batch=most)
+            for answer, explained, most in (
+                (self._probe, True, max_pending),
+                (self._sample, True, max_pending),
+                (self._look_for_changes, False, 1),
+            )
+        )
+        self.batching: Batching[How] = Batching(
             max_pending=max_pending,
             timeout=timeout,
             late=self._late,
             afterwards=self._afterwards,
         )
-        self._ours = (self._probes, self._samples, self._changes)
-        for line in self._ours:
+        for line in (self._probes, self._samples, self._changes):
             self.batching.add(line)
+        self._shared = Shared(
+            batching=self.batching,
+            discovery=discovery,
+            faults=self._faults,
+            timeout=timeout,
+            sizes=self.batch_sizes,
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Pool]:
@@ -149,9 +153,7 @@ class Pool:
         """The SQL for the tables as they are; raises SchemaError while they are not found."""
         return self._discovery.statements
 
-    def load(
-        self, line: Line[Any, Connection], key: Any, *, deadline: float, callback: Callback
-    ) -> None:
+    def load(self, line: Line[Any, How], key: Any, *, deadline: float, callback: Callback) -> None:
         """Let a key wait in a line for its answer (see `Batching.load`).
 
         Raises RefusedError if too much is waiting, or PostgreSQL has been out of reach for longer
@@ -185,7 +187,7 @@ class Pool:
         if isinstance(sampled, ResponderError) and not isinstance(sampled, RequestTimeoutError):
             raise sampled
 
-    async def _load_urgently(self, line: Line[Key, Connection], key: Key, within: float) -> Answer:
+    async def _load_urgently(self, line: Line[Key, How], key: Key, within: float) -> Answer:
         """Return the answer to a key of our own."""
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Answer] = loop.create_future()
@@ -207,17 +209,19 @@ class Pool:
             return UnavailableError(OUT_OF_REACH)
         return self._missing() or RequestTimeoutError()
 
-    async def _fetch_probe(self, connection: Connection, keys: Sequence[None]) -> Sequence[Answer]:
+    async def _probe(self, connection: Connection, keys: Sequence[None]) -> Sequence[Answer]:
         statements = self.statements
         sql, arguments = statements.services.by_id.query([None], [None], (), cap=0)
         await connection.fetch_checked(statements, sql, *arguments)
         return [b""] * len(keys)
 
-    async def _fetch_sample(self, connection: Connection, keys: Sequence[None]) -> Sequence[Answer]:
+    async def _sample(self, connection: Connection, keys: Sequence[None]) -> Sequence[Answer]:
         await self._faults.sample(connection, self.statements)
         return [b""] * len(keys)
 
-    async def _fetch_changes(self, connection: Connection, _: Sequence[None]) -> Sequence[Answer]:
+    async def _look_for_changes(
+        self, connection: Connection, _: Sequence[None]
+    ) -> Sequence[Answer]:
         await self._discovery.watch(CatalogReader(connection))
         return [b""]
 
@@ -243,8 +247,9 @@ class Pool:
                 log.info("a pooler is in between: each lookup has a transaction of its own")
                 self._dsn = replace(self._dsn, pooled=True)
             self._count(1)
+            connection.runner.afterwards = self._afterwards
             try:
-                await self._answer_batches(connection)
+                await self.source(connection, self._shared).answer_batches()
             except LostError as error:
                 self.lost += 1
                 repeated.warning("lost a connection to PostgreSQL: %s", why(error))
@@ -275,123 +280,3 @@ class Pool:
                 log.warning("%s: %s", OUT_OF_REACH, trouble)
             else:
                 log.warning("cannot make another connection to PostgreSQL: %s", trouble)
-
-    async def _answer_batches(self, connection: Connection) -> None:
-        """Answer batches, until the connection is lost."""
-        if not self._discovery.settled.is_set():
-            with suppress(UnavailableError, BusyError):  # each lookup will be told
-                await self._discovery.discover(CatalogReader(connection), instead_of=None)
-        connection.runner.afterwards = self._afterwards
-        lost = asyncio.get_running_loop().create_future()
-
-        def take(batch: Batch[Any, Connection]) -> None:
-            connection.runner.run(self._answer(connection, batch), partial(ended, batch))
-
-        def ended(batch: Batch[Any, Connection], error: BaseException | None) -> None:
-            if error is None and not connection.closed:
-                self.batching.offer(take)
-                return
-            if isinstance(error, LostError):
-                batch.retry_once()
-            end(error)
-
-        def end(error: BaseException | None = None) -> None:
-            if not lost.done():
-                lost.set_exception(error or LostError("it has ended while it was idle"))
-
-        # One that ends while it has nothing to do is replaced at once, and not by the next lookup.
-        connection.runner.lost = end
-        if connection.closed:
-            end()
-        self.batching.offer(take)
-        try:
-            await lost
-        finally:
-            self.batching.withdraw(take)
-            connection.runner.stop()
-
-    async def _answer(self, connection: Connection, batch: Batch[Any, Connection]) -> None:
-        """End a batch, one way or another; raises LostError if that takes another connection.
-
-        Run without a task (see `runner`).
-        """
-        try:
-            await self._fetch(connection, batch)
-        except LostError:
-            raise
-        except BusyError:
-            await asyncio.sleep(PAUSE)
-            batch.retry(largest_batch=len(batch.waiters))
-        except SlowError:
-            # One slow key must not cost the others their deadline too: no time for halves.
-            batch.line.keep_apart()
-            if len(batch.waiters) > 1:
-                batch.retry(largest_batch=1)
-            else:
-                batch.fail(RequestTimeoutError())
-        except Exception as error:  # noqa: BLE001 - whatever it is, the worker lives on
-            if isinstance(error, SchemaError) and self._is_waited_for(batch.line):
-                await asyncio.sleep(BETWEEN_STEPS)
-                batch.retry(largest_batch=len(batch.waiters))
-            elif isinstance(error, ResponderError) and not isinstance(error, NotAllowedError):
-                batch.fail(error)
-            elif len(batch.waiters) > 1:
-                # Ask again in smaller parts, until the key that fails is alone.
-                batch.retry(largest_batch=len(batch.waiters) // 2)
-            else:
-                batch.fail(await self._failure(connection, batch.line, error))
-
-    def _is_waited_for(self, line: Line[Any, Connection]) -> bool:
-        """Tell whether the keys of a line wait for the tables to come back.
-
-        Those of our own do not: they ask whether the tables are there.
-        """
-        return line not in self._ours and self._discovery.lost_within(self._timeout) is not None
-
-    async def _fetch(self, connection: Connection, batch: Batch[Any, Connection]) -> None:
-        """Answer a batch, or ask it again with the SQL for the tables as they are now."""
-        made_for = self._discovery.schema
-        if made_for is None:
-            await self._discovery.discover(CatalogReader(connection), instead_of=None)
-        if batch.line not in self._ours:
-            self.batch_sizes.add(len(batch.waiters))
-        try:
-            batch.answer(await self.fetch(connection, batch))
-        except (ChangedError, NotAllowedError) as error:
-            # A view or a policy may raise the same errors as tables that have changed.
-            same = await self._explain(connection, error) is not None
-            if not same:
-                same = not await self._discovery.discover(
-                    CatalogReader(connection), instead_of=made_for
-                )
-            if same and batch.retried:
-                raise
-            # Even if nothing has changed: between two renames of a migration a name may have been
-            # gone while the query ran, and be there again when the catalog was read.
-            batch.retry_once()
-
-    async def fetch(
-        self, connection: Connection, batch: Batch[Any, Connection]
-    ) -> Sequence[Answer | Alone]:
-        """Return the answers of a batch."""
-        return await batch.line.fetch(connection, batch.keys)
-
-    async def _explain(self, connection: Connection, error: Exception) -> str | None:
-        if self._discovery.schema is None:
-            return None
-        return await self._faults.explain(connection, self.statements, error)
-
-    async def _failure(
-        self, connection: Connection, line: Line[Any, Connection], error: Exception
-    ) -> ResponderError:
-        """Return the answer to a lone key that makes its query fail; the log has the cause."""
-        fault = None if line is self._changes else await self._explain(connection, error)
-        if fault is not None:
-            repeated.error("%s", fault, kind=fault)
-            if line in (self._probes, self._samples):
-                return UnavailableError(fault)
-            self._faults.note(fault)
-            return UnavailableError(FAILS)
-        described = describe(error)
-        repeated.error("a lookup failed: %s", described, kind=described)
-        return error if isinstance(error, ResponderError) else InternalError()

@@ -18,7 +18,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -30,7 +30,7 @@ from responder.errands import Errand
 
 Record = asyncpg.Record
 # Returns the rows for some arguments, once awaited.
-Fetch: TypeAlias = Callable[[Sequence[object]], Awaitable[list[Record]]]
+Fetch: TypeAlias = Callable[[Sequence[object]], Coroutine[Any, Any, list[Record]]]
 
 
 class Runner(Errand, asyncio.Protocol):

@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
 
 from responder.postgres.additional import AdditionalField
 from responder.postgres.connection import Connection, Record
@@ -21,10 +21,11 @@ from responder.postgres.errors import (
     from_server,
 )
 from responder.postgres.lookups import Statements
-from responder.postgres.users import Query
 from responder.throttling import ThrottledLog
 
 repeated: Final = ThrottledLog(__name__)
+
+Answers = TypeVar("Answers")
 
 
 async def may_be_of_values(
@@ -44,15 +45,16 @@ async def without_unreadable(
     connection: Connection,
     statements: Statements,
     error: Exception,
-    query: Callable[[Statements], Query],
-) -> list[Record]:
+    query: Callable[[Statements], tuple[str, Sequence[object], Callable[[list[Record]], Answers]]],
+) -> Answers:
     """Run a lookup once more, without the additional fields that have made it fail.
 
     Args:
         connection: on which it has failed.
         statements: for the tables as they are.
         error: as `Connection.fetch_checked` has raised it.
-        query: returns the lookup, of these statements or of others like them.
+        query: returns the lookup, of these statements or of others like them: SQL, its arguments,
+            and what reads its rows.
 
     Raises the same error if that may be of no additional field, and what `fetch_checked` raises.
     """
@@ -64,20 +66,20 @@ async def without_unreadable(
     ):
         raise error
 
-    async def rows(unreadable: Iterable[AdditionalField]) -> list[Record]:
+    async def answers(unreadable: Iterable[AdditionalField]) -> Answers:
         variant = statements.without(unreadable)
-        sql, arguments = query(variant)
-        return await connection.fetch_checked(variant, sql, *arguments)
+        sql, arguments, read = query(variant)
+        return read(await connection.fetch_checked(variant, sql, *arguments))
 
-    await rows(fields)
+    await answers(fields)
     unreadable = []
     for each in fields:
         try:
-            await rows(other for other in fields if other != each)
+            await answers(other for other in fields if other != each)
         except Exception as problem:
             if not await may_be_of_values(connection, statements, problem):
                 raise
             unreadable.append(each)
             cause = describe(problem)
             repeated.warning("%s cannot be read, and is null: %s", each, cause, kind=(each, cause))
-    return await rows(unreadable)
+    return await answers(unreadable)

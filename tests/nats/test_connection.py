@@ -121,7 +121,9 @@ async def test_a_request_that_is_too_large_is_refused_before_it_is_sent(connecti
     await echo(connection)
 
     with pytest.raises(PayloadTooLargeError):
-        await connection.ask("echo", b"x" * connection.max_payload, headers={"x": "y"}, timeout=30)
+        await connection.ask(
+            "echo", b"x" * connection.limits.message, headers={"x": "y"}, timeout=30
+        )
 
     assert (b"", b"still here") == await connection.ask("echo", b"still here", timeout=30)
 
@@ -235,7 +237,7 @@ async def test_a_message_larger_than_the_server_allows_is_not_sent(connection):
     """It is dropped, with a line in the log: the server would close the connection."""
     await echo(connection)
 
-    connection.send(b"nowhere", b"x" * (connection.max_payload + 1))
+    connection.send(b"nowhere", b"x" * (connection.limits.message + 1))
 
     assert (b"", b"still here") == await connection.ask("echo", b"still here", timeout=30)
     assert 0 == connection._client.stats["reconnects"]

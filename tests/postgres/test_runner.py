@@ -26,7 +26,7 @@ async def connection(people_service) -> AsyncIterator[Connection]:
 async def end_of(connection: Connection, coroutine: Coroutine[Any, Any, None]) -> Any:
     """Run a coroutine without a task, and return what it has raised."""
     end: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-    connection.runner.run(coroutine, end.set_result)
+    connection.runner.run(coroutine, lambda _, error: end.set_result(error))
     async with asyncio.timeout(60):
         return await end
 
@@ -116,7 +116,7 @@ async def test_what_is_stopped_ends_where_it_is(connection):
         finally:
             ends.append(1)
 
-    connection.runner.run(ask(), ends.append)
+    connection.runner.run(ask(), lambda *end: ends.append(end))
     connection.runner.stop()
     connection.terminate()  # which ends the query
     await asyncio.sleep(0)

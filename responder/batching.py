@@ -136,6 +136,8 @@ class Batch(Generic[Key, How]):
                 waiter.callback = None
                 batching.pending -= 1
                 callback(answer)
+        if again:
+            self.line.room.put_back(len(again))
         batching.end(self, again)
         batching.clock.tick()
 
@@ -260,15 +262,17 @@ class Batching(Generic[How]):
     def _serve(self) -> None:
         # The last to become free takes all there is first: its connection is the warmest.
         self._serving = True  # a source may be free again at once
-        while self._turns and self._free:
-            line = self._turns.popleft()
-            batch = self._head(line)
-            if line.waiting:
-                self._turns.append(line)
-            if batch.keys:
-                self._under_way.add(batch)
-                self._free.pop()(batch)
-        self._serving = False
+        try:
+            while self._turns and self._free:
+                line = self._turns.popleft()
+                batch = self._head(line)
+                if line.waiting:
+                    self._turns.append(line)
+                if batch.keys:
+                    self._under_way.add(batch)
+                    self._free.pop()(batch)
+        finally:
+            self._serving = False
 
     async def drained(self) -> None:
         """Wait until every lookup has its answer."""

@@ -187,7 +187,7 @@ class _Itself(ById, frozen=True):
 
 
 class _InFull(ByIds, frozen=True):
-    """A request of a list that is known to fit into a message with its images."""
+    """A request of a list of which everything is brought along, because it may fit."""
 
 
 class _Users(Lookup[Asked]):

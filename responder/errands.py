@@ -10,8 +10,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
+
+log: Final = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 # Called once a coroutine has ended, with what it has returned, or raised.
@@ -19,7 +22,7 @@ Ended: TypeAlias = Callable[[Any, BaseException | None], None]
 
 
 class Errand:
-    """Runs a coroutine, once."""
+    """Runs a coroutine, and another once it has ended."""
 
     _coroutine: Coroutine[Any, Any, Any] | None = None
     _ended: Ended | None = None
@@ -43,8 +46,12 @@ class Errand:
     def stop(self) -> None:
         """Let the coroutine end where it waits; `ended` is not called."""
         coroutine, self._coroutine = self._coroutine, None
-        if coroutine is not None:
+        if coroutine is None:
+            return
+        try:
             coroutine.close()
+        except Exception:
+            log.exception("what was stopped did not end well")
 
     def _step(self, step: Callable[[Any], Any], value: object) -> None:
         result, error = None, None

@@ -55,7 +55,7 @@ class PageOf(NamedTuple):
 
     request: OrgList
     after: cursors.Position | cursors.RolePosition | None  # None for the first page
-    most: int | None = None  # users that fit into a message, if that is known
+    most: int | None = None  # users that may fit into a message, if not all that are asked for
 
     @property
     def wanted(self) -> int:
@@ -222,10 +222,14 @@ class MembershipPages(_Paging):
         if not await may_be_of_values(connection, statements, error):
             raise error
         sql, arguments, read = self._query(statements, asked, names=False)
-        answers = read(await connection.fetch_checked(statements, sql, *arguments))
+        try:
+            rows = await connection.fetch_checked(statements, sql, *arguments)
+        except ValueRefusedError as other:
+            await self._refuse_cursor(connection, position, asked, other)
+            raise
         cause = describe(error)
         repeated.warning("organizations have no names now: %s", cause, kind=cause)
-        return answers
+        return read(rows)
 
 
 def _answer(rows: Sequence[Record], asked: Asked, limit: int) -> Answer | Again[Asked]:

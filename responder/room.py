@@ -110,6 +110,10 @@ class Room:
         if self.keys < FEW:  # as it was at the end of an overload, maybe
             self.keys = max(self.keys, self._few(clock))
 
+    def put_back(self, keys: int) -> None:
+        """Do not count keys that were taken, and are asked for again."""
+        self._taken -= keys
+
     def measure(self, taken: int, clock: Clock) -> None:
         """Find out how many keys are taken in a second, of those taken while others are left."""
         self._taken, self._batches = self._taken + taken, self._batches + 1

@@ -48,9 +48,10 @@ from responder.errors import InvalidRequestError
 from responder.http.bridge import Bridge
 from responder.http.response import Response
 from responder.models import Identity
+from responder.postgres.connection import Record
 from responder.postgres.pool import Pool
 from responder.postgres.schema import Schema
-from responder.postgres.source import Attempt, How, Source
+from responder.postgres.source import Asked, Attempt, How, Source
 from responder.worker import Request
 
 log: Final = logging.getLogger(__name__)
@@ -177,33 +178,47 @@ class _TracedPool(Pool):
 
 
 class _TracedSource(Source):
-    """A source whose batches have spans, one for each request."""
+    """A source whose batches have spans, one for each request, until there are rows."""
 
     def __init__(self, tracer: Tracer, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._tracer = tracer
-        self._spans: Sequence[Span] = ()  # of the batch under way
+        self._spans: list[Span] = []  # of the batch under way
+
+    async def answer_batches(self) -> None:
+        """Answer batches; the spans of one that is given up end, too."""
+        try:
+            await super().answer_batches()
+        finally:
+            self._end_spans()
 
     def take(self, batch: Batch[Any, How]) -> None:
         """Begin the spans, and answer the batch."""
-        callbacks = [waiter.callback for waiter in batch.waiters]
-        self._spans = [
-            self._tracer.start_span(
-                "lookup",
-                context=set_span_in_context(callback.span, Context()),
-                kind=SpanKind.CLIENT,
-                attributes={
-                    "db.system.name": "postgresql",
-                    "db.operation.batch.size": len(callbacks),
-                },
-            )
-            for callback in callbacks
-            if isinstance(callback, _TracedCallback)
-        ]
+        if self._discovery.found is not None:  # or it waits for the tables first
+            callbacks = [waiter.callback for waiter in batch.waiters]
+            self._spans = [
+                self._tracer.start_span(
+                    "lookup",
+                    context=set_span_in_context(callback.span, Context()),
+                    kind=SpanKind.CLIENT,
+                    attributes={
+                        "db.system.name": "postgresql",
+                        "db.operation.batch.size": len(callbacks),
+                    },
+                )
+                for callback in callbacks
+                if isinstance(callback, _TracedCallback)
+            ]
         super().take(batch)
 
+    def answered(self, asked: Asked, rows: list[Record], error: BaseException | None) -> None:
+        """End the spans where there are rows, and take these."""
+        if error is None:
+            self._end_spans()
+        super().answered(asked, rows, error)
+
     def go_on(self, batch: Batch[Any, How], attempt: Attempt, made_for: Schema | None) -> None:
-        """Go on with a batch whose spans say why, if that fails too."""
+        """Have a coroutine answer the batch, after which the spans end."""
         super().go_on(batch, self._told(attempt), made_for)
 
     async def _told(self, attempt: Attempt) -> None:
@@ -213,13 +228,12 @@ class _TracedSource(Source):
             for span in self._spans:  # an error's message may hold values
                 _fail(span, type(error).__name__, ours=True)
             raise
+        finally:
+            self._end_spans()
 
-    def ended(self, batch: Batch[Any, How], result: object, error: BaseException | None) -> None:
-        """End the spans, and take another batch."""
-        for span in self._spans:
-            span.end()
-        self._spans = ()
-        super().ended(batch, result, error)
+    def _end_spans(self) -> None:
+        while self._spans:
+            self._spans.pop().end()
 
 
 class _TracedBridge(Bridge):

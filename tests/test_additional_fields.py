@@ -352,6 +352,22 @@ BROKEN = (
 BROKEN_FIELDS = "user.level,user.nick,member.since"
 
 
+async def test_an_image_is_counted_once_however_often_its_user_is_asked_for(start_with, cast):
+    """Fields are tried one by one, and what the answer lacks beside them is counted at the end."""
+    person = cast.owner.id
+    service = await start_with(
+        *BROKEN,
+        f"update users set level = 'broken', image = repeat('x', 100000) where id = '{person}'",
+        RESPONDER_ADDITIONAL_FIELDS=BROKEN_FIELDS,
+        RESPONDER_ADMIN_LISTEN="127.0.0.1:0",
+        config="max_payload: 65536",
+    )
+    answer = await service.ask("users.get", person)
+
+    assert (None, None) == (answer.json["image"], answer.json["additionalFields"]["level"])
+    assert "responder_images_omitted_total 1.0" in (await service.admin.get("/metrics")).text
+
+
 async def test_what_cannot_be_made_json_is_null(start_with, cast, tmp_path, caplog):
     """A value whose conversion raises is null, with a warning; other fields and users have theirs.
 

@@ -6,10 +6,12 @@ import asyncio
 import json
 from contextlib import suppress
 
+import asyncpg
 import pytest
 
-from responder import NotFoundError, UsersClient
+from responder import NotFoundError, UsersClient, cursors
 from responder.errors import InvalidRequestError, UnavailableError
+from tests.roles import as_role
 
 
 async def walk(service, user_id: str, *, limit: int = 100) -> list[str]:
@@ -193,6 +195,30 @@ async def test_organizations_that_cannot_be_read_have_no_names(start_with, cast,
         (each.organization_id, each.organization_name, each.organization_slug)
         for each in after.memberships
     ]
+
+
+async def test_a_cursor_that_is_none_is_refused_whether_names_can_be_read_or_not(
+    create_database, template, start, cast
+):
+    """It is the caller's fault, with nothing in the log of a failure of ours."""
+    url = await create_database(template=template[0])
+    admin = await asyncpg.connect(url)
+    await admin.execute(
+        "create role nameless login; grant select on all tables in schema public to nameless"
+    )
+    try:
+        service = await start(as_role(url, "nameless"))
+        person = cast.two_organizations.id
+        bad = cursors.encode(cursors.MembershipPosition(person, "nonsense", "x"))
+        await admin.execute("revoke select on organizations from nameless")
+        without_names = await service.users.memberships_page(person)
+        answer = await service.ask("users.memberships", {"id": person, "cursor": bad})
+    finally:
+        await admin.execute("drop owned by nameless; drop role nameless")
+        await admin.close()
+
+    assert {None} == {each.organization_name for each in without_names.memberships}
+    assert ("invalid_request", cursors.BAD_MEMBERSHIPS) == (answer.code, answer.json["message"])
 
 
 async def test_without_a_member_table_it_is_unavailable(start_with):

@@ -25,6 +25,7 @@ from responder.settings import Settings
 from responder.tracing import Tracing
 from tests import privacy
 from tests.conftest import Service
+from tests.postgres.test_pool import waiting_for_locks
 from tests.signing import sign_by_secret
 from tests.test_cli import serving as variables
 from tests.test_cli import started
@@ -114,6 +115,50 @@ async def test_a_request_over_http_is_three_spans_of_the_callers_trace(traced, c
         "http.response.status_code": 200,
     } == over_http.attributes
     assert {"db.system.name": "postgresql", "db.operation.batch.size": 1} == lookup.attributes
+
+
+@pytest.mark.parametrize("count", [1, 20])
+async def test_a_lookup_ends_before_its_request(traced, count):
+    """Its span tells of PostgreSQL, and not of what is made of the rows."""
+    traced.exporter.clear()
+    await asyncio.gather(*(traced.service.ask("traced.get", f"{n}") for n in range(count)))
+    spans = traced.spans()
+
+    lookups = [each for each in spans if each.name == "lookup"]
+    ends = {each.context.span_id: each.end_time for each in spans if each.context}
+    assert count == len(lookups)
+    assert all(each.end_time < ends[each.parent.span_id] for each in lookups)
+
+
+@pytest.mark.parametrize("pooler", ["", "?pgbouncer=true"])
+async def test_a_service_ends_although_a_query_hangs(service, people_service, pooler):
+    """Behind a pooler, too, where it stands in a transaction; and the spans of its lookups end."""
+    settings = Settings.read(
+        {
+            "DATABASE_URL": service.url + pooler,
+            "NATS_URL": people_service.nats.url,
+            "RESPONDER_SUBJECT_PREFIX": "hangs",
+            "RESPONDER_ADMIN_LISTEN": "off",
+            "RESPONDER_JWT_SECRET": SECRET,
+            "RESPONDER_TIMEOUT": "60",
+            "RESPONDER_DRAIN_TIMEOUT": "0.2",
+        }
+    )
+    exporter = InMemorySpanExporter()
+    async with service.database.acquire() as connection, connection.transaction():
+        async with asyncio.timeout(30):
+            async with serving(settings, tracing=Tracing(SimpleSpanProcessor(exporter))) as running:
+                await running.wait_ready()
+                await connection.execute("lock table users")
+                asked = [
+                    asyncio.create_task(people_service.ask("hangs.get", f"{n}")) for n in range(3)
+                ]
+                await waiting_for_locks(service, 1)
+            answers = await asyncio.gather(*asked)
+
+    assert ["unavailable"] * 3 == [each.code for each in answers]
+    spans = exporter.get_finished_spans()
+    assert 3 == sum(each.name == "lookup" for each in spans)
 
 
 async def test_a_request_over_nats_belongs_to_the_trace_of_its_headers(traced, cast):

@@ -217,9 +217,12 @@ class Connection:
         """Run a query in a transaction of its own, with settings that end with it."""
         await self._connection.execute("; ".join(["begin read only", *settings]))
         try:
-            return await self._connection.fetch(sql, *arguments)
-        finally:
+            rows = await self._connection.fetch(sql, *arguments)
+        except (Exception, asyncio.CancelledError):  # one that is closed has a query under way
             await self._connection.execute("rollback")
+            raise
+        await self._connection.execute("rollback")
+        return rows
 
 
 class PooledConnection(Connection):

@@ -229,9 +229,9 @@ class Discovery:
 
     def _adopt(self, found: Schema) -> None:
         self._log(found)
+        self.found = statements(found, timezone=self._timezone, rules=self._rules)
         self.schema, self._problem, self._missing_since = found, None, None
         self._before = found
-        self.found = statements(found, timezone=self._timezone, rules=self._rules)
 
     def _log(self, found: Schema) -> None:
         if self.schema and self.schema.shape == found.shape:

@@ -3,7 +3,7 @@
 # A failing query has lost its connection (LostError), has a lock in its way (BusyError), took too
 # long (SlowError), may not read the tables (NotAllowedError), no longer fits them (ChangedError),
 # or was given what is no value of a column (ValueRefusedError). Any other failure is the query's
-# own, and `pool` narrows it down to the key that makes it fail.
+# own, and `source` narrows it down to the key that makes it fail.
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 # Nearly every batch is one query, whose rows hold the answers. It is asked, and they are read, by
 # plain calls: a lone lookup costs what it calls, because the machine has forgotten our code since
-# the last one. A coroutine goes on only where more has to be asked, since a query has failed, or
-# the tables may be others than before. It runs without a task (see `runner`).
+# the last one. A coroutine goes on where more has to be asked: a query has failed, or the tables
+# may be others than before, or it is a chore of our own. It runs without a task (see `runner`).
 
 from __future__ import annotations
 
@@ -66,7 +66,10 @@ class Lookup(ABC, Generic[Key]):
     async def mend(
         self, connection: Connection, statements: Statements, keys: Sequence[Key], error: Exception
     ) -> Answers:
-        """Answer keys whose query has failed, by others; raises the error where none helps."""
+        """Answer keys that could not be answered, by other queries.
+
+        Raises the error where none of them helps, as where there was no query for these keys.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Chore:
 
 
 How: TypeAlias = Lookup[Any] | Chore
-_Asked: TypeAlias = tuple[Batch[Any, How], Lookup[Any], Statements, Question]
+Asked: TypeAlias = tuple[Batch[Any, How], Lookup[Any], Statements, Question]
 Attempt: TypeAlias = Coroutine[Any, Any, None]  # to answer a batch; raises what keeps it from that
 
 
@@ -146,25 +149,28 @@ class Source:
             self.go_on(batch, self._mend(batch, lookup, statements, error), statements.schema)
             return
         asked = batch, lookup, statements, question
-        self._connection.run(question[0], question[1], partial(self._answered, asked))
+        self._connection.run(question[0], question[1], partial(self.answered, asked))
 
-    def _answered(
+    def answered(
         self,
-        asked: _Asked,
+        asked: Asked,
         rows: list[Record],
         error: BaseException | None,
     ) -> None:
         """Take the rows of a query, or what it has failed with."""
         batch, lookup, statements, question = asked
         sql, _, read = question
-        if error is None and self._connection.is_known(statements, sql, rows):
+        if error is None:
             try:
-                batch.answer(read(found(rows)))
+                known = self._connection.is_known(statements, sql, rows)
+                if known:
+                    batch.answer(read(found(rows)))
             except Exception as failure:  # noqa: BLE001 - each lookup is answered
                 error = failure
             else:
-                self.ended(batch, None, None)
-                return
+                if known:
+                    self._ended(batch, None, None)
+                    return
         if error is None:
             attempt = self._check(asked, rows)
         elif isinstance(error, OUTDATED):
@@ -172,11 +178,11 @@ class Source:
         elif isinstance(error, Exception):
             attempt = self._mend(batch, lookup, statements, error)
         else:
-            self.ended(batch, None, error)
+            self._ended(batch, None, error)
             return
         self.go_on(batch, attempt, statements.schema)
 
-    def ended(self, batch: Batch[Any, How], _: object, error: BaseException | None) -> None:
+    def _ended(self, batch: Batch[Any, How], _: object, error: BaseException | None) -> None:
         """Take another batch after this one, if the connection is there."""
         if error is None and not self._connection.is_closed():
             self._batching.offer(self.take)
@@ -193,11 +199,11 @@ class Source:
 
     def go_on(self, batch: Batch[Any, How], attempt: Attempt, made_for: Schema | None) -> None:
         """Have a coroutine answer a batch, whose query was made for these tables."""
-        self._runner.run(self._settle(batch, attempt, made_for), partial(self.ended, batch))
+        self._runner.run(self._settle(batch, attempt, made_for), partial(self._ended, batch))
 
     async def _work(self, batch: Batch[Any, How]) -> None:
         """Look for the tables, if need be; do a chore, or let lookups wait for their SQL."""
-        if self._discovery.schema is None:
+        if self._discovery.found is None:
             await self._discovery.discover(CatalogReader(self._connection), instead_of=None)
         how = batch.line.how
         if isinstance(how, Chore):
@@ -205,12 +211,12 @@ class Source:
         else:
             batch.retry(largest_batch=len(batch.waiters))
 
-    async def _check(self, asked: _Asked, rows: list[Record]) -> None:
+    async def _check(self, asked: Asked, rows: list[Record]) -> None:
         """Answer a batch with rows, if the tables are what the query was made for."""
         batch, _, statements, (sql, _, read) = asked
         batch.answer(read(await self._connection.checked(statements, sql, rows)))
 
-    async def _prepare_anew(self, asked: _Asked) -> None:
+    async def _prepare_anew(self, asked: Asked) -> None:
         """Answer a batch whose statement PostgreSQL has to prepare anew."""
         batch, lookup, statements, (sql, arguments, read) = asked
         try:

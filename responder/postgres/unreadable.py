@@ -66,20 +66,21 @@ async def without_unreadable(
     ):
         raise error
 
-    async def answers(unreadable: Iterable[AdditionalField]) -> Answers:
+    async def rows(unreadable: Iterable[AdditionalField]) -> list[Record]:
         variant = statements.without(unreadable)
-        sql, arguments, read = query(variant)
-        return read(await connection.fetch_checked(variant, sql, *arguments))
+        sql, arguments, _ = query(variant)
+        return await connection.fetch_checked(variant, sql, *arguments)
 
-    await answers(fields)
+    await rows(fields)
     unreadable = []
     for each in fields:
         try:
-            await answers(other for other in fields if other != each)
+            await rows(other for other in fields if other != each)
         except Exception as problem:
             if not await may_be_of_values(connection, statements, problem):
                 raise
             unreadable.append(each)
             cause = describe(problem)
             repeated.warning("%s cannot be read, and is null: %s", each, cause, kind=(each, cause))
-    return await answers(unreadable)
+    _, _, read = query(statements)
+    return read(await rows(unreadable))

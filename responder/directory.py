@@ -34,11 +34,11 @@ from responder.paging import (
     MembershipPages,
     MembershipsFrom,
     PageOf,
+    UserLookup,
     UserPages,
     lookups_for,
-    mend_lone,
 )
-from responder.postgres.connection import Connection, Record
+from responder.postgres.connection import Record
 from responder.postgres.lookups import Lookups, Statements
 from responder.postgres.pool import Pool
 from responder.postgres.source import Answers, How, Lookup, Question
@@ -77,7 +77,7 @@ class Directory:
         by_email = _Users(attrgetter("by_email"), attrgetter("email"), *of_replies)
         self._users = self._lines(by_id, max_batch=max_batch)
         self._emails = self._lines(by_email, max_batch=max_batch)
-        pages, memberships = UserPages(*of_replies), MembershipPages(*of_replies)
+        pages, memberships = UserPages(*of_replies), MembershipPages(limits)
         few = min(FEW, max_batch)
         self._pages = {
             kind: self._lines_of_much(pages, max_batch=few)
@@ -190,7 +190,7 @@ class _InFull(ByIds, frozen=True):
     """A request of a list of which everything is brought along, because it may fit."""
 
 
-class _Users(Lookup[Asked]):
+class _Users(UserLookup):
     """How users are looked up, one for each request.
 
     Args:
@@ -207,10 +207,9 @@ class _Users(Lookup[Asked]):
         limits: Limits,
         omitted: Omitted,
     ) -> None:
+        super().__init__(limits, omitted)
         self._of = of
         self._spelled = spelled
-        self._limits = limits
-        self._omitted = omitted
 
     def query(self, statements: Statements, asked: Sequence[Asked]) -> Question:
         """Return the query for users; of a lone one it brings along whatever fits."""
@@ -253,23 +252,9 @@ class _Users(Lookup[Asked]):
         self._omitted.additional += fields
         return answers
 
-    async def mend(
-        self,
-        connection: Connection,
-        statements: Statements,
-        asked: Sequence[Asked],
-        error: Exception,
-    ) -> Answers:
-        """Look a lone user up without what cannot be read."""
-        return await mend_lone(self, connection, statements, asked, error)
 
-
-class _Lists(Lookup[Asked]):
+class _Lists(UserLookup):
     """How lists of users are looked up, by the ids of all of them at once."""
-
-    def __init__(self, limits: Limits, omitted: Omitted) -> None:
-        self._limits = limits
-        self._omitted = omitted
 
     def query(self, statements: Statements, asked: Sequence[Asked]) -> Question:
         """Return the query for lists."""
@@ -336,16 +321,6 @@ class _Lists(Lookup[Asked]):
         except PayloadTooLargeError as error:
             return error
         return written if isinstance(written, WithAll) else self._omitted.count(*written)
-
-    async def mend(
-        self,
-        connection: Connection,
-        statements: Statements,
-        asked: Sequence[Asked],
-        error: Exception,
-    ) -> Answers:
-        """Look a lone list up without what cannot be read."""
-        return await mend_lone(self, connection, statements, asked, error)
 
 
 def _in_full(asked: Asked, left_out: WithAll, limit: int) -> Answer | Again[Asked]:

@@ -83,56 +83,35 @@ def lookups_for(statements: Statements, asked: Sequence[Asked]) -> Lookups:
     return statements.services if asked[0][1] is None else statements.callers
 
 
-async def mend_lone(
-    lookup: Lookup[Asked],
-    connection: Connection,
-    statements: Statements,
-    asked: Sequence[Asked],
-    error: Exception,
-) -> Answers:
-    """Look a lone key up once more, without the additional fields that cannot be read.
-
-    Raises the error if there are several keys, or it may be of no such field.
-    """
-    if len(asked) > 1:
-        raise error
-
-    def query(others: Statements) -> Question:
-        return lookup.query(others, asked)
-
-    return await without_unreadable(connection, statements, error, query)
-
-
-class _Paging(Lookup[Asked]):
-    """How pages are looked up.
+class UserLookup(Lookup[Asked]):
+    """How users are looked up.
 
     Args:
         limits: of a reply.
         omitted: what replies lack is counted there.
     """
 
-    bad_cursor: str
-
     def __init__(self, limits: Limits, omitted: Omitted) -> None:
         self._limits = limits
         self._omitted = omitted
 
-    async def _refuse_cursor(
-        self, connection: Connection, position: str, asked: Sequence[Asked], error: Exception
-    ) -> None:
-        """Raise InvalidRequestError if it is the cursor of a lone page that PostgreSQL refuses."""
-        (page, _), *others = asked
-        if others or page.after is None or not isinstance(error, ValueRefusedError):
-            return
-        # A view may refuse a value of its own, which is not the caller's fault.
-        if not await connection.accepts(position, page.after.member_id, page.after.created_at):
-            raise InvalidRequestError(self.bad_cursor)
+    async def mend(
+        self,
+        connection: Connection,
+        statements: Statements,
+        asked: Sequence[Asked],
+        error: Exception,
+    ) -> Answers:
+        """Look a lone key up once more, without the additional fields that cannot be read."""
+        if len(asked) > 1:
+            raise error
+        return await without_unreadable(
+            connection, statements, error, lambda others: self.query(others, asked)
+        )
 
 
-class UserPages(_Paging):
+class UserPages(UserLookup):
     """Looks up pages of users that all start alike (see `Pages.query`), all of roles or none."""
-
-    bad_cursor = cursors.BAD
 
     def query(self, statements: Statements, asked: Sequence[Asked]) -> Question:
         """Return the query for pages; one of which it is known what fits is alone."""
@@ -180,15 +159,21 @@ class UserPages(_Paging):
         asked: Sequence[Asked],
         error: Exception,
     ) -> Answers:
-        """Look a lone page up without what cannot be read."""
-        await self._refuse_cursor(connection, _pages(statements, asked).position, asked, error)
-        return await mend_lone(self, connection, statements, asked, error)
+        """Look a lone page up without what cannot be read, or say that its cursor is none."""
+        position = _pages(statements, asked).position
+        await _refuse_cursor(connection, position, asked, error, cursors.BAD)
+        return await super().mend(connection, statements, asked, error)
 
 
-class MembershipPages(_Paging):
-    """Looks up pages of memberships."""
+class MembershipPages(Lookup[Asked]):
+    """Looks up pages of memberships.
 
-    bad_cursor = cursors.BAD_MEMBERSHIPS
+    Args:
+        limits: of a reply.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
 
     def query(self, statements: Statements, asked: Sequence[Asked]) -> Question:
         """Return the query for pages."""
@@ -216,7 +201,7 @@ class MembershipPages(_Paging):
     ) -> Answers:
         """Look pages up without the names of organizations, if it is these that fail."""
         position = _memberships(statements, asked).position
-        await self._refuse_cursor(connection, position, asked, error)
+        await _refuse_cursor(connection, position, asked, error, cursors.BAD_MEMBERSHIPS)
         if statements.schema.organizations is None:
             raise error
         if not await may_be_of_values(connection, statements, error):
@@ -225,11 +210,23 @@ class MembershipPages(_Paging):
         try:
             rows = await connection.fetch_checked(statements, sql, *arguments)
         except ValueRefusedError as other:
-            await self._refuse_cursor(connection, position, asked, other)
+            await _refuse_cursor(connection, position, asked, other, cursors.BAD_MEMBERSHIPS)
             raise
         cause = describe(error)
         repeated.warning("organizations have no names now: %s", cause, kind=cause)
         return read(rows)
+
+
+async def _refuse_cursor(
+    connection: Connection, position: str, asked: Sequence[Asked], error: Exception, bad: str
+) -> None:
+    """Raise InvalidRequestError if it is the cursor of a lone page that PostgreSQL refuses."""
+    (page, _), *others = asked
+    if others or page.after is None or not isinstance(error, ValueRefusedError):
+        return
+    # A view may refuse a value of its own, which is not the caller's fault.
+    if not await connection.accepts(position, page.after.member_id, page.after.created_at):
+        raise InvalidRequestError(bad)
 
 
 def _answer(rows: Sequence[Record], asked: Asked, limit: int) -> Answer | Again[Asked]:

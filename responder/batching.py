@@ -133,6 +133,7 @@ class Batch(Generic[Key, How]):
                 waiter.key, waiter.largest_batch = answer.key, 1
                 again.append(waiter)
             elif (callback := waiter.callback) is not None:
+                # As `Batching.answer` does, whose call for each key would show in the benchmark.
                 waiter.callback = None
                 batching.pending -= 1
                 callback(answer)

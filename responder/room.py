@@ -104,7 +104,7 @@ class Room:
 
     def begin(self, clock: Clock) -> None:
         """Begin to measure: a key waits, and before it none did."""
-        self._taken, self._batches, self._measured_from = 0, 0, clock.seconds
+        self._reset(clock)
         if clock.seconds - self._measured_at > FORGOTTEN:
             self.keys = self._unknown
         if self.keys < FEW:  # as it was at the end of an overload, maybe
@@ -126,7 +126,10 @@ class Room:
             known = self.keys < self._unknown
             self.keys = self.keys + (room - self.keys) / STEADY if known else room
             self._measured_at = clock.seconds
-            self._taken, self._batches, self._measured_from = 0, 0, clock.seconds
+            self._reset(clock)
+
+    def _reset(self, clock: Clock) -> None:
+        self._taken, self._batches, self._measured_from = 0, 0, clock.seconds
 
     def _few(self, clock: Clock) -> float:
         """Return how many may wait for as long as half of the timeout."""

@@ -45,19 +45,14 @@ ERROR_CODE: Final = "Nats-Service-Error-Code"
 # Requests
 
 
-def reader(endpoint: Endpoint[Asked, Any]) -> Callable[[bytes], Asked]:
-    """Return what reads the usual form of a request; of any other it raises one of REFUSED."""
-    return msgspec.json.Decoder(endpoint.request).decode
-
-
 def decoder(endpoint: Endpoint[Asked, Any]) -> Callable[[bytes], Asked]:
     """Return what reads the requests of an endpoint; it raises InvalidRequestError."""
-    read = reader(endpoint)
+    read = msgspec.json.Decoder(endpoint.request).decode
 
     def decode(payload: bytes) -> Asked:
         try:
             return read(payload)
-        except REFUSED:
+        except _REFUSED:
             return decode_any_form(payload, endpoint)
 
     return decode
@@ -69,7 +64,7 @@ def encode_request(request: Request) -> bytes:
 
 
 # msgspec lets bytes that are not UTF-8 and bottomless nesting through as Python's own errors.
-REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def decode_any_form(payload: bytes, endpoint: Endpoint[Asked, Any]) -> Asked:
@@ -292,7 +287,7 @@ def decode_error(headers: bytes, body: bytes) -> ResponderError | None:
             return known(value.message)
         if _CODE.fullmatch(value.code):
             return NewerError(value.message, code=value.code, number=HTTPStatus(int(numbers[0])))
-    except (*REFUSED, InvalidRequestError, ValueError):
+    except (*_REFUSED, InvalidRequestError, ValueError):
         pass
     return InternalError("the worker answered with an error that is not of the contract")
 

@@ -123,7 +123,7 @@ class Worker:
                     each.subject(prefix),
                     each.metadata(token_required=token_required),
                 ),
-                wire.reader(each),
+                wire.decoder(each),
                 getattr(directory, each.name),
             )
             for each in ENDPOINTS
@@ -245,7 +245,7 @@ class _ServedEndpoint:
 
     row: Endpoint[Any, Any]  # of the table
     statistics: Statistics
-    read: Callable[[bytes], Any]  # the usual form of a request
+    decode: Callable[[bytes], Any]
     load: _Load
 
 
@@ -360,10 +360,7 @@ class Request:
     def _load(self, identity: Identity | None) -> None:
         """Read the payload, and have its key looked up; the answer comes to `answer`."""
         endpoint = self._endpoint
-        try:
-            request = endpoint.read(self._payload)
-        except wire.REFUSED:
-            request = wire.decode_any_form(self._payload, endpoint.row)
+        request = endpoint.decode(self._payload)
         endpoint.load(request, identity, deadline=self._deadline, callback=self.answer)
 
     def fail(self, error: BaseException) -> None:

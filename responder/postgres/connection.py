@@ -25,7 +25,6 @@ from responder.postgres.lookups import Statements
 from responder.postgres.pulse import Pulse, Watch
 from responder.postgres.quoting import literal
 from responder.postgres.runner import Fetch, Runner
-from responder.postgres.staleness import ANALYSED
 from responder.postgres.trust import trusting_the_system
 from responder.postgres.users import UserRow
 
@@ -166,7 +165,7 @@ class Connection:
         """Return the rows that a lookup has found; raises ChangedError as `fetch_checked` does."""
         if not self.is_known(statements, sql, rows):
             await self.check_version(statements)
-            self._analysed[sql] = rows[0][ANALYSED]
+            self._analysed[sql] = rows[0][UserRow.ANALYSED]
         return found(rows)
 
     def is_known(self, statements: Statements, sql: str, rows: list[Record]) -> bool:
@@ -174,7 +173,7 @@ class Connection:
         # While a renamed table is followed, what may replace it is a new table under its former
         # name. That changes nothing of the table that is read, so that its version is asked for
         # each time.
-        known = self._analysed.get(sql) == rows[0][ANALYSED]
+        known = self._analysed.get(sql) == rows[0][UserRow.ANALYSED]
         return known and not statements.schema.formers
 
     async def check_version(self, statements: Statements) -> None:

@@ -96,10 +96,7 @@ class Pulse:
 
     def asked(self, since: float | None = None) -> None:
         """Note that something is asked, or has to be, now or since a moment of the loop's time."""
-        watch = self._watch
-        if since is None:
-            since = self._now()
-        watch.since = min(watch.since, since)
+        self._watch.since = min(self._watch.since, self._now() if since is None else since)
 
     def answered(self) -> None:
         """Note that PostgreSQL has answered."""

@@ -138,6 +138,7 @@ async def test_a_service_ends_although_a_query_hangs(service, people_service, po
             "DATABASE_URL": service.url + pooler,
             "NATS_URL": people_service.nats.url,
             "RESPONDER_SUBJECT_PREFIX": "hangs",
+            "RESPONDER_HTTP_LISTEN": "off",
             "RESPONDER_ADMIN_LISTEN": "off",
             "RESPONDER_JWT_SECRET": SECRET,
             "RESPONDER_TIMEOUT": "60",
